@@ -1,0 +1,256 @@
+"""The command line: `rw-keras index`, `search`, `demo`."""
+
+import json
+import os
+import pathlib
+import sys
+import warnings
+
+from absl import flags, logging
+
+_USAGE = """rw-keras: find photos of the same thing.
+
+  rw-keras index FOLDER -o NAME      describe the photos in FOLDER and write the index NAME
+  rw-keras search NAME PHOTO         find the photos of the index NAME that show what PHOTO shows
+  rw-keras demo                      try it on ten photos that need no download
+
+`rw-keras COMMAND --help` lists a command's flags.
+
+Exit codes: 0 done; 1 it could not be done, one line says why; 2 the command line is wrong; 3 done, but photos that
+could not be read were left out; 130 interrupted.
+"""
+
+DONE, FAILED, USAGE, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class UsageError(Exception):
+    """The command line is wrong; the message says how."""
+
+
+def main():
+    """The entry point: runs a command and exits."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        code = run(sys.argv[1:])
+    except (UsageError, flags.Error) as error:
+        print(f"rw-keras: {error}", file=sys.stderr)
+        code = USAGE
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"rw-keras: {error}", file=sys.stderr)
+        code = FAILED
+    except KeyboardInterrupt:
+        print("rw-keras: interrupted; nothing was written", file=sys.stderr)
+        code = INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def run(arguments):
+    """Runs the command in `arguments` and returns its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_USAGE, end="")
+        return DONE if arguments else USAGE
+    if arguments[0] == "--version":
+        import rw_keras
+
+        print(rw_keras.__version__)
+        return DONE
+    command, rest = arguments[0], arguments[1:]
+    if command not in _COMMANDS:
+        raise UsageError(f"there is no command {command!r}; choose one of {', '.join(_COMMANDS)}")
+    function, define = _COMMANDS[command]
+    values = flags.FlagValues()
+    define(values)
+    flags.DEFINE_bool("help", False, "Print this text.", short_name="h", flag_values=values)
+    values.set_gnu_getopt(True)
+    positional = values([f"rw-keras {command}", *rest])[1:]
+    if values.help:
+        print(function.__doc__.strip() + "\n\n" + "\n".join(_flag_help(values)))
+        return DONE
+    return function(positional, values)
+
+
+def _flag_help(values):
+    """A line for each flag that the command itself defines."""
+    for name in sorted(values):
+        flag = values[name]
+        if name == flag.name and name not in ("flagfile", "undefok"):
+            short = f"-{flag.short_name}, " if flag.short_name else ""
+            default = f" Default: {flag.default}." if flag.default not in (None, False) else ""
+            yield f"  {short + '--' + name:16s}{flag.help}{default}"
+
+
+def _define_index(values):
+    flags.DEFINE_string("output", None, "The index to write: a folder.", short_name="o", flag_values=values)
+    _define_model(values)
+    flags.DEFINE_float(
+        "shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", 0, 1, flag_values=values
+    )
+    flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1, flag_values=values)
+    flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=values)
+    flags.DEFINE_bool("quiet", False, "No progress bar.", short_name="q", flag_values=values)
+
+
+def _define_model(values):
+    flags.DEFINE_string(
+        "model", None, "A .keras file of a descriptor model, in place of VGG16 and the method rw.", flag_values=values
+    )
+
+
+def _define_search(values):
+    flags.DEFINE_string("box", None, "x1,y1,x2,y2: the part of PHOTO that is asked for, in its pixels.", flag_values=values)
+    flags.DEFINE_integer("k", 10, "How many hits.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "expand", None, "Query expansion over so many photos, the query among them.", lower_bound=1, flag_values=values
+    )
+    _define_model(values)
+    flags.DEFINE_bool("json", False, "Print the hits as JSON.", flag_values=values)
+
+
+def _define_demo(values):
+    flags.DEFINE_string("output", "rw_keras_demo.png", "The picture to write.", short_name="o", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print the figures as JSON.", flag_values=values)
+
+
+def index_command(positional, values):
+    """rw-keras index FOLDER -o NAME: describe the photos in FOLDER, and those below it, and write the index NAME."""
+    if len(positional) != 1:
+        raise UsageError(f"index takes one FOLDER, but got {len(positional)} arguments; quote a name that has spaces")
+    if not values.output:
+        raise UsageError("index needs -o NAME, the index to write")
+    from rw_keras.images import list_photos
+    from rw_keras.retrieval import Index
+
+    folder = pathlib.Path(positional[0])
+    list_photos(folder)  # before minutes are spent on the network
+    Index.check_target(values.output)
+    model = _model(values.model, shrinkage=values.shrinkage)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the same list stands in the summary below
+        index = Index.from_folder(model, folder, max_side=values.max_side, progress=not values.quiet)
+    index.save(values.output)
+    if values.json:
+        failures = [{"name": name, "reason": reason} for name, reason in index.failures]
+        print(json.dumps({"index": values.output, "photos": len(index), "left_out": failures}))
+    else:
+        print(f"{values.output}: {len(index)} photos, {index.descriptors.shape[1]} dimensions")
+        if index.failures:
+            print(f"{len(index.failures)} left out:")
+            for _, reason in index.failures:
+                print(f"  {reason}")
+    return LEFT_OUT if index.failures else DONE
+
+
+def search_command(positional, values):
+    """rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO shows, best first."""
+    if len(positional) != 2:
+        raise UsageError(f"search takes an index and a photo, NAME PHOTO, but got {len(positional)} arguments")
+    from rw_keras.images import read_image
+    from rw_keras.retrieval import Index
+
+    name, photo = positional
+    box = _box(values.box)
+    index = Index.load(name)
+    if index.recipe is None:
+        raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
+    read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
+    model = _model(values.model, index.recipe)
+    hits = index.search_photo(model, photo, box, values.k, values.expand)
+    if values.json:
+        print(json.dumps([{"rank": rank, "name": hit, "cosine": score} for rank, (hit, score) in enumerate(hits, 1)]))
+    else:
+        print("rank  cosine  photo")
+        for rank, (hit, score) in enumerate(hits, 1):
+            print(f"{rank:4d}  {score:6.3f}  {hit}")
+    return DONE
+
+
+def demo_command(positional, values):
+    """rw-keras demo: index ten photos that need no download, search harder views of them, and draw the result."""
+    if positional:
+        raise UsageError(f"demo takes no arguments, but got {positional[0]!r}")
+    _load_keras_quietly()
+    from rw_keras.demo import demo
+
+    result = demo(values.output)
+    print(json.dumps(result) if values.json else _demo_table(result))
+    return DONE
+
+
+def _demo_table(result):
+    lines = [
+        f"{result['photos']} photos, {result['queries']} queries: halves, perspectives, rotated, blurred, compressed, dimmed views",
+        "",
+        "                              mAP   first hit right",
+    ]
+    lines += [f"{name:28s}{m['map']:6.3f}   {m['right']} of {result['queries']}" for name, m in result["measured"].items()]
+    lines += [
+        "",
+        "A smoke test: ten photos are told apart by nearly anything. Expansion averages the query with its first hit.",
+        f"picture: {result['picture']}",
+    ]
+    return "\n".join(lines)
+
+
+def _load_keras_quietly():
+    """Imports Keras and its backend without TensorFlow's start-up lines, which no setting of its own keeps back."""
+    error_stream = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(silence, 2)
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for a GPU, and says so where there is none
+    finally:
+        os.dup2(error_stream, 2)
+        os.close(error_stream)
+        os.close(silence)
+
+
+def _model(path, recipe=None, shrinkage=0.0):
+    """The model of a .keras file; else the one of an index's recipe; else the default one."""
+    _load_keras_quietly()
+    from rw_keras import descriptor
+
+    if path is not None:
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"There is no model file {path}; write one with model.save")
+        return descriptor.load_model(path)
+    if recipe is None:
+        return descriptor.build_descriptor(shrinkage=shrinkage)
+    whitening = recipe.get("whitening") or {}
+    try:
+        return descriptor.build_descriptor(
+            recipe["backbone"],
+            layer=recipe["layer"],
+            method=recipe["method"],
+            levels=recipe["levels"] or 3,
+            components=whitening.get("components"),
+            shrinkage=whitening.get("shrinkage", 0.0),
+            whitening="auto" if whitening else None,
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"the model that made the index cannot be built from its recipe: {error} Pass it with --model") from error
+
+
+def _box(text):
+    if text is None:
+        return None
+    try:
+        box = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        box = ()
+    if len(box) != 4:
+        raise UsageError(f"--box takes four numbers x1,y1,x2,y2, but got {text!r}")
+    return box
+
+
+_COMMANDS = {
+    "index": (index_command, _define_index),
+    "search": (search_command, _define_search),
+    "demo": (demo_command, _define_demo),
+}

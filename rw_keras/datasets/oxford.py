@@ -1,0 +1,90 @@
+"""Photo folders and ground truth laid out as Oxford5k and Paris6k are."""
+
+import dataclasses
+import pathlib
+
+from rw_keras.images import list_photos
+
+# Photos of Paris6k that are damaged in the original archive; the literature leaves them out (6412 - 20 = 6392).
+PARIS6K_CORRUPT = frozenset(
+    """paris_louvre_000136 paris_louvre_000146 paris_moulinrouge_000422 paris_museedorsay_001059 paris_notredame_000188
+    paris_pantheon_000284 paris_pantheon_000960 paris_pantheon_000974 paris_pompidou_000195 paris_pompidou_000196
+    paris_pompidou_000201 paris_pompidou_000467 paris_pompidou_000640 paris_sacrecoeur_000299 paris_sacrecoeur_000330
+    paris_sacrecoeur_000353 paris_triomphe_000662 paris_triomphe_000833 paris_triomphe_000863 paris_triomphe_000867""".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """A query of the ground truth. Photos are named without folder and ending.
+
+    Attributes:
+        photo: the photo that the query is cut from; it stays in the index.
+        box: (x1, y1, x2, y2) in pixels of that photo.
+        good, ok: the photos that are right.
+        junk: the photos that count neither way.
+    """
+
+    photo: str
+    box: tuple
+    good: frozenset
+    ok: frozenset
+    junk: frozenset
+
+    @property
+    def positives(self):
+        return self.good | self.ok
+
+
+def read_ground_truth(folder):
+    """Reads `NAME_query.txt`, `NAME_good.txt`, `NAME_ok.txt` and `NAME_junk.txt` for every query in a folder.
+
+    Returns:
+        Query name -> `Query`, sorted by name.
+
+    Raises:
+        FileNotFoundError: when the folder, or a query's list, is not there.
+        ValueError: when a query file is not one photo and four numbers, or there is no query.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no ground-truth folder {folder}; pass the one with the *_query.txt files.")
+    queries = {}
+    for path in sorted(folder.glob("*_query.txt")):
+        name = path.name.removesuffix("_query.txt")
+        try:
+            photo, *corners = path.read_text().split()
+            box = tuple(float(corner) for corner in corners)
+            if len(box) != 4:
+                raise ValueError(f"{len(box)} numbers after the photo")
+        except ValueError as error:
+            raise ValueError(f"{path} is not a photo's name and its box x1 y1 x2 y2: {error}.") from None
+        lists = {}
+        for kind in ("good", "ok", "junk"):
+            listed = folder / f"{name}_{kind}.txt"
+            if not listed.is_file():
+                raise FileNotFoundError(f"There is no {listed}; the ground truth of the query {name} is not whole.")
+            lists[kind] = frozenset(_photo_name(line) for line in listed.read_text().split())
+        queries[name] = Query(photo=_photo_name(photo), box=box, **lists)
+    if not queries:
+        raise ValueError(f"There is no *_query.txt in {folder}; pass the folder of the ground truth.")
+    return queries
+
+
+def photos_by_name(folder):
+    """Name without ending -> path, for every photo in a folder and those below it.
+
+    Raises:
+        ValueError: when two photos have the same name.
+    """
+    photos = {}
+    for path in list_photos(folder):
+        if path.stem in photos:
+            raise ValueError(f"{photos[path.stem]} and {path} have the same name; keep one of them.")
+        photos[path.stem] = path
+    return photos
+
+
+def _photo_name(text):
+    """Oxford5k's queries write "oxc1_" before the photo's name."""
+    return text.removeprefix("oxc1_").removesuffix(".jpg")

@@ -1,0 +1,192 @@
+"""Building the one model: network, method, whitening. And learning the whitening."""
+
+import sys
+
+import keras
+
+from rw_keras import layers, methods
+from rw_keras import whitening as whitenings
+from rw_keras.backbones import BACKBONES
+from rw_keras.backbones.weights import digest
+
+
+def build_descriptor(
+    backbone="vgg16",
+    *,
+    weights="imagenet",
+    layer=None,
+    method="rw",
+    levels=3,
+    components=None,
+    shrinkage=0.0,
+    whitening="auto",
+    name=None,
+):
+    """Builds the model that turns photos into descriptors.
+
+    The stages: the network with its preprocessing; the method (for `"rw"`: SpatialWeight, IDFChannelWeight,
+    RegionalSumPooling); L2Norm, PCAWhiten, L2Norm on each region vector; their sum; L2Norm.
+
+    Input: RGB photos `(B, H, W, 3)`, 0..255, uint8 or float, of any size the network takes (16 x 16 and up for
+    VGG16). Output: `(B, components)` float32 of unit length (512 by default for VGG16); zero where the
+    map is zero.
+
+    Args:
+        backbone: the name of a network ("vgg16"), or any `keras.Model` that ends in a feature map; such a model is
+            given RGB 0..255 and does its own preprocessing.
+        weights: "imagenet", the path of a file that holds them, or `None` for random ones.
+        layer: the layer to cut the network at. Default: the network's own ("block5_conv3" for VGG16).
+        method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`.
+        levels: the number of scales of the regional grid. Default 3.
+        components: how many dimensions the whitening keeps. Default: all.
+        shrinkage: 0 to 1, see `PCAWhiten`. Default 0, the publication's; a whitening learned from few photos, as the
+            shipped one is, does better with 0.2.
+        whitening: the path of a file that `save_whitening` wrote; `"auto"`: the one that ships with the package where
+            it fits this very model, else identity; `None`: identity. A line on standard error says which.
+        name: the model's name.
+
+    Returns:
+        A functional `keras.Model` whose `recipe` says what it was made of.
+
+    Raises:
+        ValueError: for an argument out of range, or a whitening file that does not fit, naming the field that differs.
+        FileNotFoundError: when the weights, or the whitening file, cannot be found.
+    """
+    network, backbone_name = _network(backbone, weights, layer)
+    features = network.outputs[0]
+    if len(features.shape) != 4 or features.shape[-1] is None:
+        raise ValueError(
+            f"The backbone {network.name!r} ends in the shape {features.shape}, not in a feature map (batch, height, width, "
+            "channels); cut it at its last convolution with `layer=`."
+        )
+    function, method_name, used_levels = methods.resolve(method, levels)
+    regions = function(features)
+    if len(getattr(regions, "shape", ())) != 3:
+        raise ValueError(
+            f"The method {method_name} returned {regions!r}; it has to return region vectors (batch, regions, channels)."
+        )
+    vectors = layers.L2Norm(name="region_norm")(regions)
+    whiten = layers.PCAWhiten(components, shrinkage, name="whitening")
+    vectors = layers.L2Norm(name="whitened_norm")(whiten(vectors))
+    output = layers.L2Norm(name="descriptor")(layers.RegionSum(name="region_sum")(vectors))
+    model = layers.DescriptorModel(
+        network.inputs[0],
+        output,
+        name=name or f"{method_name.rpartition('.')[2].partition('(')[0]}_{backbone_name}",
+        recipe={
+            "backbone": backbone_name,
+            "layer": features._keras_history.operation.name,
+            "method": method_name,
+            "levels": used_levels,
+            "min_side": _smallest_side(network),
+            "whitening": None,
+        },
+    )
+    _apply_whitening(model, whitening)
+    return model
+
+
+def load_model(path):
+    """Loads a descriptor model that `model.save(path)` wrote: `keras.saving.load_model`, with the layers registered."""
+    return keras.saving.load_model(path)
+
+
+def recipe(model):
+    """How a model makes its descriptors, as plain values: two models with the same recipe make the same ones.
+
+    Args:
+        model: any `keras.Model`; one of `build_descriptor` says more.
+
+    Returns:
+        A dictionary: backbone, layer, method, levels, min_side, `weights` (SHA-256 of everything but the whitening),
+        and `whitening` (`None`, or what it was learned on, with components, shrinkage and SHA-256).
+    """
+    layer = next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
+    apart = {id(variable) for variable in layer.variables} if layer else set()
+    known = dict(getattr(model, "recipe", None) or {"backbone": model.name})
+    known["weights"] = digest(keras.ops.convert_to_numpy(v) for v in model.weights if id(v) not in apart)
+    learned = {key: value for key, value in (known.get("whitening") or {}).items() if key != "photo_ids"}
+    known["whitening"] = None
+    if layer and layer.adapted:
+        learned["components"], learned["shrinkage"] = layer.components, layer.shrinkage
+        learned["digest"] = digest(keras.ops.convert_to_numpy(v) for v in layer.variables)
+        known["whitening"] = learned
+    return known
+
+
+def whitening_layer(model):
+    """The `PCAWhiten` of a model, or a ValueError that says it has none."""
+    for stage in model.layers:
+        if isinstance(stage, layers.PCAWhiten):
+            return stage
+    raise ValueError(f"The model {model.name!r} has no PCAWhiten layer to learn; build it with rw_keras.build_descriptor.")
+
+
+def _network(backbone, weights, layer):
+    """The backbone as a functional model that ends in its map, and its name."""
+    if isinstance(backbone, str):
+        if backbone not in BACKBONES:
+            raise ValueError(
+                f"There is no backbone {backbone!r}; choose one of {', '.join(BACKBONES)}, or pass a keras.Model that ends in "
+                "a feature map."
+            )
+        cut = {} if layer is None else {"layer": layer}
+        return BACKBONES[backbone](weights=weights, **cut), backbone
+    if not isinstance(backbone, keras.Model):
+        raise ValueError(f"A backbone is a name or a keras.Model, but got {backbone!r}; choose one of {', '.join(BACKBONES)}.")
+    if weights != "imagenet":
+        raise ValueError(f"weights={weights!r} does not go with a keras.Model as backbone: it has its weights already.")
+    if getattr(backbone, "outputs", None):
+        if layer is not None:
+            return keras.Model(backbone.inputs, backbone.get_layer(layer).output, name=backbone.name), backbone.name
+        return backbone, backbone.name
+    if layer is not None:
+        raise ValueError(f"The model {backbone.name!r} is no functional model, so it cannot be cut at layer={layer!r}.")
+    photos = keras.Input((None, None, 3), name="photos")
+    return keras.Model(photos, backbone(photos), name=backbone.name), backbone.name
+
+
+def _smallest_side(network, largest=1024):
+    """The fewest pixels a side that leave the network a map of at least one cell."""
+    channels = network.inputs[0].shape[-1]
+
+    def fits(side):
+        try:
+            shape = network.compute_output_shape((1, side, side, channels))
+        except ValueError:  # Keras refuses a size that a layer would shrink to nothing
+            return False
+        return min(shape[1:3]) >= 1
+
+    low, high = 0, 1
+    while not fits(high) and high < largest:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def _apply_whitening(model, whitening):
+    """Loads what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
+    if whitening is None:
+        return
+    layer = whitening_layer(model)
+    if isinstance(whitening, str) and whitening == "auto":
+        shipped = [found for found in whitenings.shipped() if not found.differences(recipe(model))]
+        if not shipped:
+            print(
+                f"rw_keras: {model.name} is not whitened: no whitening that ships with the package fits this model. Learn one "
+                "with rw_keras.fit_whitening, or pass whitening=None to do without.",
+                file=sys.stderr,
+            )
+            return
+        learned = shipped[0]
+    else:
+        learned = whitenings.Whitening.load(whitening)
+        differences = learned.differences(recipe(model))
+        if differences:
+            raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")
+    learned.apply(model, layer)
+    advice = learned.provenance.get("recommended_shrinkage")
+    advice = f"; shrinkage={advice} is recommended for it" if advice is not None and layer.shrinkage != advice else ""
+    print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}{advice}.", file=sys.stderr)

@@ -1,0 +1,24 @@
+"""The layers between a feature map and a descriptor. They know Keras and nothing else.
+
+Importing this module registers them, so that `keras.saving.load_model` reads a saved model.
+"""
+
+from rw_keras.layers.descriptor_model import DescriptorModel
+from rw_keras.layers.idf_channel_weight import IDFChannelWeight
+from rw_keras.layers.imagenet_preprocessing import ImageNetPreprocessing
+from rw_keras.layers.l2_norm import L2Norm
+from rw_keras.layers.pca_whiten import PCAWhiten
+from rw_keras.layers.region_sum import RegionSum
+from rw_keras.layers.regional_sum_pooling import RegionalSumPooling
+from rw_keras.layers.spatial_weight import SpatialWeight
+
+__all__ = [
+    "DescriptorModel",
+    "IDFChannelWeight",
+    "ImageNetPreprocessing",
+    "L2Norm",
+    "PCAWhiten",
+    "RegionSum",
+    "RegionalSumPooling",
+    "SpatialWeight",
+]

@@ -1,0 +1,62 @@
+"""What the layers after the network share: their precision and the check of their input."""
+
+import keras
+from keras import ops
+
+
+class DescriptorLayer(keras.layers.Layer):
+    """Base of the layers between a feature map and a descriptor.
+
+    They compute in, and return, float32 whatever the mixed-precision policy says (float64 under a
+    float64 policy): a sum over a window of a large map leaves float16's range, and eight bits of
+    mantissa are too few for a sum of thousands.
+
+    Subclasses set `input_rank` (`None`: any) and `input_form`, the words for it in the error.
+    """
+
+    input_rank = None
+    input_form = None
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    @property
+    def result_dtype(self):
+        """The dtype this layer computes in and returns: `"float32"` or `"float64"`."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def build(self, input_shape):
+        if self.input_rank is not None and len(input_shape) != self.input_rank:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} takes {self.input_form}, but its input has "
+                f"the shape {tuple(input_shape)}; give it a tensor of rank {self.input_rank}."
+            )
+        self.built = True
+
+    def to_result_dtype(self, inputs):
+        return ops.cast(inputs, self.result_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def compute_output_spec(self, inputs, **kwargs):
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.result_dtype)
+
+    def positive(self, name, value):
+        """Returns `value` as a float, or says that the argument `name` must be a number above 0."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise ValueError(f"{type(self).__name__} takes a finite number above 0 as `{name}`, but got {value!r}.")
+        return float(value)
+
+    def whole_number(self, name, value):
+        """Returns `value`, or says that the argument `name` must be a whole number from 1 up."""
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{type(self).__name__} takes a whole number of at least 1 as `{name}`, but got {value!r}.")
+        return value
+
+
+class MapLayer(DescriptorLayer):
+    """Base of the layers that take a feature map `(B, H, W, C)`, channels last."""
+
+    input_rank = 4
+    input_form = "a feature map (batch, height, width, channels)"

@@ -1,0 +1,22 @@
+import keras
+
+
+@keras.saving.register_keras_serializable(package="rw_keras")
+class DescriptorModel(keras.Model):
+    """A functional `keras.Model` that remembers how its descriptors come about.
+
+    `recipe` is a dictionary of plain values, saved with the model: backbone, layer, method, levels, what
+    the whitening was learned on. It lets an index refuse a query described in another way. It stands
+    beside the layers so that `import rw_keras.layers` registers all that a saved model needs.
+    """
+
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        self._recipe = kwargs.pop("recipe", None) or {}
+        super().__init__(inputs, outputs, name=name, **kwargs)
+
+    @property
+    def recipe(self):
+        return self._recipe
+
+    def get_config(self):
+        return {**super().get_config(), "recipe": dict(self._recipe)}

@@ -1,0 +1,56 @@
+import keras
+from keras import ops
+
+from rw_keras.layers.base import MapLayer
+
+
+@keras.saving.register_keras_serializable(package="rw_keras")
+class IDFChannelWeight(MapLayer):
+    """Weighs each channel of a feature map by how rarely it fires: inverse document frequency.
+
+    `N_k` is the number of elements above 0 in channel `k` (formula 4 of feature weighting and regional
+    integration); the channel is multiplied by (formula 5)
+
+        b[k] = ln(sum_h N_h / (epsilon + N_k))
+
+    These are counts, not proportions, and `epsilon` is added to the one count only: CroW's channel
+    weight is close but not the same. Where a single channel fires, `b` is slightly negative, as the
+    formula says.
+
+    After `SpatialWeight` this layer sees the counts of the original map, since a place's weight is
+    above 0 wherever the map is; in the other order the sums of `SpatialWeight` would change.
+
+    Input: `(B, H, W, C)`, channels last, `X >= 0`; H and W may be unknown.
+    Output: the same shape, float32 (also under a mixed-precision policy). A zero map stays zero.
+
+    Args:
+        epsilon: added to a channel's count, so that a channel that never fires has a finite weight (it
+            multiplies zeros). Above 0. Default 1, the publication's.
+
+    Raises:
+        ValueError: for an `epsilon` that is not a finite number above 0, or an input that is not of
+            rank 4.
+
+    Example:
+
+    >>> features = np.maximum(np.random.randn(1, 24, 32, 512), 0).astype("float32")
+    >>> rw_keras.layers.IDFChannelWeight()(features).shape
+    TensorShape([1, 24, 32, 512])
+    """
+
+    def __init__(self, epsilon=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = self.positive("epsilon", epsilon)
+
+    def call(self, inputs):
+        features = self.to_result_dtype(inputs)
+        counts = ops.sum(ops.cast(features > 0, self.result_dtype), axis=(1, 2), keepdims=True)
+        total = ops.sum(counts, axis=-1, keepdims=True)
+        # ln(q) as log1p(q - 1), with q - 1 from exact counts: where one channel holds nearly all that
+        # fires, q is close to 1 and its rounding alone would cost the weight four digits.
+        excess = (total - counts - self.epsilon) / (self.epsilon + counts)
+        weight = ops.log1p(ops.where(total > 0, excess, 0.0))
+        return features * weight
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}

@@ -1,0 +1,239 @@
+import itertools
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from rw_keras.layers.base import DescriptorLayer
+
+# Eigenvalues count as at least this share of the largest one. The vectors are float32: below it, an axis
+# holds rounding and nothing else, and dividing by its spread would blow that up.
+EIGENVALUE_FLOOR = float(np.finfo("float32").eps)
+
+
+@keras.saving.register_keras_serializable(package="rw_keras")
+class PCAWhiten(DescriptorLayer):
+    """Projects vectors onto their principal axes and scales every axis to the same variance.
+
+    Learned by `adapt`, on ANOTHER set than the one searched. An axis with eigenvalue `e` is divided by
+    the square root of `(1 - shrinkage) * e + shrinkage * mean(e)`; `shrinkage=0` is PCA-whitening as
+    feature weighting and regional integration has it, between its two L2 normalisations. Until it has
+    been adapted the layer is the identity (the first `components` elements, where fewer are kept), and
+    `adapted` is False.
+
+    Input: `(..., d)`; d must be known. A mask is passed on.
+    Output: `(..., components)`, float32 (also under a mixed-precision policy).
+
+    Args:
+        components: how many axes to keep, the strongest first; `None`, the default, keeps all.
+        shrinkage: 0 to 1: how far the eigenvalues are drawn towards their mean. Default 0. With few
+            vectors the smallest eigenvalues are mostly noise, and 0.2 serves better.
+        mask_zero: whether a zero vector is "no features": it stays zero, where subtracting the
+            mean would turn it into a direction, and nothing is learned from it. Default True.
+
+    Attributes:
+        mean: `(d,)`, the mean of the vectors learned from.
+        eigenvectors: `(d, components)`, one axis a column; the largest element of each is positive.
+        eigenvalues: `(d,)`, all of them, as found, largest first.
+        count: how many vectors were learned from.
+
+    Raises:
+        ValueError: for arguments out of range, more components than d, or an unknown d.
+
+    Example:
+
+    >>> vectors = np.random.rand(1000, 64).astype("float32")
+    >>> layer = rw_keras.layers.PCAWhiten(components=32)
+    >>> layer.adapt(vectors)
+    >>> layer(vectors).shape
+    TensorShape([1000, 32])
+    """
+
+    def __init__(self, components=None, shrinkage=0.0, mask_zero=True, **kwargs):
+        super().__init__(**kwargs)
+        self.components = None if components is None else self.whole_number("components", components)
+        if isinstance(shrinkage, bool) or not isinstance(shrinkage, (int, float)) or not 0 <= shrinkage <= 1:
+            raise ValueError(f"PCAWhiten takes a number from 0 to 1 as `shrinkage`, but got {shrinkage!r}.")
+        self.shrinkage = float(shrinkage)
+        self.mask_zero = bool(mask_zero)
+        self.supports_masking = True
+        self.reset_state()
+
+    def build(self, input_shape):
+        dimensions = input_shape[-1]
+        if dimensions is None:
+            raise ValueError(
+                f"PCAWhiten {self.name!r} needs to know the last axis of its input, but the shape is "
+                f"{tuple(input_shape)}; give it a tensor whose last axis is fixed."
+            )
+        kept = self.components or dimensions
+        if kept > dimensions:
+            raise ValueError(
+                f"PCAWhiten {self.name!r} has components={kept}, but its input has only {dimensions} "
+                f"dimensions; choose {dimensions} or fewer."
+            )
+
+        def state(name, shape, initializer, dtype="float32"):
+            return self.add_weight(name=name, shape=shape, initializer=initializer, dtype=dtype, trainable=False, autocast=False)
+
+        self.mean = state("mean", (dimensions,), "zeros")
+        self.eigenvectors = state("eigenvectors", (dimensions, kept), "identity")
+        self.eigenvalues = state("eigenvalues", (dimensions,), "ones")
+        self._count = state("count", (), "zeros", "int32")
+        super().build(input_shape)
+
+    @property
+    def count(self):
+        return int(ops.convert_to_numpy(self._count)) if self.built else 0
+
+    @property
+    def adapted(self):
+        """Whether the layer has learned, or been given, a whitening; else it is the identity."""
+        return self.count > 0
+
+    def call(self, inputs):
+        vectors = self.to_result_dtype(inputs)
+        eigenvalues = self.to_result_dtype(self.eigenvalues)
+        largest = eigenvalues[0]
+        spread = (1 - self.shrinkage) * eigenvalues + self.shrinkage * ops.mean(eigenvalues)
+        spread = ops.maximum(spread, EIGENVALUE_FLOOR * largest)[: self.eigenvectors.shape[1]]
+        # Vectors that were all the same have no spread at all: then they are only centred.
+        scale = ops.rsqrt(ops.where(largest > 0, spread, 1.0))
+        centred = vectors - self.to_result_dtype(self.mean)
+        whitened = ops.matmul(centred, self.to_result_dtype(self.eigenvectors)) * scale
+        if self.mask_zero:
+            whitened = ops.where(ops.any(vectors != 0, axis=-1, keepdims=True), whitened, 0.0)
+        return whitened
+
+    def adapt(self, data):
+        """Learns mean and principal axes from `data`, forgetting what was learned before.
+
+        One pass, in float64, with memory for one batch and one `(d, d)` matrix.
+
+        Args:
+            data: an array or tensor `(..., d)`, or a `tf.data.Dataset` or other iterable of such batches.
+
+        Raises:
+            ValueError: when there is no vector in it, or one that is not finite, or of another length.
+        """
+        self.reset_state()
+        for batch in _batches(data):
+            self.update_state(batch)
+        self.finalize_state()
+
+    def update_state(self, data):
+        """Adds a batch of vectors `(..., d)` to the running mean and covariance."""
+        batch = np.asarray(ops.convert_to_numpy(data))
+        if batch.ndim < 1:
+            raise ValueError(f"PCAWhiten {self.name!r} learns from vectors, but got the single value {batch}.")
+        if not self.built:
+            self.build(batch.shape)
+        dimensions = self.mean.shape[0]
+        if batch.shape[-1] != dimensions:
+            raise ValueError(
+                f"PCAWhiten {self.name!r} learns from vectors of {dimensions} elements, but got "
+                f"an array of the shape {batch.shape}."
+            )
+        vectors = batch.reshape(-1, dimensions).astype("float64")
+        if not np.isfinite(vectors).all():
+            raise ValueError(
+                f"PCAWhiten {self.name!r} learns from finite vectors, but {np.sum(~np.isfinite(vectors))} "
+                "elements are NaN or infinite; remove those vectors."
+            )
+        if self.mask_zero:
+            vectors = vectors[vectors.any(axis=1)]
+        if len(vectors) == 0:
+            return
+        # Chan, Golub and LeVeque's update: products are taken of differences from each batch's own mean,
+        # so a mean far larger than the spread costs no digits.
+        added, batch_mean = len(vectors), vectors.mean(axis=0)
+        vectors = vectors - batch_mean
+        products = vectors.T @ vectors
+        if self._seen == 0:
+            self._seen, self._running_mean, self._running_products = added, batch_mean, products
+            return
+        total = self._seen + added
+        shift = batch_mean - self._running_mean
+        self._running_products += products + np.outer(shift, shift) * (self._seen * added / total)
+        self._running_mean += shift * (added / total)
+        self._seen = total
+
+    def finalize_state(self):
+        """Computes the principal axes from what `update_state` has seen.
+
+        Warns where an axis that is kept has next to no variance: it is divided by the square root of
+        `EIGENVALUE_FLOOR` (float32's epsilon, 1.2e-7) times the largest eigenvalue instead.
+        """
+        if self._seen == 0:
+            raise ValueError(
+                f"PCAWhiten {self.name!r} has seen no vector to learn from"
+                f"{' that is not zero' if self.mask_zero else ''}; call `adapt` with some."
+            )
+        covariance = self._running_products / max(self._seen - 1, 1)
+        eigenvalues, eigenvectors = np.linalg.eigh(covariance)
+        eigenvalues, eigenvectors = np.maximum(eigenvalues[::-1], 0), eigenvectors[:, ::-1]
+        # An axis has no sign of its own; the same data shall give the same digits everywhere.
+        peaks = np.take_along_axis(eigenvectors, np.abs(eigenvectors).argmax(axis=0)[None], axis=0)
+        self.assign(self._running_mean, eigenvectors * np.where(peaks < 0, -1, 1), eigenvalues, self._seen)
+
+        kept = self.eigenvectors.shape[1]
+        spread = (1 - self.shrinkage) * eigenvalues + self.shrinkage * eigenvalues.mean()
+        flat = int(np.sum(spread[:kept] <= EIGENVALUE_FLOOR * eigenvalues[0]))
+        if self._seen <= len(eigenvalues) or flat:
+            warnings.warn(
+                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {self._seen} vectors: "
+                f"{flat} of the {kept} axes it keeps have next to no variance, and are scaled as if they "
+                f"had {EIGENVALUE_FLOOR:.1e} of the largest; give it more vectors, fewer `components`, or "
+                "a `shrinkage` above 0.",
+                stacklevel=2,
+            )
+
+    def reset_state(self):
+        """Forgets the running mean and covariance, not what was learned from earlier ones."""
+        self._seen, self._running_mean, self._running_products = 0, None, None
+
+    def assign(self, mean, eigenvectors, eigenvalues, count):
+        """Takes over a whitening learned elsewhere.
+
+        Args:
+            mean: `(d,)`.
+            eigenvectors: `(d, k)`, one axis a column, strongest first; k at least the axes kept.
+            eigenvalues: `(d,)`, largest first.
+            count: how many vectors it was learned from.
+        """
+        if not self.built:
+            self.build(np.shape(mean))
+        self.mean.assign(np.asarray(mean, "float32"))
+        self.eigenvectors.assign(np.asarray(eigenvectors, "float32")[:, : self.eigenvectors.shape[1]])
+        self.eigenvalues.assign(np.asarray(eigenvalues, "float32"))
+        self._count.assign(min(int(count), np.iinfo("int32").max))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.components or input_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "components": self.components,
+            "shrinkage": self.shrinkage,
+            "mask_zero": self.mask_zero,
+        }
+
+
+def _batches(data):
+    """The batches in `data`, whichever of the forms `adapt` takes it has."""
+    if hasattr(data, "element_spec"):  # a tf.data.Dataset; one of single vectors is put into batches
+        spec = data.element_spec[0] if isinstance(data.element_spec, tuple) else data.element_spec
+        return _features(data.batch(1024) if spec.shape.rank == 1 else data)
+    if hasattr(data, "shape") or not hasattr(data, "__iter__"):
+        return [data]
+    batches = iter(data)
+    first = next(batches, None)
+    if first is not None and np.ndim(first[0] if isinstance(first, tuple) else first) < 2:
+        return [np.asarray([first, *batches])]  # a plain list of vectors
+    return _features(itertools.chain([] if first is None else [first], batches))
+
+
+def _features(batches):
+    return (batch[0] if isinstance(batch, tuple) else batch for batch in batches)

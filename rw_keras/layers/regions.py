@@ -1,0 +1,73 @@
+"""The grid of square windows that regional poolings share (R-MAC's, formula 7)."""
+
+import numpy as np
+from keras import ops
+
+
+def region_windows(height, width, levels=3, include_whole_map=True):
+    """The windows of the regional grid on a map of `height` x `width` cells.
+
+    At scale `l = 1..levels` the windows are squares of side `2 * min(height, width) // (l + 1)`, at
+    least 1. The shorter axis has `l` of them, the longer one `l + t`, evenly spaced from edge to edge;
+    `t` is 0 on a square map, else the number in 1..6 that brings the overlap of neighbours at scale 1
+    closest to 40 % (the smaller on a tie). All in integer arithmetic: no window is empty or leaves the
+    map. Three scales on a 24 x 32 map make 2 + 6 + 12 = 20 windows, and the whole map is one more.
+
+    Args:
+        height, width: whole numbers, or scalar integer tensors where the shape is known only at run time.
+        levels: the number of scales. Default 3.
+        include_whole_map: whether the whole map comes first. Default True.
+
+    Returns:
+        `(R, 4)` int32: top, left, bottom, right of each window, in cells, bottom and right exclusive. The
+        whole map first, then scale 1, 2, ..., each row by row. A NumPy array for whole numbers, else
+        a tensor.
+    """
+    # One statement for both: where the shape is known the grid is a constant, made by NumPy (which JAX
+    # needs, as it compiles for fixed shapes); where it is not, the same lines make tensor operations.
+    static = isinstance(height, int) and isinstance(width, int)
+    xp = np if static else ops
+    height, width = (xp.cast(n, "int32") if xp is ops else np.int32(n) for n in (height, width))
+
+    shorter, longer = xp.minimum(height, width), xp.maximum(height, width)
+    # |0.6 - (longer - shorter) / (t * shorter)| is least at the first t that this count reaches: t gives
+    # way to t + 1 where (longer - shorter) / shorter exceeds 1.2 * t * (t + 1) / (2 * t + 1).
+    steps = np.arange(1, 6, dtype="int32")
+    overtaken = 5 * (2 * steps + 1) * (longer - shorter) > 6 * steps * (steps + 1) * shorter
+    extra = xp.where(longer > shorter, 1 + xp.sum(_int(xp, overtaken)), 0)
+
+    windows = []
+    if include_whole_map:
+        zero = xp.zeros_like(height)
+        windows.append(xp.stack([zero, zero, height, width])[None])
+    for level in range(1, levels + 1):
+        side = xp.maximum(2 * shorter // (level + 1), 1)
+        rows = level + xp.where(height > width, extra, 0)
+        columns = level + xp.where(width > height, extra, 0)
+        tops, lefts = _starts(xp, height, side, rows), _starts(xp, width, side, columns)
+        tops, lefts = xp.repeat(tops, columns), xp.tile(lefts, [rows])
+        windows.append(xp.stack([tops, lefts, tops + side, lefts + side], axis=1))
+    return _int(xp, xp.concatenate(windows, axis=0))
+
+
+def _starts(xp, length, side, count):
+    """Where `count` windows of `side` cells start along an axis of `length` cells, edge to edge."""
+    return xp.arange(count, dtype="int32") * (length - side) // xp.maximum(count - 1, 1)
+
+
+def _int(xp, values):
+    return values.astype("int32") if xp is np else ops.cast(values, "int32")
+
+
+def window_masks(starts, stops, length):
+    """`(R, length)` booleans: which cells of an axis of `length` cells lie in each of `R` windows."""
+    xp = np if isinstance(starts, np.ndarray) else ops
+    cells = xp.arange(length, dtype="int32")
+    return xp.logical_and(cells >= starts[:, None], cells < stops[:, None])
+
+
+def count_regions(height, width, levels=3, include_whole_map=True):
+    """How many windows `region_windows` gives; `None` where a side is unknown."""
+    if height is None or width is None:
+        return None
+    return len(region_windows(height, width, levels, include_whole_map))

@@ -1,0 +1,203 @@
+"""Learned whitenings: learning one from photos, keeping it in a file with its provenance, and the shipped ones."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import warnings
+
+import numpy as np
+
+from rw_keras.images import list_photos
+
+# Of the photos learned from, the hashes of so many names are kept (the smallest ones, which is a fair draw): enough
+# to see that a set it is tested on has photos in common, however large both are.
+_PHOTO_IDS = 1024
+
+# What has to be the same in the model a whitening was learned with and the one it is used in.
+_FIELDS = ("backbone", "layer", "method", "levels", "weights")
+
+
+@dataclasses.dataclass
+class Whitening:
+    """What `fit_whitening` learned.
+
+    Attributes:
+        mean: `(d,)` float32, the mean of the region vectors.
+        eigenvectors: `(d, k)` float32, one principal axis a column, strongest first.
+        eigenvalues: `(d,)` float32, the whole spectrum as found, largest first.
+        recipe: the model it was learned with: backbone, layer, method, levels, SHA-256 of the weights.
+        provenance: `name` of the set, `photos` and `regions` learned from, `max_side`, `photo_ids` (hashes of the
+            photos' names) and, where known, `recommended_shrinkage` and a `note`.
+        failures: (photo, reason) for each photo that could not be read and was left out; not kept in the file.
+    """
+
+    mean: np.ndarray
+    eigenvectors: np.ndarray
+    eigenvalues: np.ndarray
+    recipe: dict
+    provenance: dict
+    failures: list = dataclasses.field(default_factory=list)
+
+    def describe(self):
+        """The provenance in words: "paris6k (322 photos, 6762 regions, max_side 512)"."""
+        known = self.provenance
+        side = f", max_side {known['max_side']}" if known.get("max_side") else ""
+        return f"{known.get('name')} ({known.get('photos')} photos, {known.get('regions')} regions{side})"
+
+    def differences(self, recipe):
+        """In which fields the model of `recipe` differs from the one this was learned with, in words."""
+        return [
+            f"its {field} is {self.recipe.get(field)!r}, the model's {recipe.get(field)!r}"
+            for field in _FIELDS
+            if self.recipe.get(field) != recipe.get(field)
+        ]
+
+    def photos_in_common(self, names):
+        """How many of the photos `names` are known to be among those learned from."""
+        known = set(self.provenance.get("photo_ids", ()))
+        return sum(photo_id in known for photo_id in {_photo_id(name) for name in names})
+
+    def apply(self, model, layer):
+        """Sets the model's `PCAWhiten` layer, and notes the provenance in the model's recipe."""
+        kept = layer.eigenvectors.shape[1]
+        if self.eigenvectors.shape[1] < kept:
+            raise ValueError(
+                f"The whitening has {self.eigenvectors.shape[1]} components, fewer than the model's {kept}; build the model "
+                f"with components={self.eigenvectors.shape[1]} or fewer."
+            )
+        layer.assign(self.mean, self.eigenvectors, self.eigenvalues, self.provenance.get("regions") or 1)
+        model.recipe["whitening"] = dict(self.provenance)
+
+    def save(self, path):
+        """Writes it to `path`, an `.npz` file, whole or not at all."""
+        path = pathlib.Path(path)
+        if path.suffix != ".npz":
+            raise ValueError(f"A whitening is kept in an .npz file, but got {path}; call it {path.with_suffix('.npz')}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = json.dumps({"recipe": self.recipe, "provenance": self.provenance})
+        arrays = {name: np.asarray(getattr(self, name), "float32") for name in ("mean", "eigenvectors", "eigenvalues")}
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            np.savez(file, about=np.array(about), **arrays)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+
+    @classmethod
+    def load(cls, path):
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: when it is none, or cut short.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"There is no whitening file {path}; write one with rw_keras.save_whitening.")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                arrays = {name: file[name] for name in ("mean", "eigenvectors", "eigenvalues")}
+            return cls(**arrays, recipe=about["recipe"], provenance=about["provenance"])
+        except Exception as error:  # not a zip file, cut short, other arrays
+            raise ValueError(f"{path} is not a whitening that rw_keras.save_whitening wrote: {error}.") from error
+
+
+def shipped():
+    """The whitenings that come with the package."""
+    folder = pathlib.Path(__file__).parent / "whitenings"
+    return [Whitening.load(path) for path in sorted(folder.glob("*.npz"))]
+
+
+def fit_whitening(model, images, max_side=1024, name=None, progress=True):
+    """Learns a model's PCA-whitening from photos, on region vectors after their first L2 normalisation.
+
+    One pass, a photo at a time, any number of photos. Take another set than the one that is searched. A photo that
+    cannot be read is left out, with a warning that lists all such at the end.
+
+    Args:
+        model: a model of `build_descriptor`. Its whitening is replaced.
+        images: a folder (with those below it), a list of paths or arrays, or a `tf.data.Dataset` of photos `(H, W, 3)` or
+            of batches of them.
+        max_side: the longer side of a photo is reduced to this many pixels. Default 1024. Take the size that is searched.
+        name: what the set is called in the provenance. Default: the folder's name, else "unnamed".
+        progress: whether to show a progress bar on standard error.
+
+    Returns:
+        A `Whitening`: what was learned, from how many photos and regions, and the eigenvalue spectrum.
+
+    Raises:
+        ValueError: when the model has no whitening, or no photo could be read.
+        FileNotFoundError: when the folder does not exist.
+    """
+    import keras
+
+    from rw_keras.descriptor import recipe, whitening_layer
+    from rw_keras.extraction import describe_each, smallest_side
+
+    layer = whitening_layer(model)
+    if isinstance(images, (str, os.PathLike)):
+        name = name or pathlib.Path(images).resolve().name
+        images = list_photos(images)
+    elif hasattr(images, "element_spec"):
+        images = _photos_of(images)
+    # The recipe without the whitening that is about to be replaced: it is no part of the region vectors.
+    made_of = {field: value for field, value in recipe(model).items() if field in _FIELDS}
+    regions = keras.Model(model.inputs, layer.input)
+    photos, ids, failures = 0, [], []
+    layer.reset_state()
+    words = "learning whitening" if progress else None
+    for source, vectors, error in describe_each(regions, images, max_side=max_side, min_side=smallest_side(model), progress=words):
+        if error is not None:
+            failures.append((source, str(error)))
+            continue
+        layer.update_state(vectors)
+        photos += 1
+        if isinstance(source, (str, os.PathLike)):
+            ids = sorted({*ids, _photo_id(source)})[:_PHOTO_IDS]
+    if failures:
+        listed = "\n".join(f"  {reason}" for _, reason in failures)
+        warnings.warn(f"{len(failures)} of {photos + len(failures)} photos were left out:\n{listed}", stacklevel=2)
+    if not photos:
+        raise ValueError("There was no photo to learn a whitening from; pass a folder, a list of paths, a dataset, or arrays.")
+    seen = layer._seen
+    layer.finalize_state()
+    provenance = {"name": name or "unnamed", "photos": photos, "regions": seen, "max_side": max_side, "photo_ids": ids}
+    learned = _learned(layer, made_of, provenance, failures)
+    learned.apply(model, layer)
+    return learned
+
+
+def save_whitening(model, path):
+    """Writes a model's whitening, with its provenance, to an `.npz` file that `build_descriptor(whitening=path)` reads.
+
+    Raises:
+        ValueError: when the model has not learned one, or `path` does not end in .npz.
+    """
+    from rw_keras.descriptor import recipe, whitening_layer
+
+    layer = whitening_layer(model)
+    if not layer.adapted:
+        raise ValueError(f"The model {model.name!r} has no whitening to save; learn one with rw_keras.fit_whitening.")
+    made_of = {field: value for field, value in recipe(model).items() if field in _FIELDS}
+    provenance = {"name": "unnamed", "regions": layer.count, **(model.recipe.get("whitening") or {})}
+    _learned(layer, made_of, provenance, []).save(path)
+
+
+def _learned(layer, made_of, provenance, failures):
+    import keras
+
+    arrays = [keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.eigenvectors, layer.eigenvalues)]
+    return Whitening(*arrays, recipe=made_of, provenance=provenance, failures=failures)
+
+
+def _photo_id(name):
+    """A short hash of a photo's file name, without folder and ending."""
+    return hashlib.sha256(pathlib.PurePath(name).stem.lower().encode("utf8", "surrogateescape")).hexdigest()[:16]
+
+
+def _photos_of(dataset):
+    """The single photos of a `tf.data.Dataset`, batched or not, with labels or not."""
+    for element in dataset.as_numpy_iterator():
+        photos = element[0] if isinstance(element, tuple) else element
+        yield from photos if photos.ndim == 4 else [photos]
