@@ -4,6 +4,14 @@ Everything here is loaded when it is first used: `import rw_keras`, and `rw_kera
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rw_keras import backbones, datasets, images, layers, methods, retrieval
+    from rw_keras.descriptor import build_descriptor, load_model
+    from rw_keras.export import export_saved_model
+    from rw_keras.extraction import describe
+    from rw_keras.whitening import fit_whitening, save_whitening
 
 __version__ = "0.1.0"
 
@@ -14,16 +22,27 @@ _HOMES = {
     "fit_whitening": "whitening",
     "load_model": "descriptor",
     "save_whitening": "whitening",
-}
-_MODULES = ("backbones", "datasets", "images", "layers", "methods", "retrieval")
+}  # where each function lives; the other public names are modules
+__all__ = [
+    "backbones",
+    "build_descriptor",
+    "datasets",
+    "describe",
+    "export_saved_model",
+    "fit_whitening",
+    "images",
+    "layers",
+    "load_model",
+    "methods",
+    "retrieval",
+    "save_whitening",
+]
 
-__all__ = [*_HOMES, *_MODULES]
 
-
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    elif name in _MODULES:
+    elif name in __all__:
         value = importlib.import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -31,5 +50,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -1,6 +1,8 @@
 """Building the one model: network, method, whitening. And learning the whitening."""
 
+import os
 import sys
+from typing import Any
 
 import keras
 
@@ -11,17 +13,17 @@ from rw_keras.backbones.weights import digest
 
 
 def build_descriptor(
-    backbone="vgg16",
+    backbone: str | keras.Model = "vgg16",
     *,
-    weights="imagenet",
-    layer=None,
-    method="rw",
-    levels=3,
-    components=None,
-    shrinkage=0.0,
-    whitening="auto",
-    name=None,
-):
+    weights: str | os.PathLike[str] | None = "imagenet",
+    layer: str | None = None,
+    method: str | methods.Method = "rw",
+    levels: int = 3,
+    components: int | None = None,
+    shrinkage: float = 0.0,
+    whitening: str | os.PathLike[str] | None = "auto",
+    name: str | None = None,
+) -> layers.DescriptorModel:
     """Builds the model that turns photos into descriptors.
 
     The stages: the network with its preprocessing; the method (for `"rw"`: SpatialWeight, IDFChannelWeight,
@@ -75,7 +77,7 @@ def build_descriptor(
         name=name or f"{method_name.rpartition('.')[2].partition('(')[0]}_{backbone_name}",
         recipe={
             "backbone": backbone_name,
-            "layer": features._keras_history.operation.name,
+            "layer": network.output_names[0],
             "method": method_name,
             "levels": used_levels,
             "min_side": _smallest_side(network),
@@ -86,12 +88,12 @@ def build_descriptor(
     return model
 
 
-def load_model(path):
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a descriptor model that `model.save(path)` wrote: `keras.saving.load_model`, with the layers registered."""
     return keras.saving.load_model(path)
 
 
-def recipe(model):
+def recipe(model: keras.Model) -> dict[str, Any]:
     """How a model makes its descriptors, as plain values: two models with the same recipe make the same ones.
 
     Args:
@@ -114,7 +116,7 @@ def recipe(model):
     return known
 
 
-def whitening_layer(model):
+def whitening_layer(model: keras.Model) -> layers.PCAWhiten:
     """The `PCAWhiten` of a model, or a ValueError that says it has none."""
     for stage in model.layers:
         if isinstance(stage, layers.PCAWhiten):
@@ -186,7 +188,7 @@ def _apply_whitening(model, whitening):
         differences = learned.differences(recipe(model))
         if differences:
             raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")
-    learned.apply(model, layer)
+    learned.apply(model)
     advice = learned.provenance.get("recommended_shrinkage")
     advice = f"; shrinkage={advice} is recommended for it" if advice is not None and layer.shrinkage != advice else ""
     print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}{advice}.", file=sys.stderr)

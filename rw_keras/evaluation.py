@@ -1,14 +1,21 @@
 """The protocol of Oxford5k and Paris6k over a folder of photos and a folder of ground truth."""
 
 import collections
+import hashlib
+import json
+import os
+import pathlib
 import sys
 
 import numpy as np
+from absl import flags
 
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
+from rw_keras.descriptor import build_descriptor, recipe
 from rw_keras.extraction import describe_cached
+from rw_keras.images import list_photos
 from rw_keras.retrieval import Index, average_precision
-from rw_keras.whitening import Whitening
+from rw_keras.whitening import Whitening, fit_whitening, photos_in_common, provenance_in_words
 
 
 class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos skipped_queries missing_positives")):
@@ -102,10 +109,100 @@ def _refuse_whitening_of_the_same_set(model, names):
     provenance = model.recipe.get("whitening")
     if not provenance:
         return
-    whitening = Whitening(None, None, None, {}, provenance)
-    common = whitening.photos_in_common(names)
+    common = photos_in_common(provenance, names)
     if common:
         raise ValueError(
-            f"The model is whitened as learned on {whitening.describe()}, which has {common} photos in common with the set it "
-            "would be tested on; learn the whitening on another set, or pass whitening=None."
+            f"The model is whitened as learned on {provenance_in_words(provenance)}, which has {common} photos in common with the "
+            "set it would be tested on; learn the whitening on another set, or pass whitening=None."
         )
+
+
+def define_flags(qe):
+    """Defines the flags of an evaluation program; `qe`: the expansions it measures by default."""
+    flags.DEFINE_string("photos", None, "Folder of the photos, and those below it.", required=True)
+    flags.DEFINE_string("ground_truth", None, "Folder of the *_query.txt, *_good.txt, *_ok.txt, *_junk.txt.", required=True)
+    flags.DEFINE_string(
+        "whitening",
+        "auto",
+        "What the whitening is learned on, another set than the one tested: a folder of photos, or a file of "
+        "rw_keras.save_whitening; `auto`: the one that ships with the package; `none`: no whitening.",
+    )
+    flags.DEFINE_string("backbone", "vgg16", "The network.")
+    flags.DEFINE_string("weights", "imagenet", "The network's weights: `imagenet` or a file.")
+    flags.DEFINE_string("layer", None, "The layer to cut the network at. Default: the network's own.")
+    flags.DEFINE_string("method", "rw", "The method.")
+    flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1)
+    flags.DEFINE_integer("components", None, "Dimensions that the whitening keeps. Default: all.", lower_bound=1)
+    flags.DEFINE_float("shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean.", 0, 1)
+    flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
+    flags.DEFINE_multi_integer("qe", qe, "Query expansion over so many vectors, the query among them; 1 is none.", lower_bound=1)
+    flags.DEFINE_bool("allow_missing", False, "Go on where positives are not among the photos, and say how many.")
+    flags.DEFINE_string("cache", ".rw_keras_cache", "Folder that keeps descriptors between runs; empty: nothing is kept.")
+    flags.DEFINE_bool("per_query", False, "Print every query's average precision.")
+
+
+def run(title, corrupt=frozenset()):
+    """Evaluates as the flags of `define_flags` say, and prints the table. Returns an exit code."""
+    values = flags.FLAGS
+    try:
+        model = build_descriptor(
+            values.backbone,
+            weights=values.weights,
+            layer=values.layer,
+            method=values.method,
+            levels=values.levels,
+            components=values.components,
+            shrinkage=values.shrinkage,
+            whitening=None if values.whitening == "none" or os.path.isdir(values.whitening) else values.whitening,
+        )
+        if os.path.isdir(values.whitening):
+            _learn_whitening(model, values.whitening, values.max_side, values.cache)
+        result = evaluate(
+            model,
+            values.photos,
+            values.ground_truth,
+            max_side=values.max_side,
+            qe=values.qe,
+            allow_missing=values.allow_missing,
+            corrupt=corrupt,
+            cache=values.cache or None,
+        )
+    except (ValueError, OSError) as error:
+        print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(_table(title, model, values, result)))
+    return 0
+
+
+def _table(title, model, values, result):
+    learned = model.recipe["whitening"]
+    queries = result.average_precisions[values.qe[0]]
+    yield f"{title}: {result.photos} photos, {len(queries)} queries, longer side {values.max_side}"
+    yield f"{values.method} on {model.recipe['backbone']} {model.recipe['layer']}, levels {model.recipe['levels']}"
+    yield f"whitening: {provenance_in_words(learned)}, shrinkage {values.shrinkage}" if learned else "whitening: none"
+    if values.allow_missing:
+        yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
+        yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"
+    yield ""
+    yield "  qe    mAP"
+    for qe in values.qe:
+        yield f"{qe:4d}  {result.mean(qe):.4f}"
+    if values.per_query:
+        yield ""
+        yield " ".join([f"{'query':24s}", *(f"qe={qe:<4d}" for qe in values.qe)])
+        for query in queries:
+            yield " ".join([f"{query:24s}", *(f"{result.average_precisions[qe][query]:.4f} " for qe in values.qe)])
+
+
+def _learn_whitening(model, folder, max_side, cache):
+    """Learns the model's whitening from a folder, or takes what an earlier run has kept of the very same."""
+    photos = list_photos(folder)
+    state = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in photos]
+    about = json.dumps([recipe(model), max_side, state], sort_keys=True)
+    kept = pathlib.Path(cache or ".") / f"whitening-{hashlib.sha256(about.encode('utf8', 'surrogateescape')).hexdigest()[:16]}.npz"
+    if cache and kept.exists():
+        Whitening.load(kept).apply(model)
+        return
+    learned = fit_whitening(model, folder, max_side=max_side)
+    if cache:
+        learned.save(kept)

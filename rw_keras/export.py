@@ -8,7 +8,7 @@ import tempfile
 import keras
 
 
-def export_saved_model(model, path, *, max_side=1024):
+def export_saved_model(model: keras.Model, path: str | os.PathLike[str], *, max_side: int = 1024) -> None:
     """Writes a descriptor model as a TensorFlow SavedModel that needs nothing of this package.
 
     Signature `pixels`: `pixels` `(B, H, W, 3)` float32, RGB 0..255, of any size -> `descriptor` `(B, D)` float32; the same

@@ -12,12 +12,13 @@ import tempfile
 import time
 import warnings
 import weakref
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from rw_keras.descriptor import recipe
-from rw_keras.images import ImageError, list_photos, read_image
+from rw_keras.images import Box, ImageError, Photo, list_photos, read_image
 
 # Photos decoded ahead of the network, each on a thread of its own while it lasts. Two threads keep up with a network
 # that takes 50 ms a photo; four photos in hand bridge an uneven one.
@@ -27,7 +28,12 @@ _AHEAD = 4
 _compiled = weakref.WeakKeyDictionary()
 
 
-def describe(model, images, box=None, max_side=1024):
+def describe(
+    model: keras.Model,
+    images: Photo | Sequence[Photo],
+    box: Box | Sequence[Box | None] | None = None,
+    max_side: int | None = 1024,
+) -> np.ndarray:
     """Turns photos into descriptors.
 
     Whether the descriptors are whitened, and by what, is the model's: `model.recipe["whitening"]` says it. With
@@ -114,7 +120,7 @@ def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progr
             decoders.shutdown(wait=False, cancel_futures=True)
 
 
-def batch_function(model):
+def batch_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """A function from pixels `(B, H, W, 3)`, uint8, to the model's output as an array, compiled once for all sizes."""
     if model not in _compiled:
         if keras.backend.backend() != "tensorflow":
@@ -132,7 +138,7 @@ def batch_function(model):
     return lambda pixels: graph(pixels).numpy()
 
 
-def smallest_side(model):
+def smallest_side(model: keras.Model) -> int:
     """The fewest pixels a side that leave the model a feature map."""
     return getattr(model, "recipe", {}).get("min_side", 1)
 

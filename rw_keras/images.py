@@ -12,6 +12,7 @@ The definition, for every photo and box of this package:
 
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,11 +20,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .png .ppm .pgm .tif .tiff .webp".split())
 
 
+Photo = str | os.PathLike[str] | np.ndarray
+Box = Sequence[float]
+
+
 class ImageError(ValueError):
     """A photo, or a box in it, that cannot be used. The message names it, says why, and what to do."""
 
 
-def read_image(source, box=None, max_side=1024, min_side=1):
+def read_image(source: Photo, box: Box | None = None, max_side: int | None = 1024, min_side: int = 1) -> np.ndarray:
     """Reads a photo, or a box of it, as the network takes it.
 
     Args:
@@ -62,13 +67,13 @@ def read_image(source, box=None, max_side=1024, min_side=1):
     return np.asarray(photo)
 
 
-def check_max_side(max_side):
+def check_max_side(max_side: int | None) -> None:
     """Says so when `max_side` is neither `None` nor a whole number from 1 up."""
     if max_side is not None and (isinstance(max_side, bool) or not isinstance(max_side, (int, np.integer)) or max_side < 1):
         raise ValueError(f"max_side is a whole number of pixels from 1 up, or None for no limit, but got {max_side!r}.")
 
 
-def list_photos(folder):
+def list_photos(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
     """The photos in a folder and those below it, by their endings (`EXTENSIONS`), sorted by name.
 
     Raises:
@@ -78,7 +83,7 @@ def list_photos(folder):
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; pass the folder that holds the photos.")
-    found = []
+    found: list[pathlib.Path] = []
     for parent, folders, files in os.walk(folder):
         folders.sort()
         found += (pathlib.Path(parent, name) for name in files if pathlib.PurePath(name).suffix.lower() in EXTENSIONS)
@@ -87,7 +92,7 @@ def list_photos(folder):
     return sorted(found)
 
 
-def image_name(source):
+def image_name(source: Photo) -> str:
     """What messages call a photo: its path, or the shape of its array."""
     if isinstance(source, (str, os.PathLike)):
         return str(source)

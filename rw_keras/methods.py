@@ -8,29 +8,34 @@ function to `rw_keras.build_descriptor(method=...)`, or give it a name in `METHO
 
 import functools
 import inspect
+from collections.abc import Callable
 
 import keras
 
 from rw_keras import layers
 
 
-def rw(features, levels=3, alpha=2.0, beta=2.0, epsilon=1.0):
+def rw(
+    features: keras.KerasTensor, levels: int = 3, alpha: float = 2.0, beta: float = 2.0, epsilon: float = 1.0
+) -> keras.KerasTensor:
     """Feature weighting and regional integration: weigh places, weigh channels, sum regions."""
     features = layers.SpatialWeight(alpha, beta, name="spatial_weight")(features)
     features = layers.IDFChannelWeight(epsilon, name="channel_weight")(features)
     return layers.RegionalSumPooling(levels, name="regions")(features)
 
 
-def plain_sum(features):
+def plain_sum(features: keras.KerasTensor) -> keras.KerasTensor:
     """The sum over the whole map, no weights, no regions: the baseline. (Its mean, which has the same direction.)"""
     pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="whole_map")(features)
     return keras.layers.Reshape((1, features.shape[-1]), dtype="float32", name="regions")(pooled)
 
 
-METHODS = {"rw": rw, "sum": plain_sum}
+Method = Callable[..., keras.KerasTensor]
+
+METHODS: dict[str, Method] = {"rw": rw, "sum": plain_sum}
 
 
-def resolve(method, levels):
+def resolve(method: str | Method, levels: int) -> tuple[Method, str, int | None]:
     """The function of a method and the name that a recipe knows it by.
 
     Args:

@@ -1,5 +1,7 @@
 """Learned whitenings: learning one from photos, keeping it in a file with its provenance, and the shipped ones."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
@@ -7,7 +9,10 @@ import os
 import pathlib
 import tempfile
 import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import keras
 import numpy as np
 
 from rw_keras.images import list_photos
@@ -41,13 +46,11 @@ class Whitening:
     provenance: dict
     failures: list = dataclasses.field(default_factory=list)
 
-    def describe(self):
+    def describe(self) -> str:
         """The provenance in words: "paris6k (322 photos, 6762 regions, max_side 512)"."""
-        known = self.provenance
-        side = f", max_side {known['max_side']}" if known.get("max_side") else ""
-        return f"{known.get('name')} ({known.get('photos')} photos, {known.get('regions')} regions{side})"
+        return provenance_in_words(self.provenance)
 
-    def differences(self, recipe):
+    def differences(self, recipe: Mapping[str, Any]) -> list[str]:
         """In which fields the model of `recipe` differs from the one this was learned with, in words."""
         return [
             f"its {field} is {self.recipe.get(field)!r}, the model's {recipe.get(field)!r}"
@@ -55,13 +58,15 @@ class Whitening:
             if self.recipe.get(field) != recipe.get(field)
         ]
 
-    def photos_in_common(self, names):
+    def photos_in_common(self, names: Iterable[str]) -> int:
         """How many of the photos `names` are known to be among those learned from."""
-        known = set(self.provenance.get("photo_ids", ()))
-        return sum(photo_id in known for photo_id in {_photo_id(name) for name in names})
+        return photos_in_common(self.provenance, names)
 
-    def apply(self, model, layer):
+    def apply(self, model: keras.Model) -> None:
         """Sets the model's `PCAWhiten` layer, and notes the provenance in the model's recipe."""
+        from rw_keras.descriptor import whitening_layer
+
+        layer = whitening_layer(model)
         kept = layer.eigenvectors.shape[1]
         if self.eigenvectors.shape[1] < kept:
             raise ValueError(
@@ -71,7 +76,7 @@ class Whitening:
         layer.assign(self.mean, self.eigenvectors, self.eigenvalues, self.provenance.get("regions") or 1)
         model.recipe["whitening"] = dict(self.provenance)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it to `path`, an `.npz` file, whole or not at all."""
         path = pathlib.Path(path)
         if path.suffix != ".npz":
@@ -85,7 +90,7 @@ class Whitening:
         os.replace(file.name, path)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Whitening:
         """Reads what `save` wrote.
 
         Raises:
@@ -103,13 +108,27 @@ class Whitening:
             raise ValueError(f"{path} is not a whitening that rw_keras.save_whitening wrote: {error}.") from error
 
 
-def shipped():
+def provenance_in_words(provenance: Mapping[str, Any]) -> str:
+    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"."""
+    side = f", max_side {provenance['max_side']}" if provenance.get("max_side") else ""
+    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {provenance.get('regions')} regions{side})"
+
+
+def photos_in_common(provenance: Mapping[str, Any], names: Iterable[str]) -> int:
+    """How many of the photos `names` are known to be among those a whitening was learned from."""
+    known = set(provenance.get("photo_ids", ()))
+    return sum(photo_id in known for photo_id in {_photo_id(name) for name in names})
+
+
+def shipped() -> list[Whitening]:
     """The whitenings that come with the package."""
     folder = pathlib.Path(__file__).parent / "whitenings"
     return [Whitening.load(path) for path in sorted(folder.glob("*.npz"))]
 
 
-def fit_whitening(model, images, max_side=1024, name=None, progress=True):
+def fit_whitening(
+    model: keras.Model, images: Any, max_side: int | None = 1024, name: str | None = None, progress: bool = True
+) -> Whitening:
     """Learns a model's PCA-whitening from photos, on region vectors after their first L2 normalisation.
 
     One pass, a photo at a time, any number of photos. Take another set than the one that is searched. A photo that
@@ -130,8 +149,6 @@ def fit_whitening(model, images, max_side=1024, name=None, progress=True):
         ValueError: when the model has no whitening, or no photo could be read.
         FileNotFoundError: when the folder does not exist.
     """
-    import keras
-
     from rw_keras.descriptor import recipe, whitening_layer
     from rw_keras.extraction import describe_each, smallest_side
 
@@ -164,11 +181,11 @@ def fit_whitening(model, images, max_side=1024, name=None, progress=True):
     layer.finalize_state()
     provenance = {"name": name or "unnamed", "photos": photos, "regions": seen, "max_side": max_side, "photo_ids": ids}
     learned = _learned(layer, made_of, provenance, failures)
-    learned.apply(model, layer)
+    learned.apply(model)
     return learned
 
 
-def save_whitening(model, path):
+def save_whitening(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Writes a model's whitening, with its provenance, to an `.npz` file that `build_descriptor(whitening=path)` reads.
 
     Raises:
@@ -185,8 +202,6 @@ def save_whitening(model, path):
 
 
 def _learned(layer, made_of, provenance, failures):
-    import keras
-
     arrays = [keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.eigenvectors, layer.eigenvalues)]
     return Whitening(*arrays, recipe=made_of, provenance=provenance, failures=failures)
 

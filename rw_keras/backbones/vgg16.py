@@ -1,5 +1,7 @@
 """VGG16 (Simonyan and Zisserman), the convolutional part."""
 
+import os
+
 import keras
 
 from rw_keras.backbones import weights as weights_module
@@ -30,7 +32,7 @@ PUBLISHED = weights_module.Published(
 )
 
 
-def vgg16(layer="block5_conv3", weights="imagenet"):
+def vgg16(layer: str = "block5_conv3", weights: str | os.PathLike[str] | None = "imagenet") -> keras.Model:
     """VGG16 up to a layer, its preprocessing inside.
 
     Input: RGB photos `(B, H, W, 3)`, 0..255, of any size of at least 16 x 16 (each pooling halves a side,

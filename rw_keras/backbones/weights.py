@@ -166,8 +166,13 @@ def _pairs(arrays):
 
 
 def _layers(model):
-    layers = model._flatten_layers(include_self=False)
-    return {layer.name: tuple(layer.get_weights()) for layer in layers if len(layer.weights) == 2}
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found |= _layers(layer)
+        elif len(layer.weights) == 2:
+            found[layer.name] = tuple(layer.get_weights())
+    return found
 
 
 def _read_h5(path):
@@ -297,6 +302,7 @@ def _keep(layers, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             np.savez(file, **arrays)
+        os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError as error:
         print(f"rw_keras: the weights are used but not kept, {path} cannot be written: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Photo folders and ground truth laid out as Oxford5k and Paris6k are."""
 
 import dataclasses
+import os
 import pathlib
 
 from rw_keras.images import list_photos
@@ -32,11 +33,11 @@ class Query:
     junk: frozenset
 
     @property
-    def positives(self):
+    def positives(self) -> frozenset:
         return self.good | self.ok
 
 
-def read_ground_truth(folder):
+def read_ground_truth(folder: str | os.PathLike[str]) -> dict[str, Query]:
     """Reads `NAME_query.txt`, `NAME_good.txt`, `NAME_ok.txt` and `NAME_junk.txt` for every query in a folder.
 
     Returns:
@@ -71,7 +72,7 @@ def read_ground_truth(folder):
     return queries
 
 
-def photos_by_name(folder):
+def photos_by_name(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
     """Name without ending -> path, for every photo in a folder and those below it.
 
     Raises:

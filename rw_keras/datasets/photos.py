@@ -40,11 +40,11 @@ class View:
     """
 
     photo: np.ndarray
-    box: tuple
+    box: tuple | None
     positives: frozenset
 
 
-def load(max_side=640):
+def load(max_side: int = 640) -> tuple[dict[str, np.ndarray], dict[str, View]]:
     """The set: photos to index, and queries.
 
     Args:

@@ -1,5 +1,7 @@
 """What the layers after the network share: their precision and the check of their input."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -14,14 +16,14 @@ class DescriptorLayer(keras.layers.Layer):
     Subclasses set `input_rank` (`None`: any) and `input_form`, the words for it in the error.
     """
 
-    input_rank = None
-    input_form = None
+    input_rank: int | None = None
+    input_form: str | None = None
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
 
     @property
-    def result_dtype(self):
+    def result_dtype(self) -> str:
         """The dtype this layer computes in and returns: `"float32"` or `"float64"`."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
@@ -42,13 +44,13 @@ class DescriptorLayer(keras.layers.Layer):
     def compute_output_spec(self, inputs, **kwargs):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.result_dtype)
 
-    def positive(self, name, value):
+    def positive(self, name: str, value: float) -> float:
         """Returns `value` as a float, or says that the argument `name` must be a number above 0."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
             raise ValueError(f"{type(self).__name__} takes a finite number above 0 as `{name}`, but got {value!r}.")
         return float(value)
 
-    def whole_number(self, name, value):
+    def whole_number(self, name: str, value: int) -> int:
         """Returns `value`, or says that the argument `name` must be a whole number from 1 up."""
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{type(self).__name__} takes a whole number of at least 1 as `{name}`, but got {value!r}.")

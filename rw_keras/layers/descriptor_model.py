@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 
 
@@ -10,12 +12,12 @@ class DescriptorModel(keras.Model):
     beside the layers so that `import rw_keras.layers` registers all that a saved model needs.
     """
 
-    def __init__(self, inputs, outputs, name=None, **kwargs):
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         self._recipe = kwargs.pop("recipe", None) or {}
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property
-    def recipe(self):
+    def recipe(self) -> dict[str, Any]:
         return self._recipe
 
     def get_config(self):

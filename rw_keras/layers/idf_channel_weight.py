@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -38,7 +40,7 @@ class IDFChannelWeight(MapLayer):
     TensorShape([1, 24, 32, 512])
     """
 
-    def __init__(self, epsilon=1.0, **kwargs):
+    def __init__(self, epsilon: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = self.positive("epsilon", epsilon)
 
@@ -46,11 +48,13 @@ class IDFChannelWeight(MapLayer):
         features = self.to_result_dtype(inputs)
         counts = ops.sum(ops.cast(features > 0, self.result_dtype), axis=(1, 2), keepdims=True)
         total = ops.sum(counts, axis=-1, keepdims=True)
-        # ln(q) as log1p(q - 1), with q - 1 from exact counts: where one channel holds nearly all that
-        # fires, q is close to 1 and its rounding alone would cost the weight four digits.
-        excess = (total - counts - self.epsilon) / (self.epsilon + counts)
-        weight = ops.log1p(ops.where(total > 0, excess, 0.0))
-        return features * weight
+        ratio = ops.where(total > 0, total / (self.epsilon + counts), 1.0)
+        # Where one channel holds nearly all that fires, the ratio is close to 1 and its rounding alone would cost the
+        # logarithm four digits. ln(1 + e) / e is smooth there, so it is taken at the rounded ratio and multiplied by
+        # `e = ratio - 1` as the counts give it, without rounding. (`log1p` is an operation that ONNX has not.)
+        excess = ops.where(total > 0, (total - counts - self.epsilon) / (self.epsilon + counts), 0.0)
+        slope = ops.where(ratio == 1, 1.0, ops.log(ratio) / ops.where(ratio == 1, 1.0, ratio - 1))
+        return features * (slope * excess)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -23,7 +26,7 @@ class ImageNetPreprocessing(DescriptorLayer):
     input_rank = 4
     input_form = "photos (batch, height, width, 3)"
 
-    def __init__(self, means=CAFFE_MEANS, **kwargs):
+    def __init__(self, means: Sequence[float] = CAFFE_MEANS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.means = tuple(float(mean) for mean in means)
 

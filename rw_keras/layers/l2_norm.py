@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -26,7 +28,7 @@ class L2Norm(DescriptorLayer):
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
 
-    def __init__(self, axis=-1, **kwargs):
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if isinstance(axis, bool) or not isinstance(axis, int):
             raise ValueError(f"L2Norm takes a whole number as `axis`, but got {axis!r}.")

@@ -1,5 +1,6 @@
 import itertools
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,7 +51,7 @@ class PCAWhiten(DescriptorLayer):
     TensorShape([1000, 32])
     """
 
-    def __init__(self, components=None, shrinkage=0.0, mask_zero=True, **kwargs):
+    def __init__(self, components: int | None = None, shrinkage: float = 0.0, mask_zero: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.components = None if components is None else self.whole_number("components", components)
         if isinstance(shrinkage, bool) or not isinstance(shrinkage, (int, float)) or not 0 <= shrinkage <= 1:
@@ -84,11 +85,11 @@ class PCAWhiten(DescriptorLayer):
         super().build(input_shape)
 
     @property
-    def count(self):
+    def count(self) -> int:
         return int(ops.convert_to_numpy(self._count)) if self.built else 0
 
     @property
-    def adapted(self):
+    def adapted(self) -> bool:
         """Whether the layer has learned, or been given, a whitening; else it is the identity."""
         return self.count > 0
 
@@ -106,7 +107,7 @@ class PCAWhiten(DescriptorLayer):
             whitened = ops.where(ops.any(vectors != 0, axis=-1, keepdims=True), whitened, 0.0)
         return whitened
 
-    def adapt(self, data):
+    def adapt(self, data: Any) -> None:
         """Learns mean and principal axes from `data`, forgetting what was learned before.
 
         One pass, in float64, with memory for one batch and one `(d, d)` matrix.
@@ -122,7 +123,7 @@ class PCAWhiten(DescriptorLayer):
             self.update_state(batch)
         self.finalize_state()
 
-    def update_state(self, data):
+    def update_state(self, data: Any) -> None:
         """Adds a batch of vectors `(..., d)` to the running mean and covariance."""
         batch = np.asarray(ops.convert_to_numpy(data))
         if batch.ndim < 1:
@@ -159,7 +160,7 @@ class PCAWhiten(DescriptorLayer):
         self._running_mean += shift * (added / total)
         self._seen = total
 
-    def finalize_state(self):
+    def finalize_state(self) -> None:
         """Computes the principal axes from what `update_state` has seen.
 
         Warns where an axis that is kept has next to no variance: it is divided by the square root of
@@ -189,11 +190,11 @@ class PCAWhiten(DescriptorLayer):
                 stacklevel=2,
             )
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forgets the running mean and covariance, not what was learned from earlier ones."""
         self._seen, self._running_mean, self._running_products = 0, None, None
 
-    def assign(self, mean, eigenvectors, eigenvalues, count):
+    def assign(self, mean: np.ndarray, eigenvectors: np.ndarray, eigenvalues: np.ndarray, count: int) -> None:
         """Takes over a whitening learned elsewhere.
 
         Args:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -33,7 +35,7 @@ class RegionalSumPooling(MapLayer):
     TensorShape([1, 21, 512])
     """
 
-    def __init__(self, levels=3, include_whole_map=True, **kwargs):
+    def __init__(self, levels: int = 3, include_whole_map: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.levels = self.whole_number("levels", levels)
         self.include_whole_map = bool(include_whole_map)
@@ -48,7 +50,7 @@ class RegionalSumPooling(MapLayer):
         # sums over much larger areas, and lose the digits of a quiet window beside a loud one.
         strips = ops.matmul(rows, ops.reshape(features, (batch, height, width * channels)))
         strips = ops.reshape(strips, (batch, -1, width, channels))
-        return ops.squeeze(ops.matmul(columns[:, None, :], strips), axis=2)
+        return ops.squeeze(ops.matmul(ops.expand_dims(columns, 1), strips), axis=2)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape

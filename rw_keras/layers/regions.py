@@ -1,10 +1,12 @@
 """The grid of square windows that regional poolings share (R-MAC's, formula 7)."""
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 
-def region_windows(height, width, levels=3, include_whole_map=True):
+def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: bool = True) -> Any:
     """The windows of the regional grid on a map of `height` x `width` cells.
 
     At scale `l = 1..levels` the windows are squares of side `2 * min(height, width) // (l + 1)`, at
@@ -39,7 +41,7 @@ def region_windows(height, width, levels=3, include_whole_map=True):
     windows = []
     if include_whole_map:
         zero = xp.zeros_like(height)
-        windows.append(xp.stack([zero, zero, height, width])[None])
+        windows.append(xp.expand_dims(xp.stack([zero, zero, height, width]), 0))
     for level in range(1, levels + 1):
         side = xp.maximum(2 * shorter // (level + 1), 1)
         rows = level + xp.where(height > width, extra, 0)
@@ -59,14 +61,14 @@ def _int(xp, values):
     return values.astype("int32") if xp is np else ops.cast(values, "int32")
 
 
-def window_masks(starts, stops, length):
+def window_masks(starts: Any, stops: Any, length: Any) -> Any:
     """`(R, length)` booleans: which cells of an axis of `length` cells lie in each of `R` windows."""
     xp = np if isinstance(starts, np.ndarray) else ops
     cells = xp.arange(length, dtype="int32")
-    return xp.logical_and(cells >= starts[:, None], cells < stops[:, None])
+    return xp.logical_and(cells >= xp.expand_dims(starts, 1), cells < xp.expand_dims(stops, 1))
 
 
-def count_regions(height, width, levels=3, include_whole_map=True):
+def count_regions(height: int | None, width: int | None, levels: int = 3, include_whole_map: bool = True) -> int | None:
     """How many windows `region_windows` gives; `None` where a side is unknown."""
     if height is None or width is None:
         return None

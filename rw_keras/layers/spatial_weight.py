@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -35,7 +37,7 @@ class SpatialWeight(MapLayer):
     TensorShape([1, 24, 32, 512])
     """
 
-    def __init__(self, alpha=2.0, beta=2.0, **kwargs):
+    def __init__(self, alpha: float = 2.0, beta: float = 2.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = self.positive("alpha", alpha)
         self.beta = self.positive("beta", beta)

@@ -1,9 +1,19 @@
 """Query expansion."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
 from rw_keras.retrieval.vectors import check_count, unit_vector
 
+if TYPE_CHECKING:
+    from rw_keras.retrieval.index import Index
 
-def expand_query(query, index, qe):
+
+def expand_query(query: ArrayLike, index: Index, qe: int) -> np.ndarray:
     """Average query expansion: the mean of the query and the first `qe - 1` of its ranking, of unit length.
 
     `qe` counts the query, as the publication does: 1 is no expansion; it takes 5 for Oxford, 10 for Paris. A zero query

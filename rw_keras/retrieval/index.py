@@ -1,15 +1,25 @@
 """The index: names and unit vectors, searched exactly."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.vectors import check_count, unit_rows, unit_vector
+
+if TYPE_CHECKING:
+    import keras
+
+    from rw_keras.images import Box, Photo
 
 _FORMAT = 1
 _MANIFEST = "index.json"
@@ -40,10 +50,10 @@ class Index:
         ValueError: for a name that is there twice, numbers that do not agree, or a vector that is not finite.
     """
 
-    def __init__(self, names, descriptors, *, recipe=None):
+    def __init__(self, names: Iterable[str], descriptors: ArrayLike, *, recipe: Mapping[str, Any] | None = None) -> None:
         self.names = list(names)
         self.recipe = None if recipe is None else dict(recipe)
-        self.failures = []
+        self.failures: list[tuple[str, str]] = []
         descriptors = np.asanyarray(descriptors)
         if descriptors.ndim != 2 or descriptors.dtype.kind not in "fiu":
             raise ValueError(
@@ -51,7 +61,7 @@ class Index:
             )
         if len(self.names) != len(descriptors):
             raise ValueError(f"There are {len(self.names)} names for {len(descriptors)} descriptors; give one name each.")
-        self._positions = {}
+        self._positions: dict[str, int] = {}
         for position, name in enumerate(self.names):
             if not isinstance(name, str):
                 raise ValueError(f"A name is a string, but got {name!r} at position {position}.")
@@ -68,19 +78,19 @@ class Index:
             descriptors = unit_rows(descriptors.astype("float64")).astype("float32")
         self.descriptors = descriptors
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Index of {len(self)} descriptors, {self.descriptors.shape[1]} dimensions>"
 
-    def position(self, name):
+    def position(self, name: str) -> int:
         """Where a name stands, or a ValueError that says it does not."""
         if name not in self._positions:
             raise ValueError(f"There is no {name!r} in the index of {len(self)} names.")
         return self._positions[name]
 
-    def scores(self, query):
+    def scores(self, query: ArrayLike) -> np.ndarray:
         """The cosines `(N,)` float32 of a query vector `(D,)` with all descriptors, in the order of the index."""
         query = unit_vector(query, self.descriptors.shape[1])
         scores = np.empty(len(self), "float32")
@@ -88,7 +98,7 @@ class Index:
             np.matmul(self.descriptors[start : start + _BLOCK_ROWS], query, out=scores[start : start + _BLOCK_ROWS])
         return scores
 
-    def nearest(self, query, k):
+    def nearest(self, query: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The positions and cosines of the `k` nearest descriptors, best first; equal ones in the order of the index."""
         check_count("k", k)
         scores = self.scores(query)
@@ -100,7 +110,7 @@ class Index:
         best = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
         return best, scores[best]
 
-    def search(self, query, k=10, expand=None):
+    def search(self, query: ArrayLike, k: int = 10, expand: int | None = None) -> list[tuple[str, float]]:
         """The `k` best matches of a query vector.
 
         Args:
@@ -118,11 +128,13 @@ class Index:
         positions, scores = self.nearest(query, k)
         return [(self.names[position], float(score)) for position, score in zip(positions, scores)]
 
-    def rank(self, query, expand=None):
+    def rank(self, query: ArrayLike, expand: int | None = None) -> list[str]:
         """All names, best first; arguments as for `search`."""
         return [name for name, _ in self.search(query, max(len(self), 1), expand)]
 
-    def search_photo(self, model, photo, box=None, k=10, expand=None):
+    def search_photo(
+        self, model: keras.Model, photo: Photo, box: Box | None = None, k: int = 10, expand: int | None = None
+    ) -> list[tuple[str, float]]:
         """Describes a photo as the index's own were described, and searches.
 
         Args:
@@ -138,7 +150,7 @@ class Index:
         self.check_model(model)
         return self.search(describe(model, photo, box, max_side=(self.recipe or {}).get("max_side", 1024)), k, expand)
 
-    def check_model(self, model):
+    def check_model(self, model: keras.Model) -> None:
         """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index."""
         from rw_keras.descriptor import recipe
 
@@ -154,7 +166,9 @@ class Index:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
 
     @classmethod
-    def from_folder(cls, model, folder, *, max_side=1024, progress=True):
+    def from_folder(
+        cls, model: keras.Model, folder: str | os.PathLike[str], *, max_side: int | None = 1024, progress: bool = True
+    ) -> Index:
         """Describes every photo in a folder, and those below it.
 
         A name is the path below `folder`, with "/". A photo that cannot be read is left out, and listed in `failures`
@@ -177,7 +191,7 @@ class Index:
         index.failures = failures
         return index
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the index to the folder `path`; an index that is there already is replaced in one step.
 
         The folder holds `index.json` (names of the files, counts, recipe), an `.npy` of the descriptors and a JSON list of
@@ -217,7 +231,7 @@ class Index:
                 old.unlink()
 
     @staticmethod
-    def check_target(path):
+    def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
         """Returns `path` as a `pathlib.Path`, or raises a ValueError when it is something else than an index."""
         path = pathlib.Path(path)
         if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / _MANIFEST).is_file())):
@@ -225,7 +239,7 @@ class Index:
         return path
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Index:
         """Opens an index that `save` wrote; the descriptors are memory-mapped.
 
         Raises:

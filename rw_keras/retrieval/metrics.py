@@ -1,7 +1,9 @@
 """How good a ranking is: the Oxford protocol."""
 
+from collections.abc import Collection, Iterable, Mapping
 
-def average_precision(ranking, positives, junk=()):
+
+def average_precision(ranking: Iterable[str], positives: Collection[str], junk: Collection[str] = ()) -> float:
     """Average precision of one ranking, as the evaluation program of Oxford5k and Paris6k computes it.
 
     Junk is taken out of the ranking first. The result is the area under the precision-recall curve by the trapezoidal
@@ -40,7 +42,9 @@ def average_precision(ranking, positives, junk=()):
     return area
 
 
-def mean_average_precision(rankings, ground_truth):
+def mean_average_precision(
+    rankings: Mapping[str, Iterable[str]], ground_truth: Mapping[str, tuple[Collection[str], Collection[str]]]
+) -> float:
     """Mean over the queries of `average_precision`.
 
     Args:
