@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rw_keras import backbones, datasets, images, layers, methods, retrieval
     from rw_keras.descriptor import build_descriptor, load_model
-    from rw_keras.export import export_saved_model
+    from rw_keras.export import export_litert, export_onnx, export_openvino, export_saved_model
     from rw_keras.extraction import describe
     from rw_keras.whitening import fit_whitening, save_whitening
 
@@ -18,6 +18,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "build_descriptor": "descriptor",
     "describe": "extraction",
+    "export_litert": "export",
+    "export_onnx": "export",
+    "export_openvino": "export",
     "export_saved_model": "export",
     "fit_whitening": "whitening",
     "load_model": "descriptor",
@@ -28,6 +31,9 @@ __all__ = [
     "build_descriptor",
     "datasets",
     "describe",
+    "export_litert",
+    "export_onnx",
+    "export_openvino",
     "export_saved_model",
     "fit_whitening",
     "images",

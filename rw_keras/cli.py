@@ -12,6 +12,7 @@ _USAGE = """rw-keras: find photos of the same thing.
 
   rw-keras index FOLDER -o NAME      describe the photos in FOLDER and write the index NAME
   rw-keras search NAME PHOTO         find the photos of the index NAME that show what PHOTO shows
+  rw-keras export PATH               write a model that serves: a SavedModel, or ONNX, OpenVINO, LiteRT
   rw-keras demo                      try it on ten photos that need no download
 
 `rw-keras COMMAND --help` lists a command's flags.
@@ -83,11 +84,7 @@ def _flag_help(values):
 
 def _define_index(values):
     flags.DEFINE_string("output", None, "The index to write: a folder.", short_name="o", flag_values=values)
-    _define_model(values)
-    flags.DEFINE_float(
-        "shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", 0, 1, flag_values=values
-    )
-    flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1, flag_values=values)
+    _define_new_model(values)
     flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=values)
     flags.DEFINE_bool("quiet", False, "No progress bar.", short_name="q", flag_values=values)
 
@@ -96,6 +93,24 @@ def _define_model(values):
     flags.DEFINE_string(
         "model", None, "A .keras file of a descriptor model, in place of VGG16 and the method rw.", flag_values=values
     )
+
+
+def _define_new_model(values):
+    _define_model(values)
+    flags.DEFINE_float(
+        "shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", 0, 1, flag_values=values
+    )
+    flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1, flag_values=values)
+
+
+def _define_export(values):
+    _define_new_model(values)
+    flags.DEFINE_enum("format", "saved_model", list(_FORMATS), "What to write.", flag_values=values)
+    flags.DEFINE_enum(
+        "dtype", "float32", ["float32", "float16", "bfloat16"], "What a SavedModel keeps its weights as.", flag_values=values
+    )
+    flags.DEFINE_bool("int8", False, "Keep the weights of OpenVINO or LiteRT in 8 bits.", flag_values=values)
+    flags.DEFINE_bool("batching", False, "Write TF Serving's batching parameters into the SavedModel.", flag_values=values)
 
 
 def _define_search(values):
@@ -163,6 +178,27 @@ def search_command(positional, values):
         print("rank  cosine  photo")
         for rank, (hit, score) in enumerate(hits, 1):
             print(f"{rank:4d}  {score:6.3f}  {hit}")
+    return DONE
+
+
+def export_command(positional, values):
+    """rw-keras export PATH: write a model that serves. PATH: a version folder, such as serving/rw_vgg16/1, or a file."""
+    if len(positional) != 1:
+        raise UsageError(f"export takes one PATH, but got {len(positional)} arguments")
+    (path,) = positional
+    name, takes = _FORMATS[values.format]
+    given = {flag: values[flag].value for flag in ("max_side", "dtype", "int8", "batching") if values[flag].present}
+    superfluous = [flag for flag in given if flag not in takes]
+    if superfluous:
+        raise UsageError(f"--{superfluous[0]} does not go with --format {values.format}")
+    if os.path.exists(path):
+        raise FileExistsError(f"{path} exists already; choose another name, or the next version's folder")
+    model = _model(values.model, shrinkage=values.shrinkage)
+    from rw_keras import export
+
+    logging.set_verbosity(logging.WARNING)  # the converters tell every step
+    getattr(export, name)(model, path, **given)
+    print(f"{path}: {model.name}, {model.output_shape[-1]} dimensions")
     return DONE
 
 
@@ -249,8 +285,17 @@ def _box(text):
     return box
 
 
+# Format -> the function of `rw_keras.export` that writes it, and the flags that go with it.
+_FORMATS = {
+    "saved_model": ("export_saved_model", ("max_side", "dtype", "batching")),
+    "onnx": ("export_onnx", ()),
+    "openvino": ("export_openvino", ("int8",)),
+    "litert": ("export_litert", ("int8",)),
+}
+
 _COMMANDS = {
     "index": (index_command, _define_index),
     "search": (search_command, _define_search),
+    "export": (export_command, _define_export),
     "demo": (demo_command, _define_demo),
 }

@@ -1,6 +1,9 @@
 """Building the one model: network, method, whitening. And learning the whitening."""
 
+import hashlib
+import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -56,6 +59,13 @@ def build_descriptor(
     """
     network, backbone_name = _network(backbone, weights, layer)
     features = network.outputs[0]
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"A model's name is made of letters, digits, '_', '.' and '-', but got {name!r}.")
+    if len(network.inputs) != 1 or tuple(network.inputs[0].shape[1:]) != (None, None, 3):
+        shapes = ", ".join(str(tuple(taken.shape)) for taken in network.inputs)
+        raise ValueError(
+            f"The backbone {network.name!r} takes {shapes}; it has to take photos of any size, (batch, None, None, 3) alone."
+        )
     if len(features.shape) != 4 or features.shape[-1] is None:
         raise ValueError(
             f"The backbone {network.name!r} ends in the shape {features.shape}, not in a feature map (batch, height, width, "
@@ -67,6 +77,7 @@ def build_descriptor(
         raise ValueError(
             f"The method {method_name} returned {regions!r}; it has to return region vectors (batch, regions, channels)."
         )
+    function_name = method_name.partition("(")[0].rpartition(".")[2]
     vectors = layers.L2Norm(name="region_norm")(regions)
     whiten = layers.PCAWhiten(components, shrinkage, name="whitening")
     vectors = layers.L2Norm(name="whitened_norm")(whiten(vectors))
@@ -74,11 +85,11 @@ def build_descriptor(
     model = layers.DescriptorModel(
         network.inputs[0],
         output,
-        name=name or f"{method_name.rpartition('.')[2].partition('(')[0]}_{backbone_name}",
+        name=name or re.sub(r"[^A-Za-z0-9_.-]", "", f"{function_name}_{backbone_name}"),
         recipe={
             "backbone": backbone_name,
             "layer": network.output_names[0],
-            "method": method_name,
+            "method": method_name if method_name in methods.METHODS else f"{method_name} {_digest_of_stages(features, regions)}",
             "levels": used_levels,
             "min_side": _smallest_side(network),
             "whitening": None,
@@ -138,14 +149,26 @@ def _network(backbone, weights, layer):
         raise ValueError(f"A backbone is a name or a keras.Model, but got {backbone!r}; choose one of {', '.join(BACKBONES)}.")
     if weights != "imagenet":
         raise ValueError(f"weights={weights!r} does not go with a keras.Model as backbone: it has its weights already.")
+    if len(getattr(backbone, "outputs", None) or [None]) > 1:
+        raise ValueError(
+            f"The backbone {backbone.name!r} has {len(backbone.outputs)} outputs; give one that ends in its map alone."
+        )
     if getattr(backbone, "outputs", None):
-        if layer is not None:
-            return keras.Model(backbone.inputs, backbone.get_layer(layer).output, name=backbone.name), backbone.name
-        return backbone, backbone.name
+        output = backbone.outputs[0] if layer is None else backbone.get_layer(layer).output
+        return keras.Model(backbone.inputs, output, name=backbone.name), backbone.name
     if layer is not None:
         raise ValueError(f"The model {backbone.name!r} is no functional model, so it cannot be cut at layer={layer!r}.")
     photos = keras.Input((None, None, 3), name="photos")
     return keras.Model(photos, backbone(photos), name=backbone.name), backbone.name
+
+
+def _digest_of_stages(features, regions):
+    """A short hash of what stands between map and region vectors: functions of one name may do different things."""
+    stages = []
+    for operation in keras.Model(features, regions).operations:
+        config = {key: value for key, value in operation.get_config().items() if key not in ("name", "trainable", "dtype")}
+        stages.append([type(operation).__name__, config])
+    return hashlib.sha256(json.dumps(stages, sort_keys=True, default=repr).encode()).hexdigest()[:12]
 
 
 def _smallest_side(network, largest=1024):

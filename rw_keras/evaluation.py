@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
-from rw_keras.descriptor import build_descriptor, recipe
+from rw_keras.descriptor import build_descriptor, recipe, whitening_layer
 from rw_keras.extraction import describe_cached
 from rw_keras.images import list_photos
 from rw_keras.retrieval import Index, average_precision
@@ -76,6 +76,8 @@ def evaluate(
     for _, reason in failures:
         print(f"left out: {reason}", file=sys.stderr)
     names = [name for name, vector in zip(paths, vectors) if vector is not None]
+    if not names:
+        raise ValueError(f"None of the {len(paths)} photos in {photos} can be read; pass the folder of the set's photos.")
     index = Index(names, np.stack([vector for vector in vectors if vector is not None]))
 
     present = set(names)
@@ -198,7 +200,8 @@ def _learn_whitening(model, folder, max_side, cache):
     """Learns the model's whitening from a folder, or takes what an earlier run has kept of the very same."""
     photos = list_photos(folder)
     state = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in photos]
-    about = json.dumps([recipe(model), max_side, state], sort_keys=True)
+    kept_axes = whitening_layer(model).eigenvectors.shape[1]
+    about = json.dumps([recipe(model), kept_axes, max_side, state], sort_keys=True)
     kept = pathlib.Path(cache or ".") / f"whitening-{hashlib.sha256(about.encode('utf8', 'surrogateescape')).hexdigest()[:16]}.npz"
     if cache and kept.exists():
         Whitening.load(kept).apply(model)

@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import sys
-import tempfile
 import time
 import warnings
 import weakref
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 
 from rw_keras.descriptor import recipe
+from rw_keras.files import written_whole
 from rw_keras.images import Box, ImageError, Photo, list_photos, read_image
 
 # Photos decoded ahead of the network, each on a thread of its own while it lasts. Two threads keep up with a network
@@ -229,8 +229,11 @@ class _Store:
         self.path = pathlib.Path(folder) / f"{made.get('backbone')}-{tag}.npz"
         self.vectors, self._saved, self._changed = {}, time.monotonic(), False
         if self.path.exists():
-            with np.load(self.path, allow_pickle=False) as kept:
-                self.vectors = dict(zip(kept["keys"].tolist(), kept["vectors"]))
+            try:
+                with np.load(self.path, allow_pickle=False) as kept:
+                    self.vectors = dict(zip(kept["keys"].tolist(), kept["vectors"]))
+            except Exception as error:  # no zip file, cut short, other arrays
+                raise ValueError(f"{self.path} does not hold the descriptors it was written with: {error}; remove it.") from error
 
     def add(self, key, vector):
         self.vectors[key], self._changed = vector, True
@@ -240,10 +243,8 @@ class _Store:
     def save(self):
         if not self._changed:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".part", delete=False) as file:
+        with written_whole(self.path) as file:
             np.savez(file, keys=np.array(list(self.vectors)), vectors=np.stack(list(self.vectors.values())))
-        os.replace(file.name, self.path)
         self._saved, self._changed = time.monotonic(), False
 
 

@@ -7,7 +7,8 @@ The definition, for every photo and box of this package:
 2. Factor `f = min(1, max_side / longer side)` of the full upright photo: nothing is ever enlarged.
 3. The box, rounded to whole pixels, is cut out of the full-size photo.
 4. Photo or box is resized by `f`, both sides rounded to the nearest pixel: bicubic (a = -0.5), antialiased (the
-   filter is widened by the factor), rounded to 8 bits, as Pillow's `resize` does it. `f = 1` changes nothing.
+   filter is widened by the factor), first along rows, then along columns, each rounded to 8 bits, as Pillow's `resize`
+   does it. `f = 1` changes nothing.
 """
 
 import os
@@ -63,7 +64,8 @@ def read_image(source: Photo, box: Box | None = None, max_side: int | None = 102
             "network's feature map is empty; take a larger photo, box or max_side."
         )
     if size != photo.size:
-        photo = photo.resize(size, Image.Resampling.BICUBIC)
+        # One axis at a time: left alone, some versions of Pillow take the columns of a tall photo first.
+        photo = photo.resize((size[0], photo.height), Image.Resampling.BICUBIC).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(photo)
 
 
@@ -84,8 +86,7 @@ def list_photos(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; pass the folder that holds the photos.")
     found: list[pathlib.Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
+    for parent, _, files in os.walk(folder):
         found += (pathlib.Path(parent, name) for name in files if pathlib.PurePath(name).suffix.lower() in EXTENSIONS)
     if not found:
         raise ImageError(f"There is no photo in {folder} ({', '.join(sorted(EXTENSIONS))}); pass a folder that holds some.")

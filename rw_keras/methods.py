@@ -53,8 +53,11 @@ def resolve(method: str | Method, levels: int) -> tuple[Method, str, int | None]
         name, function = _name(method), method
     else:
         raise ValueError(f"A method is a name or a function, but got {method!r}; choose one of {', '.join(METHODS)}.")
-    if "levels" not in inspect.signature(function).parameters:
+    parameters = inspect.signature(function).parameters
+    if "levels" not in parameters:
         return function, name, None
+    if isinstance(function, functools.partial) and "levels" in function.keywords:
+        return function, name, function.keywords["levels"]
     return functools.partial(function, levels=levels), name, levels
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from rw_keras.files import written_whole
 from rw_keras.images import list_photos
 
 # Of the photos learned from, the hashes of so many names are kept (the smallest ones, which is a fair draw): enough
@@ -81,13 +81,10 @@ class Whitening:
         path = pathlib.Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"A whitening is kept in an .npz file, but got {path}; call it {path.with_suffix('.npz')}.")
-        path.parent.mkdir(parents=True, exist_ok=True)
         about = json.dumps({"recipe": self.recipe, "provenance": self.provenance})
         arrays = {name: np.asarray(getattr(self, name), "float32") for name in ("mean", "eigenvectors", "eigenvalues")}
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        with written_whole(path) as file:
             np.savez(file, about=np.array(about), **arrays)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Whitening:

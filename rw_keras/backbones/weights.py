@@ -19,6 +19,8 @@ import zipfile
 import keras
 import numpy as np
 
+from rw_keras.files import written_whole
+
 # A host that has not answered after this many seconds is dead, and a transfer that stands still for
 # this long has ended.
 CONNECT_SECONDS = 10
@@ -62,9 +64,13 @@ class Published:
 
 
 def cache_folder():
-    """Keras' folder for weights: `models` in `$KERAS_HOME`, or in `~/.keras`."""
-    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
-    return pathlib.Path(home) / "models"
+    """Keras' folder for weights: `models` in `$KERAS_HOME`, or in `~/.keras`; in the temporary folder where that is read-only."""
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras"))
+    with contextlib.suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    if not os.access(home, os.W_OK):
+        home = pathlib.Path(tempfile.gettempdir(), ".keras")  # where Keras itself turns to
+    return home / "models"
 
 
 def digest(arrays):
@@ -182,7 +188,7 @@ def _read_h5(path):
     found = {}
 
     def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer"):
+        if isinstance(item, h5py.Dataset):
             layer = name.removeprefix("model_weights/").partition("/")[0]
             found.setdefault(layer, []).append(item[()])
 
@@ -243,7 +249,12 @@ def _download_from_keras(published):
     socket.setdefaulttimeout(STALL_SECONDS)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the progress bar; standard output is the caller's
-            path = keras.utils.get_file(origin=published.keras_url, file_hash=published.keras_md5, cache_subdir="models")
+            path = keras.utils.get_file(
+                origin=published.keras_url,
+                file_hash=published.keras_md5,
+                cache_dir=cache_folder().parent,
+                cache_subdir=cache_folder().name,
+            )
     except Exception as error:  # Keras raises a bare Exception for a failed address
         raise OSError(f"the download of {published.keras_url} failed: {error}") from error
     finally:
@@ -299,10 +310,7 @@ def _keep(layers, path):
     """Writes weights into the cache, whole or not at all."""
     arrays = {f"{name}/{part}": array for name, pair in layers.items() for part, array in zip(("kernel", "bias"), pair)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        with written_whole(path) as file:
             np.savez(file, **arrays)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
     except OSError as error:
         print(f"rw_keras: the weights are used but not kept, {path} cannot be written: {error}", file=sys.stderr)

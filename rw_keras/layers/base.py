@@ -1,5 +1,6 @@
 """What the layers after the network share: their precision and the check of their input."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -46,15 +47,15 @@ class DescriptorLayer(keras.layers.Layer):
 
     def positive(self, name: str, value: float) -> float:
         """Returns `value` as a float, or says that the argument `name` must be a number above 0."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < float("inf"):
             raise ValueError(f"{type(self).__name__} takes a finite number above 0 as `{name}`, but got {value!r}.")
         return float(value)
 
     def whole_number(self, name: str, value: int) -> int:
         """Returns `value`, or says that the argument `name` must be a whole number from 1 up."""
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(f"{type(self).__name__} takes a whole number of at least 1 as `{name}`, but got {value!r}.")
-        return value
+        return int(value)
 
 
 class MapLayer(DescriptorLayer):

@@ -1,4 +1,5 @@
 import itertools
+import numbers
 import warnings
 from typing import Any
 
@@ -54,7 +55,7 @@ class PCAWhiten(DescriptorLayer):
     def __init__(self, components: int | None = None, shrinkage: float = 0.0, mask_zero: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.components = None if components is None else self.whole_number("components", components)
-        if isinstance(shrinkage, bool) or not isinstance(shrinkage, (int, float)) or not 0 <= shrinkage <= 1:
+        if isinstance(shrinkage, bool) or not isinstance(shrinkage, numbers.Real) or not 0 <= shrinkage <= 1:
             raise ValueError(f"PCAWhiten takes a number from 0 to 1 as `shrinkage`, but got {shrinkage!r}.")
         self.shrinkage = float(shrinkage)
         self.mask_zero = bool(mask_zero)
@@ -75,7 +76,7 @@ class PCAWhiten(DescriptorLayer):
                 f"dimensions; choose {dimensions} or fewer."
             )
 
-        def state(name, shape, initializer, dtype="float32"):
+        def state(name, shape, initializer, dtype=self.result_dtype):
             return self.add_weight(name=name, shape=shape, initializer=initializer, dtype=dtype, trainable=False, autocast=False)
 
         self.mean = state("mean", (dimensions,), "zeros")
@@ -174,6 +175,10 @@ class PCAWhiten(DescriptorLayer):
         covariance = self._running_products / max(self._seen - 1, 1)
         eigenvalues, eigenvectors = np.linalg.eigh(covariance)
         eigenvalues, eigenvectors = np.maximum(eigenvalues[::-1], 0), eigenvectors[:, ::-1]
+        # Vectors that are all the same leave no variance but what rounding has made of their mean.
+        rounding = 64 * np.finfo("float64").eps * np.linalg.norm(self._running_mean)
+        if eigenvalues[0] <= rounding**2:
+            eigenvalues = np.zeros_like(eigenvalues)
         # An axis has no sign of its own; the same data shall give the same digits everywhere.
         peaks = np.take_along_axis(eigenvectors, np.abs(eigenvectors).argmax(axis=0)[None], axis=0)
         self.assign(self._running_mean, eigenvectors * np.where(peaks < 0, -1, 1), eigenvalues, self._seen)
@@ -205,9 +210,9 @@ class PCAWhiten(DescriptorLayer):
         """
         if not self.built:
             self.build(np.shape(mean))
-        self.mean.assign(np.asarray(mean, "float32"))
-        self.eigenvectors.assign(np.asarray(eigenvectors, "float32")[:, : self.eigenvectors.shape[1]])
-        self.eigenvalues.assign(np.asarray(eigenvalues, "float32"))
+        self.mean.assign(np.asarray(mean, self.result_dtype))
+        self.eigenvectors.assign(np.asarray(eigenvectors, self.result_dtype)[:, : self.eigenvectors.shape[1]])
+        self.eigenvalues.assign(np.asarray(eigenvalues, self.result_dtype))
         self._count.assign(min(int(count), np.iinfo("int32").max))
 
     def compute_output_shape(self, input_shape):

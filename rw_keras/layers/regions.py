@@ -27,14 +27,14 @@ def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: 
     """
     # One statement for both: where the shape is known the grid is a constant, made by NumPy (which JAX
     # needs, as it compiles for fixed shapes); where it is not, the same lines make tensor operations.
-    static = isinstance(height, int) and isinstance(width, int)
+    static = isinstance(height, (int, np.integer)) and isinstance(width, (int, np.integer))
     xp = np if static else ops
     height, width = (xp.cast(n, "int32") if xp is ops else np.int32(n) for n in (height, width))
 
     shorter, longer = xp.minimum(height, width), xp.maximum(height, width)
     # |0.6 - (longer - shorter) / (t * shorter)| is least at the first t that this count reaches: t gives
     # way to t + 1 where (longer - shorter) / shorter exceeds 1.2 * t * (t + 1) / (2 * t + 1).
-    steps = np.arange(1, 6, dtype="int32")
+    steps = xp.arange(1, 6, dtype="int32")
     overtaken = 5 * (2 * steps + 1) * (longer - shorter) > 6 * steps * (steps + 1) * shorter
     extra = xp.where(longer > shorter, 1 + xp.sum(_int(xp, overtaken)), 0)
 

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rw_keras.files import written_whole
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.vectors import check_count, unit_rows, unit_vector
 
@@ -27,6 +27,8 @@ _MANIFEST = "index.json"
 _BLOCK_ROWS = 16384
 # A row whose length differs from 1 by no more than this was normalised by float32 arithmetic, and is left as it is.
 _UNIT = 1e-4
+# Two ways of adding up the products of two unit vectors differ by less than this.
+_ROUNDING = 1e-5
 
 
 class Index:
@@ -72,7 +74,8 @@ class Index:
             raise ValueError(
                 f"The descriptor of {self.names[bad]!r} (position {bad}) holds NaN or infinite values; describe it again."
             )
-        lengths = np.linalg.norm(descriptors.astype("float32", copy=False), axis=1)
+        with np.errstate(over="ignore"):  # an infinite length is none of 1, and the row is scaled below
+            lengths = np.linalg.norm(descriptors.astype("float32", copy=False), axis=1)
         unit = (np.abs(lengths - 1) <= _UNIT) | ~descriptors.any(axis=1)
         if descriptors.dtype != np.float32 or not unit.all():
             descriptors = unit_rows(descriptors.astype("float64")).astype("float32")
@@ -101,14 +104,23 @@ class Index:
     def nearest(self, query: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The positions and cosines of the `k` nearest descriptors, best first; equal ones in the order of the index."""
         check_count("k", k)
+        query = unit_vector(query, self.descriptors.shape[1])
         scores = self.scores(query)
+        candidates = np.arange(len(scores))
         if k < len(scores):
             least = np.partition(scores, len(scores) - k)[len(scores) - k]
-            candidates = np.flatnonzero(scores >= least)
-        else:
-            candidates = np.arange(len(scores))
-        best = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-        return best, scores[best]
+            candidates = np.flatnonzero(scores >= least - _ROUNDING)
+        # The fast product may round equal rows unequally, by where they lie. This one treats every row alike, so equal
+        # vectors have equal cosines, and keep their order.
+        scores = np.concatenate(
+            [
+                np.einsum("nd,d->n", self.descriptors[candidates[start : start + _BLOCK_ROWS]], query)
+                for start in range(0, len(candidates), _BLOCK_ROWS)
+            ]
+            or [scores]
+        )
+        best = np.argsort(-scores, kind="stable")[:k]
+        return candidates[best], scores[best]
 
     def search(self, query: ArrayLike, k: int = 10, expand: int | None = None) -> list[tuple[str, float]]:
         """The `k` best matches of a query vector.
@@ -202,27 +214,31 @@ class Index:
         """
         path = self.check_target(path)
         existed = path.exists()
-        path.mkdir(parents=True, exist_ok=True)
-        written = []
+        names = json.dumps(self.names).encode("ascii")
+        tag = hashlib.sha256(names + np.ascontiguousarray(self.descriptors).tobytes()).hexdigest()[:16]
+        manifest = {
+            "format": _FORMAT,
+            "descriptors": f"descriptors-{tag}.npy",
+            "names": f"names-{tag}.json",
+            "count": len(self),
+            "dimensions": int(self.descriptors.shape[1]),
+            "recipe": self.recipe,
+        }
+        content = json.dumps(manifest, indent=1).encode("ascii")
+        earlier = set(path.iterdir()) if existed else set()
         try:
-            names = json.dumps(self.names).encode("ascii")
-            tag = hashlib.sha256(names + np.ascontiguousarray(self.descriptors).tobytes()).hexdigest()[:16]
-            manifest = {
-                "format": _FORMAT,
-                "descriptors": f"descriptors-{tag}.npy",
-                "names": f"names-{tag}.json",
-                "count": len(self),
-                "dimensions": int(self.descriptors.shape[1]),
-                "recipe": self.recipe,
-            }
-            _write(path / manifest["descriptors"], lambda file: np.save(file, self.descriptors, allow_pickle=False), written)
-            _write(path / manifest["names"], lambda file: file.write(names), written)
-            _write(path / _MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode("ascii")), written)
+            with written_whole(path / manifest["descriptors"]) as file:
+                np.save(file, self.descriptors, allow_pickle=False)
+            with written_whole(path / manifest["names"]) as file:
+                file.write(names)
+            with written_whole(path / _MANIFEST) as file:
+                file.write(content)
         except BaseException:
-            if not (path / _MANIFEST).exists():
-                for file in written:
-                    file.unlink(missing_ok=True)
-                if not existed:
+            # An interrupt can come right after the last step: then the new index is there, and whole.
+            if not (path / _MANIFEST).is_file() or (path / _MANIFEST).read_bytes() != content:
+                for file in set(path.glob("*")) - earlier:
+                    file.unlink()
+                if not existed and path.exists():
                     path.rmdir()
             raise
         kept = {manifest["descriptors"], manifest["names"], _MANIFEST}
@@ -258,22 +274,9 @@ class Index:
             if descriptors.shape != (manifest["count"], manifest["dimensions"]) or len(names) != manifest["count"]:
                 raise ValueError("the numbers of names and descriptors do not agree")
             recipe = manifest["recipe"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"The index at {path} cannot be read: {error}; make it again with `rw-keras index`.") from error
         index = cls.__new__(cls)  # all that __init__ checks was checked when it was saved
         index.names, index.descriptors, index.recipe, index.failures = names, descriptors, recipe, []
         index._positions = {name: position for position, name in enumerate(names)}
         return index
-
-
-def _write(path, write, written):
-    """Writes a file whole or not at all, and onto the disk before it has its name."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
-        temporary = pathlib.Path(file.name)
-        written.append(temporary)
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    written.append(path)
-    os.replace(temporary, path)

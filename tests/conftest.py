@@ -1,0 +1,132 @@
+"""What the tests share: where real photos lie, which tests can run here, a tiny model, and photos made up for the purpose."""
+
+import os
+import pathlib
+
+import hypothesis
+import numpy as np
+import pytest
+from PIL import Image
+
+_VARIABLE = "RW_KERAS_TEST_DATA"
+_PARTS = ("oxford5k_part/jpg", "oxford5k_part/gt", "paris6k_part/jpg")
+
+# A loaded machine is slow, not wrong.
+hypothesis.settings.register_profile("rw_keras", deadline=None)
+hypothesis.settings.load_profile("rw_keras")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--data", help=f"folder that holds {', '.join(_PARTS)}, for the tests marked `photos`; default: the variable {_VARIABLE}"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after -m has taken out what is not to run
+def pytest_collection_modifyitems(config, items):
+    reasons = {"photos": _no_photos, "imagenet": _no_weights}
+    for marker, missing in reasons.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        reason = missing(config) if marked else None
+        for item in marked if reason else ():
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_photos(config):
+    if not _data(config):
+        return f"no real photos at hand: pass --data, or set {_VARIABLE}, to a folder that holds {', '.join(_PARTS)}"
+    return None
+
+
+def _no_weights(config):
+    from rw_keras.backbones.vgg16 import PUBLISHED  # loads TensorFlow, so only where a test asks for it
+
+    if not PUBLISHED.cached():
+        return f"VGG16's weights are not in {PUBLISHED.cached_by_us.parent}; `rw-keras demo` puts them there"
+    return None
+
+
+def _data(config):
+    return config.getoption("--data") or os.environ.get(_VARIABLE)
+
+
+@pytest.fixture(scope="session")
+def data_folder(pytestconfig):
+    """The folder of real photos, which holds all its parts."""
+    folder = pathlib.Path(_data(pytestconfig))
+    for part in _PARTS:
+        if not (folder / part).is_dir():
+            pytest.fail(f"{folder} does not hold {part}; pass --data, or set {_VARIABLE}, to a folder that does", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A function (seed, arguments of `build_descriptor`) -> a new descriptor model of 12 dimensions, not whitened.
+
+    Its network is one convolution without a bias, so a black photo gives a zero map; it needs photos of 8 x 8.
+    """
+
+    def build(seed=0, **arguments):
+        import keras
+
+        import rw_keras
+
+        photos = keras.Input((None, None, 3), name="photos")
+        kernel = keras.initializers.RandomNormal(stddev=0.01, seed=seed)
+        convolution = keras.layers.Conv2D(
+            12, 8, strides=8, activation="relu", use_bias=False, kernel_initializer=kernel, name="convolution"
+        )
+        network = keras.Model(photos, convolution(photos), name="tiny")
+        return rw_keras.build_descriptor(network, **{"whitening": None, **arguments})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model):
+    """One tiny model for all the tests that leave it as it is."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def draw():
+    """A function (seed, width, height) -> a photo `(H, W, 3)` uint8 of soft coloured spots; each seed gives another."""
+
+    def photo(seed, width=64, height=48):
+        spots = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype="uint8")
+        return np.asarray(Image.fromarray(spots).resize((width, height), Image.Resampling.BICUBIC))
+
+    return photo
+
+
+@pytest.fixture
+def photo_folder(tmp_path, draw):
+    """A folder of six photos that differ in content and shape, two of them in a folder below."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    shapes = {
+        "a.png": (64, 48),
+        "b.png": (48, 64),
+        "c.jpg": (80, 40),
+        "d.png": (50, 50),
+        "more/a.png": (96, 64),
+        "more/e.png": (64, 96),
+    }
+    for seed, (name, shape) in enumerate(shapes.items()):
+        Image.fromarray(draw(seed, *shape)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def break_savez(monkeypatch):
+    """A function (error): from then on `np.savez` writes a few bytes and raises it, as a full disk or Ctrl-C does."""
+
+    def break_it(error):
+        def failing(file, **arrays):
+            file.write(b"half")
+            raise error
+
+        monkeypatch.setattr(np, "savez", failing)
+
+    return break_it

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rw_keras.retrieval import Index, expand_query
+
+
+def collection(count=30, dimensions=16, seed=0):
+    """An index, and a query of unit length."""
+    random = np.random.default_rng(seed)
+    names = [str(number) for number in range(count)]
+    query = random.standard_normal(dimensions)
+    return Index(names, random.standard_normal((count, dimensions))), query / np.linalg.norm(query)
+
+
+@given(qe=st.integers(1, 31), seed=st.integers(0, 9))
+def test_is_the_mean_with_the_query_counted(qe, seed):
+    index, query = collection(seed=seed)
+    rows = np.asarray(index.descriptors, "float64")
+    best = np.argsort(-(rows @ query), kind="stable")[: qe - 1]
+    mean = np.mean([query, *rows[best]], axis=0)
+    np.testing.assert_allclose(expand_query(query, index, qe), mean / np.linalg.norm(mean), atol=1e-6)
+
+
+@given(qe=st.integers(1, 40), scale=st.sampled_from([1e-30, 0.5, 1, 300, 1e30]))
+def test_unit_length_whatever_the_length_of_the_query(qe, scale):
+    index, query = collection()
+    expanded = expand_query(query * scale, index, qe)
+    assert expanded.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(expanded), 1, atol=1e-6)
+    np.testing.assert_allclose(expanded, expand_query(query, index, qe), atol=1e-6)
+
+
+def test_1_is_no_expansion():
+    index, query = collection()
+    np.testing.assert_allclose(expand_query(query, index, 1), query, atol=1e-7)
+
+
+def test_more_than_there_are_takes_all():
+    index, query = collection()
+    for qe in (32, 1000):
+        np.testing.assert_array_equal(expand_query(query, index, qe), expand_query(query, index, 31))
+    assert (expand_query(query, index, 31) != expand_query(query, index, 30)).any()
+
+
+def test_a_zero_query_stays_zero():
+    index, _ = collection()
+    assert not expand_query(np.zeros(16), index, 5).any()
+
+
+def test_a_mean_of_nothing_is_zero():
+    index = Index(["opposite"], [[-1.0, 0.0]])
+    assert not expand_query(np.array([1.0, 0.0]), index, 2).any()
+
+
+def test_the_query_stays_as_it_is():
+    index, query = collection()
+    before = query.copy()
+    expand_query(query, index, 5)
+    np.testing.assert_array_equal(query, before)
+
+
+def test_an_empty_index():
+    np.testing.assert_array_equal(expand_query(np.array([2.0, 0.0]), Index([], np.zeros((0, 2))), 5), [1, 0])
+
+
+@pytest.mark.parametrize("qe", [0, -1, 2.0, True, "5", None])
+def test_refuses_qe(qe):
+    index, query = collection()
+    with pytest.raises(ValueError, match=f"`qe` is a whole number of at least 1, but got {qe!r}"):
+        expand_query(query, index, qe)
+
+
+def test_refuses_a_query_that_does_not_fit():
+    index, query = collection()
+    with pytest.raises(ValueError, match=r"16 elements.*\(15,\)"):
+        expand_query(query[:15], index, 5)
+    with pytest.raises(ValueError, match="NaN"):
+        expand_query(np.full(16, np.nan), index, 1)

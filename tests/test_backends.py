@@ -1,0 +1,26 @@
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+LAYERS = pathlib.Path(__file__).parent / "layers"
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_layers_on(backend, request):
+    if "backends" not in request.config.option.markexpr:
+        pytest.skip("takes a minute or two; run with -m backends")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(LAYERS), "-q", "-p", "no:cacheprovider"],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        cwd=LAYERS.parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -1,0 +1,430 @@
+import json
+import logging
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+import rw_keras
+from rw_keras import cli
+from rw_keras.retrieval import Index
+
+NAMES = ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
+
+
+# Ctrl-C while the third photo is in the network, and while the descriptors are written.
+INTERRUPTED = {
+    "describing": """
+from rw_keras import extraction
+real, runs = extraction.batch_function, []
+def interrupted(model):
+    def run(pixels):
+        runs.append(pixels)
+        if len(runs) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real(model)(pixels)
+    return run
+extraction.batch_function = interrupted
+""",
+    "saving": """
+import numpy
+real = numpy.save
+def interrupted(file, array, **keywords):
+    file.write(b"half")
+    signal.raise_signal(signal.SIGINT)
+numpy.save = interrupted
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def model_file(tiny_model, tmp_path_factory):
+    """A saved model, for `--model`."""
+    path = tmp_path_factory.mktemp("model") / "tiny.keras"
+    tiny_model().save(path)
+    return str(path)
+
+
+@pytest.fixture
+def other_model_file(tiny_model, tmp_path):
+    tiny_model(seed=1).save(tmp_path / "other.keras")
+    return str(tmp_path / "other.keras")
+
+
+@pytest.fixture
+def index(model, photo_folder, tmp_path):
+    """The folder of an index of the six photos, and the index."""
+    made = Index.from_folder(model, photo_folder, progress=False)
+    made.save(tmp_path / "index")
+    return str(tmp_path / "index"), made
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """A function (arguments) -> the exit code of `rw-keras` with them."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rw-keras", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code
+
+    return run
+
+
+def only_line(capsys, *words):
+    """Checks that nothing went to standard output, and one line that holds the words to standard error."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("rw-keras: ")
+    for word in words:
+        assert str(word) in line
+
+
+class TestIndex:
+    def test_writes_the_index(self, command, capsys, model, model_file, photo_folder, tmp_path):
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--quiet") == 0
+        captured = capsys.readouterr()
+        assert captured.out == f"{tmp_path / 'out'}: 6 photos, 12 dimensions\n"
+        assert captured.err == ""
+        written = Index.load(tmp_path / "out")
+        assert written.names == NAMES
+        assert written.recipe["max_side"] == 1024
+        expected = rw_keras.describe(model, [photo_folder / name for name in NAMES])
+        assert written.descriptors.tobytes() == expected.tobytes()
+
+    def test_max_side(self, command, model, model_file, photo_folder, tmp_path):
+        assert command("index", "--max_side=40", "--model", model_file, photo_folder, "-q", "--output", tmp_path / "out") == 0
+        written = Index.load(tmp_path / "out")
+        assert written.recipe["max_side"] == 40
+        assert (
+            written.descriptors.tobytes()
+            == rw_keras.describe(model, [photo_folder / name for name in NAMES], max_side=40).tobytes()
+        )
+
+    def test_json(self, command, capsys, model_file, photo_folder, tmp_path):
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--json") == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out) == {"index": str(tmp_path / "out"), "photos": 6, "left_out": []}
+        assert "describing photos" in captured.err
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_lists_what_was_left_out(self, command, capsys, recwarn, model_file, photo_folder, tmp_path, as_json):
+        (photo_folder / "text.jpg").write_text("no photo")
+        (photo_folder / "more" / "empty.png").touch()
+        arguments = ["index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--quiet"]
+        assert command(*arguments, *(["--json"] if as_json else [])) == 3
+        out = capsys.readouterr().out
+        if as_json:
+            left_out = {one["name"]: one["reason"] for one in json.loads(out)["left_out"]}
+            assert list(left_out) == ["more/empty.png", "text.jpg"]
+            assert "0 bytes" in left_out["more/empty.png"]
+        else:
+            assert out.splitlines()[:2] == [f"{tmp_path / 'out'}: 6 photos, 12 dimensions", "2 left out:"]
+            assert re.search(r"\n  .*more/empty\.png.*0 bytes.*\n  .*text\.jpg", out)
+        assert Index.load(tmp_path / "out").names == NAMES
+        assert not [warning for warning in recwarn if "left out" in str(warning.message)]
+
+    def test_replaces_an_index(self, command, index, model_file, photo_folder):
+        (photo_folder / "a.png").unlink()
+        assert command("index", photo_folder, "-o", index[0], "--model", model_file, "--quiet") == 0
+        assert Index.load(index[0]).names == NAMES[1:]
+
+    def test_needs_an_output(self, command, capsys, photo_folder):
+        assert command("index", photo_folder) == 2
+        only_line(capsys, "-o NAME")
+
+    @pytest.mark.parametrize("folders", [[], ["one", "two"]])
+    def test_takes_one_folder(self, command, capsys, folders):
+        assert command("index", *folders, "-o", "out") == 2
+        only_line(capsys, f"{len(folders)} arguments")
+
+    def test_no_folder(self, command, capsys, tmp_path):
+        assert command("index", tmp_path / "none", "-o", tmp_path / "out") == 1
+        only_line(capsys, tmp_path / "none")
+        assert not (tmp_path / "out").exists()
+
+    def test_no_photo(self, command, capsys, tmp_path):
+        assert command("index", tmp_path, "-o", tmp_path / "out") == 1
+        only_line(capsys, "no photo", tmp_path)
+
+    def test_no_readable_photo(self, command, capsys, model_file, tmp_path):
+        (tmp_path / "text.jpg").write_text("no photo")
+        assert command("index", tmp_path, "-o", tmp_path / "out", "--model", model_file, "--quiet") == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "rw-keras: None of the 1 photos" in captured.err
+        assert not (tmp_path / "out").exists()
+
+    def test_output_that_is_no_index(self, command, capsys, photo_folder):
+        before = sorted(photo_folder.rglob("*"))
+        assert command("index", photo_folder, "-o", photo_folder) == 1
+        only_line(capsys, photo_folder, "is not an index")
+        assert sorted(photo_folder.rglob("*")) == before
+
+    def test_no_model_file(self, command, capsys, photo_folder, tmp_path):
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--model", tmp_path / "none.keras") == 1
+        only_line(capsys, tmp_path / "none.keras")
+
+    def test_a_model_file_that_is_none(self, command, capsys, photo_folder, tmp_path):
+        (tmp_path / "text.keras").write_text("no model")
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--model", tmp_path / "text.keras") == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("rw-keras: ")
+        assert "text.keras" in captured.err
+
+
+class TestSearch:
+    def table(self, hits):
+        return "rank  cosine  photo\n" + "".join(f"{rank:4d}  {score:6.3f}  {name}\n" for rank, (name, score) in enumerate(hits, 1))
+
+    def test_table(self, command, capsys, index, model, model_file, photo_folder):
+        assert command("search", index[0], photo_folder / "d.png", "--model", model_file) == 0
+        captured = capsys.readouterr()
+        assert captured.out == self.table(index[1].search_photo(model, photo_folder / "d.png"))
+        assert captured.out.splitlines()[1] == "   1   1.000  d.png"
+        assert captured.err == ""
+
+    def test_json(self, command, capsys, index, model, model_file, photo_folder):
+        assert command("search", "--json", index[0], photo_folder / "a.png", "--model", model_file, "--k", 3) == 0
+        expected = index[1].search_photo(model, photo_folder / "a.png", k=3)
+        printed = json.loads(capsys.readouterr().out)
+        assert printed == [{"rank": rank, "name": name, "cosine": cosine} for rank, (name, cosine) in enumerate(expected, 1)]
+        assert len(printed) == 3
+
+    @pytest.mark.parametrize("box", ["8,4,60,40", "8.2, 4, 60, 40", "-0.5,0,64,48"])
+    def test_box(self, command, capsys, index, model, model_file, photo_folder, box):
+        arguments = ["search", index[0], photo_folder / "a.png", f"--box={box}", "--model", model_file]
+        assert command(*arguments) == 0
+        corners = tuple(float(corner) for corner in box.split(","))
+        assert capsys.readouterr().out == self.table(index[1].search_photo(model, photo_folder / "a.png", corners))
+
+    def test_expand(self, command, capsys, index, model, model_file, photo_folder):
+        assert command("search", index[0], photo_folder / "a.png", "--expand", 4, "--model", model_file) == 0
+        out = capsys.readouterr().out
+        assert out == self.table(index[1].search_photo(model, photo_folder / "a.png", expand=4))
+        assert out != self.table(index[1].search_photo(model, photo_folder / "a.png"))
+
+    def test_the_size_is_the_indexs(self, command, capsys, model, model_file, photo_folder, tmp_path):
+        index = Index.from_folder(model, photo_folder, max_side=32, progress=False)
+        index.save(tmp_path / "small")
+        assert command("search", tmp_path / "small", photo_folder / "d.png", "--model", model_file) == 0
+        assert capsys.readouterr().out.splitlines()[1] == "   1   1.000  d.png"
+
+    def test_another_model_is_refused(self, command, capsys, index, other_model_file, photo_folder):
+        assert command("search", index[0], photo_folder / "a.png", "--model", other_model_file) == 1
+        only_line(capsys, "weights", "Use the model that made it")
+
+    def test_a_model_that_cannot_be_built_from_the_index(self, command, capsys, index, photo_folder):
+        assert command("search", index[0], photo_folder / "a.png") == 1
+        only_line(capsys, "'tiny'", "--model")
+
+    def test_an_index_that_does_not_say_what_made_it(self, command, capsys, photo_folder, tmp_path):
+        Index(["a"], [[1.0]]).save(tmp_path / "plain")
+        assert command("search", tmp_path / "plain", photo_folder / "a.png") == 1
+        only_line(capsys, tmp_path / "plain", "Index.search")
+
+    def test_no_index(self, command, capsys, photo_folder, tmp_path):
+        assert command("search", tmp_path / "none", photo_folder / "a.png") == 1
+        only_line(capsys, tmp_path / "none", "rw-keras index")
+
+    def test_a_damaged_index(self, command, capsys, index, photo_folder, tmp_path):
+        next((tmp_path / "index").glob("descriptors-*")).unlink()
+        assert command("search", index[0], photo_folder / "a.png") == 1
+        only_line(capsys, index[0], "make it again")
+
+    def test_no_photo(self, command, capsys, index, tmp_path):
+        assert command("search", index[0], tmp_path / "none.jpg") == 1
+        only_line(capsys, tmp_path / "none.jpg")
+
+    def test_an_unreadable_photo(self, command, capsys, index, tmp_path):
+        (tmp_path / "text.jpg").write_text("no photo")
+        assert command("search", index[0], tmp_path / "text.jpg") == 1
+        only_line(capsys, tmp_path / "text.jpg")
+
+    def test_a_box_outside_the_photo(self, command, capsys, index, photo_folder):
+        assert command("search", index[0], photo_folder / "a.png", "--box", "0,0,99,9") == 1
+        only_line(capsys, "(0.0, 0.0, 99.0, 9.0)", "64 x 48", photo_folder / "a.png")
+
+    @pytest.mark.parametrize("box", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1 2 3 4"])
+    def test_a_box_that_is_none(self, command, capsys, index, photo_folder, box):
+        assert command("search", index[0], photo_folder / "a.png", f"--box={box}") == 2
+        only_line(capsys, "--box takes four numbers x1,y1,x2,y2", repr(box))
+
+    @pytest.mark.parametrize("arguments", [[], ["index"], ["index", "photo", "photo"]])
+    def test_takes_an_index_and_a_photo(self, command, capsys, arguments):
+        assert command("search", *arguments) == 2
+        only_line(capsys, "NAME PHOTO", f"{len(arguments)} arguments")
+
+
+class TestExport:
+    def test_writes_what_the_function_writes(self, command, capsys, model, model_file, draw, tmp_path):
+        path = tmp_path / "serving" / "1"
+        assert command("export", path, "--model", model_file, "--max_side", 64, "--batching") == 0
+        assert capsys.readouterr().out == f"{path}: rw_tiny, 12 dimensions\n"
+        import tensorflow as tf
+
+        pixels = tf.saved_model.load(path).signatures["pixels"]
+        served = pixels(pixels=tf.constant(draw(1)[None], tf.float32))["descriptor"][0]
+        np.testing.assert_allclose(served, rw_keras.describe(model, draw(1)), atol=1e-6)
+        card = json.loads((path / "assets.extra" / "model_card.json").read_text())
+        assert (card["max_side"], card["dtype"]) == (64, "float32")
+        assert (path / "assets.extra" / "batching_params.pbtxt").is_file()
+
+    def test_an_existing_path_is_refused(self, command, capsys, model_file, tmp_path):
+        assert command("export", tmp_path, "--model", model_file) == 1
+        only_line(capsys, f"{tmp_path} exists already")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("flag", "form"), [("--int8", "saved_model"), ("--int8", "onnx"), ("--batching", "litert"), ("--max_side=64", "openvino")]
+    )
+    def test_flags_of_another_format_are_refused(self, command, capsys, model_file, tmp_path, flag, form):
+        assert command("export", tmp_path / "1", "--model", model_file, "--format", form, flag) == 2
+        only_line(capsys, flag.partition("=")[0], f"--format {form}")
+        assert not (tmp_path / "1").exists()
+
+    @pytest.mark.parametrize("paths", [[], ["1", "2"]])
+    def test_takes_one_path(self, command, capsys, paths):
+        assert command("export", *paths) == 2
+        only_line(capsys, f"{len(paths)} arguments")
+
+
+class TestCommandLine:
+    def test_no_command(self, command, capsys):
+        assert command() == 2
+        assert "rw-keras index FOLDER -o NAME" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("flag", ["--help", "-h", "help"])
+    def test_help(self, command, capsys, flag):
+        assert command(flag) == 0
+        out = capsys.readouterr().out
+        for words in ("index FOLDER -o NAME", "search NAME PHOTO", "export PATH", "rw-keras demo", "Exit codes: 0 done"):
+            assert words in out
+
+    @pytest.mark.parametrize(
+        ("name", "defined"),
+        [
+            ("index", ["output", "model", "shrinkage", "max_side", "json", "quiet", "help"]),
+            ("export", ["model", "shrinkage", "max_side", "format", "dtype", "int8", "batching", "help"]),
+            ("search", ["box", "k", "expand", "model", "json", "help"]),
+            ("demo", ["output", "json", "help"]),
+        ],
+    )
+    @pytest.mark.parametrize("flag", ["--help", "-h"])
+    def test_help_of_a_command_names_its_flags(self, command, capsys, name, defined, flag):
+        assert command(name, flag) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith(f"rw-keras {name}")
+        assert sorted(re.findall(r"^ +(?:-\w, )?--(\w+)", captured.out, re.MULTILINE)) == sorted(defined)
+        assert captured.err == ""
+
+    def test_help_states_the_defaults(self, command, capsys):
+        assert command("index", "--help") == 0
+        assert re.search(r"-o, --output .*\n", out := capsys.readouterr().out)
+        assert re.search(r"--max_side .*Default: 1024\.", out)
+
+    def test_version(self, command, capsys):
+        assert command("--version") == 0
+        assert capsys.readouterr().out == f"{rw_keras.__version__}\n"
+
+    def test_unknown_command(self, command, capsys):
+        assert command("find", "photo.jpg") == 2
+        only_line(capsys, "'find'", "index, search, export, demo")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["index", "photos", "-o", "out", "--maxside", "512"],
+            ["index", "photos", "-o", "out", "--max_side", "0"],
+            ["index", "photos", "-o", "out", "--max_side", "big"],
+            ["index", "photos", "-o", "out", "--shrinkage", "1.5"],
+            ["index", "photos", "-o"],
+            ["search", "index", "photo", "--k", "0"],
+            ["search", "index", "photo", "--expand", "0"],
+            ["search", "index", "photo", "--verbose"],
+            ["export", "1", "--format", "caffe"],
+            ["export", "1", "--dtype", "int4"],
+            ["demo", "photos"],
+        ],
+        ids=" ".join,
+    )
+    def test_a_wrong_command_line(self, command, capsys, arguments):
+        assert command(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("rw-keras: ")
+        flag = next((argument for argument in arguments if argument.startswith("--")), arguments[-1])
+        assert flag.lstrip("-") in captured.err
+
+    def test_run_raises_what_main_prints(self):
+        with pytest.raises(cli.UsageError, match="'find'"):
+            cli.run(["find"])
+        with pytest.raises(flags.Error):
+            cli.run(["index", "--maxside", "3"])
+
+    def test_flags_of_one_run_are_gone_in_the_next(self, command, capsys, index, model_file, photo_folder):
+        arguments = ["search", index[0], photo_folder / "a.png", "--model", model_file]
+        assert command(*arguments, "--k", 2, "--json") == 0
+        capsys.readouterr()
+        assert command(*arguments) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1 + 6
+
+    def test_none_of_tensorflows_start_up_lines(self, photo_folder, model_file, tmp_path):
+        """In a process of its own: TensorFlow writes its lines when it is loaded."""
+        run = self.process("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--quiet")
+        assert (run.returncode, run.stdout, run.stderr) == (0, f"{tmp_path / 'out'}: 6 photos, 12 dimensions\n", "")
+
+    def process(self, *arguments, before=""):
+        """Runs `rw-keras` in a process of its own, after the Python statements `before`."""
+        script = f"import sys\n{before}\nfrom rw_keras.cli import main\nmain()"
+        return subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+    def interrupted(self, moment, *arguments):
+        """Runs `rw-keras`, interrupted at that moment, and checks what it says."""
+        # A shell that starts tests in the background has them ignore SIGINT, and its children inherit that.
+        before = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{INTERRUPTED[moment]}"
+        run = self.process(*arguments, before=before)
+        assert (run.returncode, run.stdout) == (130, "")
+        assert "Traceback" not in run.stderr
+        assert run.stderr.endswith("rw-keras: interrupted; nothing was written\n")
+
+    def test_interrupted_while_describing_leaves_no_index(self, model_file, photo_folder, tmp_path):
+        self.interrupted("describing", "index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "-q")
+        assert not (tmp_path / "out").exists()
+
+    def test_interrupted_while_saving_leaves_the_old_index(self, index, model_file, photo_folder):
+        self.interrupted("saving", "index", photo_folder, "-o", index[0], "--max_side=40", "--model", model_file, "-q")
+        kept = Index.load(index[0])
+        assert kept.recipe == index[1].recipe
+        assert kept.descriptors.tobytes() == index[1].descriptors.tobytes()
+
+
+@pytest.mark.imagenet
+class TestDemo:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        """At this size the demo takes seconds."""
+        from rw_keras import demo
+
+        monkeypatch.setattr(demo, "_MAX_SIDE", 96)
+
+    def test_json(self, command, capsys, tmp_path):
+        from PIL import Image
+
+        assert command("demo", "-o", tmp_path / "demo.png", "--json") == 0
+        result = json.loads(capsys.readouterr().out)
+        assert (result["photos"], result["queries"], result["picture"]) == (10, 61, str(tmp_path / "demo.png"))
+        assert list(result["measured"]) == ["rw", "rw + QE", "plain sum (baseline)"]
+        for measured in result["measured"].values():
+            assert 0.9 < measured["map"] <= 1
+            assert 55 < measured["right"] <= 61
+        with Image.open(tmp_path / "demo.png") as picture:
+            assert min(picture.size) > 500

@@ -1,0 +1,91 @@
+"""What is loaded when, and that the names others rely on are there."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import rw_keras
+
+# The public names and their arguments, as documented: a call written against them goes on working.
+CONTRACT = {
+    "load_model": "(path)",
+    "layers.SpatialWeight": "(alpha=2.0, beta=2.0)",
+    "layers.IDFChannelWeight": "(epsilon=1.0)",
+    "layers.RegionalSumPooling": "(levels=3, include_whole_map=True)",
+    "layers.L2Norm": "(axis=-1)",
+    "layers.PCAWhiten": "(components=None, shrinkage=0.0, mask_zero=True)",
+    "build_descriptor": "(backbone='vgg16', *, weights='imagenet', layer=None, method='rw', levels=3, components=None, "
+    "whitening='auto', name=None)",
+    "describe": "(model, images, box=None, max_side=1024)",
+    "fit_whitening": "(model, images, max_side=1024)",
+    "save_whitening": "(model, path)",
+    "export_saved_model": "(model, path, *, max_side=1024)",
+    "retrieval.Index": "(names, descriptors)",
+    "retrieval.Index.search": "(self, query, k, expand=None)",
+    "retrieval.Index.rank": "(self, query)",
+    "retrieval.Index.save": "(self, path)",
+    "retrieval.Index.load": "(path)",
+    "retrieval.Index.from_folder": "(model, folder)",
+    "retrieval.average_precision": "(ranking, positives, junk)",
+    "retrieval.mean_average_precision": "(rankings, ground_truth)",
+    "retrieval.expand_query": "(query, index, qe)",
+    "datasets.photos.load": "()",
+}
+
+_WITHOUT_KERAS = """
+import sys
+import numpy as np
+import rw_keras
+assert "retrieval" in dir(rw_keras) and rw_keras.__version__
+rw_keras.retrieval
+rw_keras.images
+from rw_keras.retrieval import Index, average_precision, expand_query, mean_average_precision
+index = Index.load(sys.argv[1])
+ranking = index.rank(np.array([1.0, 0.1]), expand=2)
+assert ranking == ["a", "b"], ranking
+assert average_precision(ranking, {"a"}) == 1
+index.save(sys.argv[1])
+loaded = {"tensorflow", "keras", "jax", "torch"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_retrieval_loads_no_tensorflow(tmp_path):
+    rw_keras.retrieval.Index(["a", "b"], [[1.0, 0.0], [0.0, 1.0]]).save(tmp_path / "index")
+    run = subprocess.run([sys.executable, "-c", _WITHOUT_KERAS, tmp_path / "index"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_public_names_and_arguments(name):
+    value = rw_keras
+    for part in name.split("."):
+        value = getattr(value, part)
+    actual = inspect.signature(value).parameters
+    promised = inspect.signature(eval(f"lambda {CONTRACT[name][1:-1]}: None")).parameters
+    assert {argument: parameter.kind for argument, parameter in promised.items()}.items() <= {
+        argument: parameter.kind for argument, parameter in actual.items()
+    }.items()
+    positional = [argument for argument, parameter in promised.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    assert list(actual)[: len(positional)] == positional
+    for argument, parameter in promised.items():
+        if parameter.default is not parameter.empty:
+            assert actual[argument].default == parameter.default
+    for argument, parameter in actual.items():
+        if argument not in promised and parameter.kind is not parameter.VAR_KEYWORD:
+            assert parameter.default is not parameter.empty, f"{argument} is required, and not in the contract"
+
+
+@pytest.mark.parametrize("module", [rw_keras, rw_keras.layers, rw_keras.retrieval, rw_keras.datasets, rw_keras.backbones])
+def test_all_names_exist(module):
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="'rw_keras' has no attribute 'nothing'"):
+        rw_keras.nothing  # noqa: B018
