@@ -24,21 +24,27 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)  # after -m has taken out what is not to run
 def pytest_collection_modifyitems(config, items):
-    reasons = {"photos": _no_photos, "imagenet": _no_weights}
+    reasons = {"photos": _no_photos, "imagenet": _no_weights, "environment": _not_asked_for, "backends": _not_asked_for}
     for marker, missing in reasons.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
-        reason = missing(config) if marked else None
+        reason = missing(config, marker) if marked else None
         for item in marked if reason else ():
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _no_photos(config):
+def _not_asked_for(config, marker):
+    if marker not in config.option.markexpr:
+        return f"takes minutes; run with -m {marker}"
+    return None
+
+
+def _no_photos(config, _):
     if not _data(config):
         return f"no real photos at hand: pass --data, or set {_VARIABLE}, to a folder that holds {', '.join(_PARTS)}"
     return None
 
 
-def _no_weights(config):
+def _no_weights(config, _):
     from rw_keras.backbones.vgg16 import PUBLISHED  # loads TensorFlow, so only where a test asks for it
 
     if not PUBLISHED.cached():

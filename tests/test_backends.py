@@ -11,9 +11,7 @@ LAYERS = pathlib.Path(__file__).parent / "layers"
 
 @pytest.mark.backends
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_layers_on(backend, request):
-    if "backends" not in request.config.option.markexpr:
-        pytest.skip("takes a minute or two; run with -m backends")
+def test_layers_on(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     done = subprocess.run(

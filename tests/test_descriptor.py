@@ -295,6 +295,27 @@ class TestRefusedArguments:
         with pytest.raises(ValueError, match=r"'flat' ends in the shape \(None, 12\), not in a feature map"):
             rw_keras.build_descriptor(network)
 
+    @pytest.mark.parametrize("shape", [(24, 24, 3), (None, None, 1), (None, 24, 3)])
+    def test_network_that_does_not_take_photos_of_any_size(self, shape):
+        photos = keras.Input(shape)
+        network = keras.Model(photos, keras.layers.Conv2D(4, 3)(photos), name="narrow")
+        with pytest.raises(ValueError, match=r"'narrow' takes .*it has to take photos of any size"):
+            rw_keras.build_descriptor(network, whitening=None)
+
+    def test_network_of_several_inputs_or_outputs(self):
+        photos, others = keras.Input((None, None, 3)), keras.Input((None, None, 3))
+        features = keras.layers.Conv2D(4, 3)(photos)
+        with pytest.raises(ValueError, match=r"'two' has 2 outputs"):
+            rw_keras.build_descriptor(keras.Model(photos, [features, photos], name="two"), whitening=None)
+        both = keras.layers.Add()([features, keras.layers.Conv2D(4, 3)(others)])
+        with pytest.raises(ValueError, match=r"'two' takes .*alone"):
+            rw_keras.build_descriptor(keras.Model([photos, others], both, name="two"), whitening=None)
+
+    @pytest.mark.parametrize("name", ["my model", "", "a/b", "_a"])
+    def test_name_that_no_model_can_have(self, build, name):
+        with pytest.raises(ValueError, match=f"made of letters, digits.* but got {name!r}"):
+            build(name=name)
+
     @pytest.mark.parametrize(
         "arguments", [{"levels": 0}, {"levels": 2.5}, {"components": 0}, {"components": 13}, {"shrinkage": -0.5}, {"shrinkage": 2}]
     )
@@ -339,6 +360,10 @@ class TestRecipe:
         for one, other in itertools.combinations(found, 2):
             assert one != other
         assert recipe(build()) == found[0]
+
+    def test_functions_of_one_name_that_do_different_things_differ(self, build):
+        found = [recipe(build(method=lambda features, root=root: methods.rw(features, 2, beta=root))) for root in (1, 2, 2)]
+        assert found[0] != found[1] == found[2]
 
     def test_whitening_in_it_is_the_provenance_without_the_photos(self, fitted):
         found = recipe(fitted)["whitening"]

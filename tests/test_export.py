@@ -73,6 +73,28 @@ def test_pixels_without_the_package(exported, photos, tmp_path):
             np.testing.assert_allclose(np.linalg.norm(served[name], axis=1), name != "black", atol=1e-6)
 
 
+@pytest.mark.environment
+def test_in_an_environment_with_tensorflow_alone(exported, photos, draw, tmp_path):
+    """A new virtual environment, TensorFlow, and nothing else of ours: pixels and image bytes give the Keras model's digits."""
+    model, folder = exported
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"tensorflow=={tf.__version__}"], check=True)
+    np.savez(tmp_path / "photos.npz", **photos)
+    Image.fromarray(draw(1, 1300, 800)).save(tmp_path / "photo.jpg")
+    served = f"""{_SERVING}
+import pathlib
+content = pathlib.Path(sys.argv[4]).read_bytes()
+np.save(sys.argv[5], loaded.signatures["serving_default"](image_bytes=tf.constant([content]))["descriptor"])
+"""
+    files = [tmp_path / name for name in ("photos.npz", "served.npz", "photo.jpg", "bytes.npy")]
+    subprocess.run([python, "-I", "-c", served, folder, *files], check=True)
+    with np.load(files[1]) as found:
+        for name, pixels in photos.items():
+            np.testing.assert_allclose(found[name], model(pixels), atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(np.load(files[3])[0], rw_keras.describe(model, files[2]), atol=1e-6)
+
+
 def test_is_readable_by_a_server(exported):
     _, folder = exported
     assert folder.stat().st_mode & 0o777 == 0o755
