@@ -34,7 +34,7 @@ def _graph(model):
 def main(_):
     whole = rw_keras.build_descriptor("vgg16", weights=None, whitening=None)
     features = whole.get_layer(whole.recipe["layer"]).output
-    network = keras.Model(whole.inputs, features)
+    network = keras.Model(whole.input, features)
     graphs = {"network": _graph(network), "head": _graph(keras.Model(features, whole.output)), "whole": _graph(whole)}
     graphs["start"] = tf.function(lambda x: tf.shape(x), input_signature=[tf.TensorSpec(features.shape, tf.float32)])
     print("height x width   network ms   whole ms    head ms   head / network")

@@ -28,7 +28,7 @@ def _run(side):
     if side == "describe":
         rw_keras.describe(model, photo)
     else:
-        network = keras.Model(model.inputs, model.get_layer(model.recipe["layer"]).output)
+        network = keras.Model(model.input, model.get_layer(model.recipe["layer"]).output)
         batch_function(network)(photo[None])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -1,4 +1,4 @@
-"""Learns a whitening from a folder of photos and writes it to a file. This is how the shipped ones were made.
+"""Learns a whitening from a folder of photos and writes it to a file. The one that ships with the package was made so.
 
 python examples/learn_whitening.py --photos photos/train --output whitening.npz --max_side 512
 """

@@ -1,4 +1,4 @@
-"""The command line: `rw-keras index`, `search`, `demo`."""
+"""The command line: `rw-keras index`, `search`, `export`, `demo`."""
 
 import json
 import os
@@ -103,6 +103,11 @@ def _define_new_model(values):
     flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1, flag_values=values)
 
 
+def _check_new_model(values):
+    if values.model is not None and values["shrinkage"].present:
+        raise UsageError("--shrinkage does not go with --model: a saved model has its own")
+
+
 def _define_export(values):
     _define_new_model(values)
     flags.DEFINE_enum("format", "saved_model", list(_FORMATS), "What to write.", flag_values=values)
@@ -130,6 +135,7 @@ def _define_demo(values):
 
 def index_command(positional, values):
     """rw-keras index FOLDER -o NAME: describe the photos in FOLDER, and those below it, and write the index NAME."""
+    _check_new_model(values)
     if len(positional) != 1:
         raise UsageError(f"index takes one FOLDER, but got {len(positional)} arguments; quote a name that has spaces")
     if not values.output:
@@ -183,6 +189,7 @@ def search_command(positional, values):
 
 def export_command(positional, values):
     """rw-keras export PATH: write a model that serves. PATH: a version folder, such as serving/rw_vgg16/1, or a file."""
+    _check_new_model(values)
     if len(positional) != 1:
         raise UsageError(f"export takes one PATH, but got {len(positional)} arguments")
     (path,) = positional
@@ -223,7 +230,8 @@ def _demo_table(result):
     lines += [f"{name:28s}{m['map']:6.3f}   {m['right']} of {result['queries']}" for name, m in result["measured"].items()]
     lines += [
         "",
-        "A smoke test: ten photos are told apart by nearly anything. Expansion averages the query with its first hit.",
+        "A smoke test: ten photos are told apart by nearly anything. rw is whitened with shrinkage 0.2; expansion (QE) averages",
+        "the query with its first hit.",
         f"picture: {result['picture']}",
     ]
     return "\n".join(lines)
@@ -253,9 +261,10 @@ def _model(path, recipe=None, shrinkage=0.0):
     from rw_keras import descriptor
 
     if path is not None:
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"There is no model file {path}; write one with model.save")
-        return descriptor.load_model(path)
+        model = descriptor.load_model(path)
+        if "min_side" not in getattr(model, "recipe", {}):
+            raise ValueError(f"{path} holds the model {model.name!r}, which is none that rw_keras.build_descriptor made")
+        return model
     if recipe is None:
         return descriptor.build_descriptor(shrinkage=shrinkage)
     whitening = recipe.get("whitening") or {}
@@ -270,7 +279,9 @@ def _model(path, recipe=None, shrinkage=0.0):
             whitening="auto" if whitening else None,
         )
     except (KeyError, ValueError) as error:
-        raise ValueError(f"the model that made the index cannot be built from its recipe: {error} Pass it with --model") from error
+        raise ValueError(
+            f"the model that made the index is not one that its recipe can build; pass it with --model ({error})"
+        ) from error
 
 
 def _box(text):

@@ -1,4 +1,4 @@
-"""Building the one model: network, method, whitening. And learning the whitening."""
+"""Building the one model: network, method, whitening. And its recipe, by which models are told apart."""
 
 import hashlib
 import json
@@ -83,9 +83,9 @@ def build_descriptor(
     vectors = layers.L2Norm(name="whitened_norm")(whiten(vectors))
     output = layers.L2Norm(name="descriptor")(layers.RegionSum(name="region_sum")(vectors))
     model = layers.DescriptorModel(
-        network.inputs[0],
+        network.input,
         output,
-        name=name or re.sub(r"[^A-Za-z0-9_.-]", "", f"{function_name}_{backbone_name}"),
+        name=name or re.sub(r"[^A-Za-z0-9_.-]", "", f"{function_name}_{network.name}"),
         recipe={
             "backbone": backbone_name,
             "layer": network.output_names[0],
@@ -101,7 +101,15 @@ def build_descriptor(
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a descriptor model that `model.save(path)` wrote: `keras.saving.load_model`, with the layers registered."""
-    return keras.saving.load_model(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no model file {path}; write one with model.save.")
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # Keras' own advice is about other formats
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{path} cannot be loaded, it is no .keras file, is cut short, or holds layers that are not registered: {reason}"
+        ) from error
 
 
 def recipe(model: keras.Model) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def recipe(model: keras.Model) -> dict[str, Any]:
     """
     layer = next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
     apart = {id(variable) for variable in layer.variables} if layer else set()
-    known = dict(getattr(model, "recipe", None) or {"backbone": model.name})
+    known = dict(getattr(model, "recipe", None) or {"backbone": _name_of_own(model)})
     known["weights"] = digest(keras.ops.convert_to_numpy(v) for v in model.weights if id(v) not in apart)
     learned = {key: value for key, value in (known.get("whitening") or {}).items() if key != "photo_ids"}
     known["whitening"] = None
@@ -155,20 +163,37 @@ def _network(backbone, weights, layer):
         )
     if getattr(backbone, "outputs", None):
         output = backbone.outputs[0] if layer is None else backbone.get_layer(layer).output
-        return keras.Model(backbone.inputs, output, name=backbone.name), backbone.name
+        photos = backbone.inputs[0] if len(backbone.inputs) == 1 else backbone.inputs
+        return _own(keras.Model(photos, output, name=backbone.name))
     if layer is not None:
         raise ValueError(f"The model {backbone.name!r} is no functional model, so it cannot be cut at layer={layer!r}.")
     photos = keras.Input((None, None, 3), name="photos")
-    return keras.Model(photos, backbone(photos), name=backbone.name), backbone.name
+    return _own(keras.Model(photos, backbone(photos), name=backbone.name))
 
 
-def _digest_of_stages(features, regions):
-    """A short hash of what stands between map and region vectors: functions of one name may do different things."""
-    stages = []
-    for operation in keras.Model(features, regions).operations:
-        config = {key: value for key, value in operation.get_config().items() if key not in ("name", "trainable", "dtype")}
-        stages.append([type(operation).__name__, config])
-    return hashlib.sha256(json.dumps(stages, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+def _own(network):
+    return network, _name_of_own(network)
+
+
+def _digest_of_stages(start, end):
+    """A short hash of what stands between two tensors: functions, and networks, of one name may do different things."""
+    stages = [[type(stage).__name__, _without_names(stage.get_config())] for stage in keras.Model(start, end).operations]
+    return hashlib.sha256(json.dumps(stages, sort_keys=True, default=lambda value: type(value).__name__).encode()).hexdigest()[:12]
+
+
+def _name_of_own(network):
+    """What a recipe calls a user's own network. Its name alone could be that of a network of this package."""
+    return f"{network.name} {_digest_of_stages(network.inputs, network.outputs)}"
+
+
+def _without_names(config):
+    """A configuration without what Keras numbers anew in every process, and without what changes no digit."""
+    if isinstance(config, dict):
+        left_out = ("name", "trainable", "dtype", "inbound_nodes", "input_layers", "output_layers", "build_config")
+        return {key: _without_names(value) for key, value in config.items() if key not in left_out}
+    if isinstance(config, (list, tuple)):
+        return [_without_names(value) for value in config]
+    return config
 
 
 def _smallest_side(network, largest=1024):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,7 +76,11 @@ def export_saved_model(
     smallest = smallest_side(model)
     if isinstance(max_side, bool) or not isinstance(max_side, int) or max_side < smallest:
         raise ValueError(f"max_side is a whole number of pixels, for this network at least {smallest}, but got {max_side!r}.")
-    path = _new(path, "choose the next version's folder")
+    path = _new(pathlib.Path(path).resolve(), "choose the next version's folder")
+    if not path.name.isdecimal():
+        warnings.warn(
+            f"TF Serving takes version folders named by a whole number, so not {path}; call it {path / '1'}.", stacklevel=2
+        )
     module, signatures = _served(model, dtype, max_side)
     with _whole_or_not_at_all(path) as folder:
         _save(module, folder, signatures)
@@ -119,6 +124,7 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
         FileExistsError, ImportError, RuntimeError, ValueError: see `export_saved_model`; ImportError names what to install.
     """
     path = _new_file(path, ".xml")
+    _new(path.with_suffix(".bin"), "choose another name or remove it")
     with _needs("openvino"):
         import openvino
     pixels = _pixels_function(model)

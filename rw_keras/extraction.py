@@ -36,7 +36,7 @@ def describe(
 ) -> np.ndarray:
     """Turns photos into descriptors.
 
-    Whether the descriptors are whitened, and by what, is the model's: `model.recipe["whitening"]` says it. With
+    Whether the descriptors are whitened, and by what, is the model's: `model.recipe["whitening"]["name"]` says it. With
     `build_descriptor`'s default it is the whitening that ships with the package, where it fits.
 
     A photo is decoded to 8-bit RGB and turned upright; its longer side is reduced to `max_side` (bicubic, antialiased,
@@ -226,7 +226,7 @@ class _Store:
 
     def __init__(self, folder, made):
         tag = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = pathlib.Path(folder) / f"{made.get('backbone')}-{tag}.npz"
+        self.path = pathlib.Path(folder) / f"{made['backbone'].partition(' ')[0]}-{tag}.npz"
         self.vectors, self._saved, self._changed = {}, time.monotonic(), False
         if self.path.exists():
             try:

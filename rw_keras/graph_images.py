@@ -12,6 +12,12 @@ import tensorflow as tf
 
 _JPEG, _PNG, _WEBP, _BMP, _GIF, _UNKNOWN = range(6)
 
+READS_WEBP = hasattr(tf.io, "decode_webp")  # not in TensorFlow 2.18
+_FORMATS = "JPEG, PNG, WebP, BMP or GIF" if READS_WEBP else "JPEG, PNG, BMP or GIF"
+
+# As many as Pillow, and so `rw_keras.images`, takes: more is an attack on memory.
+_MOST_PIXELS = 178956970
+
 # Pillow's fixed point: 8 bits for the pixel, 2 for what a filter with negative lobes overshoots, 22 for the coefficient.
 _PRECISION = 22
 
@@ -45,8 +51,11 @@ def read_image(content, max_side, name, box=None, min_side=1):
 
 def _decode(content, name):
     kind = _kind(content)
-    known = tf.debugging.Assert(kind != _UNKNOWN, [name, "is not a JPEG, PNG, WebP, BMP or GIF file."])
+    known = tf.debugging.Assert(kind != _UNKNOWN, [name, f"is not a {_FORMATS} file."])
     with tf.control_dependencies([known]):
+        pixels = _pixels(content, kind)
+    sane = tf.debugging.Assert(pixels <= _MOST_PIXELS, [name, "has", pixels, f"pixels, more than the {_MOST_PIXELS} of a photo."])
+    with tf.control_dependencies([sane]):
         photo = tf.switch_case(
             kind,
             {
@@ -61,6 +70,29 @@ def _decode(content, name):
     return _upright(photo, _orientation(content, kind))
 
 
+def _pixels(content, kind):
+    """How many pixels the header tells, before any is decoded. (A WebP cannot have more than 16383 x 16383.)"""
+    header = tf.cast(_bytes(tf.strings.join([content, b"\0" * 32]), 0, 32), tf.int64)
+
+    def product(width, height):
+        return tf.abs(width * height)
+
+    def signed(number):  # a BMP whose height is negative runs from the top down
+        return tf.where(number >= 2**31, number - 2**32, number)
+
+    return tf.switch_case(
+        kind,
+        {
+            _JPEG: lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.int64)),
+            _PNG: lambda: product(_big(header[16:20]), _big(header[20:24])),
+            _WEBP: lambda: tf.constant(0, tf.int64),
+            _BMP: lambda: product(signed(_little(header[18:22])), signed(_little(header[22:26]))),
+            _GIF: lambda: product(_little(header[6:8]), _little(header[8:10])),
+        },
+        default=lambda: tf.constant(0, tf.int64),
+    )
+
+
 def _kind(content):
     """Which format the first bytes tell."""
 
@@ -70,7 +102,8 @@ def _kind(content):
     content = tf.strings.join([content, b"\0" * 12])  # so that there are 12 bytes to look at
     kind = tf.where(at(0, b"GIF87a", b"GIF89a"), _GIF, _UNKNOWN)
     kind = tf.where(at(0, b"BM"), _BMP, kind)
-    kind = tf.where(tf.logical_and(at(0, b"RIFF"), at(8, b"WEBP")), _WEBP, kind)
+    if READS_WEBP:
+        kind = tf.where(tf.logical_and(at(0, b"RIFF"), at(8, b"WEBP")), _WEBP, kind)
     kind = tf.where(at(0, b"\x89PNG\r\n\x1a\n"), _PNG, kind)
     return tf.where(at(0, b"\xff\xd8\xff"), _JPEG, kind)
 
@@ -93,6 +126,8 @@ def _decode_png(content):
 
 
 def _decode_webp(content):
+    if not READS_WEBP:  # `_kind` never says so then; the branch has to be there
+        return tf.zeros((0, 0, 3), tf.uint8)
     photo = tf.io.decode_webp(content)[0]  # the first frame
     return tf.cond(tf.shape(photo)[-1] == 4, lambda: _over_white(photo), lambda: photo)
 

@@ -47,7 +47,7 @@ class Whitening:
     failures: list = dataclasses.field(default_factory=list)
 
     def describe(self) -> str:
-        """The provenance in words: "paris6k (322 photos, 6762 regions, max_side 512)"."""
+        """The provenance in words: "paris6k (322 photos, 6780 regions, max_side 512)"."""
         return provenance_in_words(self.provenance)
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:
@@ -114,7 +114,7 @@ def provenance_in_words(provenance: Mapping[str, Any]) -> str:
 def photos_in_common(provenance: Mapping[str, Any], names: Iterable[str]) -> int:
     """How many of the photos `names` are known to be among those a whitening was learned from."""
     known = set(provenance.get("photo_ids", ()))
-    return sum(photo_id in known for photo_id in {_photo_id(name) for name in names})
+    return len(known & {_photo_id(name) for name in names})
 
 
 def shipped() -> list[Whitening]:
@@ -150,14 +150,16 @@ def fit_whitening(
     from rw_keras.extraction import describe_each, smallest_side
 
     layer = whitening_layer(model)
-    if isinstance(images, (str, os.PathLike)):
+    if hasattr(images, "ndim") and images.ndim in (2, 3):
+        images = [images]  # one photo
+    elif isinstance(images, (str, os.PathLike)):
         name = name or pathlib.Path(images).resolve().name
         images = list_photos(images)
     elif hasattr(images, "element_spec"):
         images = _photos_of(images)
     # The recipe without the whitening that is about to be replaced: it is no part of the region vectors.
     made_of = {field: value for field, value in recipe(model).items() if field in _FIELDS}
-    regions = keras.Model(model.inputs, layer.input)
+    regions = keras.Model(model.input, layer.input)
     photos, ids, failures = 0, [], []
     layer.reset_state()
     words = "learning whitening" if progress else None
@@ -169,11 +171,12 @@ def fit_whitening(
         photos += 1
         if isinstance(source, (str, os.PathLike)):
             ids = sorted({*ids, _photo_id(source)})[:_PHOTO_IDS]
-    if failures:
+    if failures and photos:
         listed = "\n".join(f"  {reason}" for _, reason in failures)
         warnings.warn(f"{len(failures)} of {photos + len(failures)} photos were left out:\n{listed}", stacklevel=2)
     if not photos:
-        raise ValueError("There was no photo to learn a whitening from; pass a folder, a list of paths, a dataset, or arrays.")
+        reason = f" The first: {failures[0][1]}" if failures else " Pass a folder, a list of paths, a dataset, or arrays."
+        raise ValueError(f"There was no photo that a whitening could be learned from.{reason}")
     seen = layer._seen
     layer.finalize_state()
     provenance = {"name": name or "unnamed", "photos": photos, "regions": seen, "max_side": max_side, "photo_ids": ids}

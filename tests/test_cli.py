@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from absl import flags
@@ -168,6 +169,17 @@ class TestIndex:
         only_line(capsys, photo_folder, "is not an index")
         assert sorted(photo_folder.rglob("*")) == before
 
+    def test_a_saved_model_has_its_own_shrinkage(self, command, capsys, model_file, photo_folder, tmp_path):
+        arguments = ("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--shrinkage", "0.2")
+        assert command(*arguments) == 2
+        only_line(capsys, "--shrinkage does not go with --model")
+
+    def test_a_model_that_describes_nothing(self, command, capsys, photo_folder, tmp_path):
+        photos = keras.Input((None, None, 3))
+        keras.Model(photos, keras.layers.GlobalAveragePooling2D()(photos), name="average").save(tmp_path / "average.keras")
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--model", tmp_path / "average.keras") == 1
+        only_line(capsys, "'average'", "none that rw_keras.build_descriptor made")
+
     def test_no_model_file(self, command, capsys, photo_folder, tmp_path):
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", tmp_path / "none.keras") == 1
         only_line(capsys, tmp_path / "none.keras")
@@ -224,7 +236,7 @@ class TestSearch:
 
     def test_a_model_that_cannot_be_built_from_the_index(self, command, capsys, index, photo_folder):
         assert command("search", index[0], photo_folder / "a.png") == 1
-        only_line(capsys, "'tiny'", "--model")
+        only_line(capsys, "'tiny ", "--model")
 
     def test_an_index_that_does_not_say_what_made_it(self, command, capsys, photo_folder, tmp_path):
         Index(["a"], [[1.0]]).save(tmp_path / "plain")

@@ -2,6 +2,7 @@ import functools
 import hashlib
 import itertools
 import pathlib
+import re
 import subprocess
 import sys
 import warnings
@@ -146,7 +147,7 @@ class TestValue:
         network = BACKBONES[kind]()
         model = rw_keras.build_descriptor(network, whitening=None)
         assert_same_descriptors(run(model, photos), expected_descriptor(run(network, photos)))
-        assert model.recipe["backbone"] == "network"
+        assert model.recipe["backbone"].startswith("network ")
         assert model.recipe["min_side"] == 7
         assert rw_keras.describe(model, photos[0]).shape == (12,)
 
@@ -339,7 +340,8 @@ class TestRecipe:
     def test_says_what_the_model_is_made_of(self, build):
         found = recipe(build(levels=2))
         weights = found.pop("weights")
-        expected = {"backbone": "tiny", "layer": "convolution", "method": "rw", "levels": 2, "min_side": 8, "whitening": None}
+        assert re.fullmatch(r"tiny [0-9a-f]{12}", found.pop("backbone"))
+        expected = {"layer": "convolution", "method": "rw", "levels": 2, "min_side": 8, "whitening": None}
         assert found == expected
         kernel = keras.ops.convert_to_numpy(build().get_layer("convolution").kernel)
         assert weights == hashlib.sha256(kernel.astype("<f4").tobytes()).hexdigest()
@@ -365,6 +367,26 @@ class TestRecipe:
         found = [recipe(build(method=lambda features, root=root: methods.rw(features, 2, beta=root))) for root in (1, 2, 2)]
         assert found[0] != found[1] == found[2]
 
+    def test_networks_of_one_name_and_the_same_weights_that_do_different_things_differ(self):
+        networks = [functional(), functional(), functional(padding="same")]
+        networks[1].get_layer("second").activation = keras.activations.softplus
+        for network in networks[1:]:
+            network.set_weights(networks[0].get_weights())
+        found = [recipe(rw_keras.build_descriptor(network, whitening=None)) for network in networks]
+        assert len({made["weights"] for made in found}) == 1
+        for one, other in itertools.combinations(found, 2):
+            assert one["backbone"] != other["backbone"]
+        assert recipe(rw_keras.build_descriptor(functional(), whitening=None)) == found[0]
+
+    def test_a_network_of_ones_own_is_none_of_the_package(self, capsys):
+        """Keras' own VGG16 is called vgg16 too, and does no preprocessing: the shipped whitening is not for it."""
+        own = keras.applications.VGG16(include_top=False, weights=None)
+        model = rw_keras.build_descriptor(own, layer="block5_conv3")
+        assert recipe(model)["backbone"] != "vgg16"
+        for shipped in whitening.shipped():
+            assert any("backbone" in difference for difference in shipped.differences(recipe(model)))
+        assert "is not whitened" in capsys.readouterr().err
+
     def test_whitening_in_it_is_the_provenance_without_the_photos(self, fitted):
         found = recipe(fitted)["whitening"]
         assert (
@@ -380,7 +402,7 @@ class TestRecipe:
     def test_of_any_model(self, photos):
         network = functional()
         found = recipe(network)
-        assert found["backbone"] == "network"
+        assert found["backbone"].startswith("network ")
         assert found["whitening"] is None
         assert found["weights"] != recipe(keras.Sequential([keras.Input((None, None, 3)), *tiny_stages()[:2]]))["weights"]
 
@@ -550,14 +572,17 @@ class TestFitWhitening:
 
     def test_without_any_photo_is_refused_and_leaves_what_was_learned(self, fitted, tmp_path):
         before, known = learned_arrays(fitted), dict(fitted.recipe["whitening"])
-        with pytest.raises(ValueError, match="no photo to learn a whitening from"):
+        with pytest.raises(ValueError, match="no photo that a whitening could be learned from"):
             rw_keras.fit_whitening(fitted, [], progress=False)
         with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
             rw_keras.fit_whitening(fitted, tmp_path / "nowhere", progress=False)
         with pytest.raises(ImageError, match="no photo in"):
             rw_keras.fit_whitening(fitted, tmp_path, progress=False)
         (tmp_path / "spoilt.jpg").write_text("no photo")
-        with pytest.raises(ValueError, match="no photo to learn"), warnings.catch_warnings():
+        with (
+            pytest.raises(ValueError, match=r"no photo that a whitening could.*spoilt\.jpg is not an image"),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             rw_keras.fit_whitening(fitted, tmp_path, progress=False)
         with pytest.raises(ValueError, match="has seen no vector to learn from that is not zero"):

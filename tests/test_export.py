@@ -10,6 +10,7 @@ from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
 import rw_keras
+from rw_keras import graph_images
 
 # (height, width): the smallest, long ones, odd ones.
 SIZES = [(8, 8), (8, 97), (97, 8), (15, 15), (31, 17), (48, 64), (64, 48), (101, 99), (113, 257), (200, 33), (240, 320), (255, 255)]
@@ -150,7 +151,7 @@ def files(draw, tmp_path_factory):
     Image.fromarray(draw(1, 90, 60)).save(folder / "a.jpg", exif=turned)
     Image.fromarray(draw(2, 64, 64)).save(folder / "b.png")
     Image.fromarray(draw(3, 1300, 40)).save(folder / "c.jpg", quality=60)
-    Image.fromarray(draw(4, 33, 71)).save(folder / "d.webp")
+    Image.fromarray(draw(4, 33, 71)).save(folder / ("d.webp" if graph_images.READS_WEBP else "d.bmp"))
     return sorted(folder.iterdir())
 
 
@@ -235,6 +236,11 @@ class TestExtras:
         parameters = (tmp_path / "1" / "assets.extra" / "batching_params.pbtxt").read_text().splitlines()
         assert "max_batch_size { value: 8 }" in parameters
         assert "pad_variable_length_inputs: false" in parameters  # a padded photo is another photo
+
+
+def test_a_folder_that_tf_serving_does_not_see_is_said_so(model, tmp_path):
+    with pytest.warns(UserWarning, match=r"named by a whole number, so not .*latest; call it .*latest/1"):
+        rw_keras.export_saved_model(model, tmp_path / "latest")
 
 
 class TestHalfWeights:
@@ -326,6 +332,12 @@ class TestOtherFormats:
             (tmp_path / f"there{ending}").write_text("")
             with pytest.raises(FileExistsError, match="there"):
                 getattr(rw_keras, export)(model, tmp_path / f"there{ending}")
+
+    def test_openvinos_second_file_is_not_overwritten(self, model, tmp_path):
+        (tmp_path / "model.bin").write_text("somebody's")
+        with pytest.raises(FileExistsError, match=r"model\.bin"):
+            rw_keras.export_openvino(model, tmp_path / "model.xml")
+        assert (tmp_path / "model.bin").read_text() == "somebody's"
 
     @pytest.mark.parametrize(("export", "package", "ending"), [("onnx", "tf2onnx", "onnx"), ("openvino", "openvino", "xml")])
     def test_a_missing_package_is_named(self, model, tmp_path, monkeypatch, export, package, ending):

@@ -71,8 +71,27 @@ class TestClient:
         np.testing.assert_allclose(list(found.values()), rw_keras.describe(model, files[:2]), atol=1e-6)
 
     def test_no_server(self, client, addresses, files):
-        asked = run(client, {"client_grpc.py": "127.0.0.1:9", "client_rest.py": "http://127.0.0.1:9/v1/models/x"}[client], files[0])
-        assert asked.returncode == 1
+        address = {"client_grpc.py": "127.0.0.1:9", "client_rest.py": "http://127.0.0.1:9/v1/models/x"}[client]
+        self.said_in_a_line(run(client, address, files[0]), 1)
+
+    def test_no_photo(self, client, addresses, tmp_path):
+        self.said_in_a_line(run(client, addresses[client], tmp_path / "missing.jpg"), 1, "missing.jpg")
+
+    @pytest.mark.parametrize("box", ["1,a,3,4", "1,2,3"])
+    def test_no_box(self, client, addresses, files, box):
+        self.said_in_a_line(run(client, addresses[client], files[0], "--box", box), 2, box)
+
+    def said_in_a_line(self, asked, code, word=""):
+        assert asked.returncode == code
+        assert "Traceback" not in asked.stderr
+        assert word in asked.stderr.splitlines()[-1]
+
+
+def test_another_model_is_no_photos_fault(addresses, files):
+    asked = run("client_rest.py", addresses["client_rest.py"].replace("rw_vgg16", "other"), *files)
+    assert asked.returncode == 1
+    assert len(asked.stderr.splitlines()) == 1
+    assert "answered 404" in asked.stderr
 
 
 def test_the_client_for_rest_needs_python_alone(addresses, files):

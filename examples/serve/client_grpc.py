@@ -12,7 +12,7 @@ import sys
 import grpc
 import numpy as np
 import tensorflow as tf
-from client_rest import RequestError, run
+from client_rest import RequestError, ServerError, run
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 # gRPC's own limit is 4 MB a message, less than one large photo.
@@ -30,9 +30,9 @@ def describe(channel, photos, boxes=None, model="rw_vgg16", timeout=60):
     try:
         answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout)
     except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise  # the server, and not a photo
-        raise RequestError(error.details()) from error
+        if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+            raise RequestError(error.details()) from error
+        raise ServerError(f"the server answered {error.code().name}: {error.details()}") from error
     return tf.make_ndarray(answer.outputs["descriptor"])
 
 

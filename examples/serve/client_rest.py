@@ -17,7 +17,11 @@ import urllib.request
 
 
 class RequestError(Exception):
-    """The server refused a request; the message is its own."""
+    """The server refused what a request holds; the message is its own."""
+
+
+class ServerError(Exception):
+    """The server cannot be asked, or does not know the model: no photo's fault."""
 
 
 def describe(url, photos, boxes=None, timeout=60):
@@ -42,7 +46,12 @@ def describe(url, photos, boxes=None, timeout=60):
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             return json.load(answer)["predictions"]
     except urllib.error.HTTPError as error:
-        raise RequestError(error.read().decode("utf8", "replace")) from error
+        message = error.read().decode("utf8", "replace")
+        if error.code == 400:
+            raise RequestError(message) from error
+        raise ServerError(f"{url} answered {error.code}: {message}") from error
+    except OSError as error:
+        raise ServerError(f"{url} could not be asked: {error}; is the server running?") from error
 
 
 def describe_each(ask, photos, boxes=None):
@@ -62,13 +71,28 @@ def run(make_ask, default_server, description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("photos", nargs="+", type=pathlib.Path)
     parser.add_argument("--server", default=default_server)
-    parser.add_argument("--box", help="x1,y1,x2,y2 in pixels of the photo; for all photos")
-    parser.add_argument("--batch", type=int, default=8, help="photos a request")
+    parser.add_argument("--box", type=_box, help="x1,y1,x2,y2 in pixels of the photo; for all photos")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="photos a request; a batching server takes no more than its largest batch"
+    )
     parser.add_argument("--output", type=pathlib.Path, help="a JSON file: photo -> descriptor")
     given = parser.parse_args()
-    box = tuple(float(number) for number in given.box.split(",")) if given.box else None
-    ask = make_ask(given.server)
-    found, broken = {}, 0
+    try:
+        return _run(given, make_ask(given.server))
+    except (ServerError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def _box(text):
+    corners = tuple(float(number) for number in text.split(","))
+    if len(corners) != 4:
+        raise ValueError(text)
+    return corners
+
+
+def _run(given, ask):
+    found, broken, box = {}, 0, given.box
     for start in range(0, len(given.photos), given.batch):
         paths = given.photos[start : start + given.batch]
         boxes = None if box is None else [box] * len(paths)

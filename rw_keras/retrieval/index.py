@@ -168,11 +168,15 @@ class Index:
 
         if self.recipe is None:
             raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
-        made = recipe(model)
+        made = _flat(json.loads(json.dumps(recipe(model))))
+        own = _flat({field: value for field, value in self.recipe.items() if field != "max_side"})
+        if None in (own["whitening name"], made["whitening name"]):  # the other fields of a whitening tell nothing more
+            shared = own.keys() & made.keys()
+            own, made = ({field: flat[field] for field in flat if field in shared} for flat in (own, made))
         differing = [
-            f"its {field} is {self.recipe.get(field)!r}, the model's {made.get(field)!r}"
-            for field in made
-            if json.loads(json.dumps(made[field])) != self.recipe.get(field)
+            f"its {field} is {_short(own.get(field))}, the model's {_short(made.get(field))}"
+            for field in {**own, **made}
+            if own.get(field) != made.get(field)
         ]
         if differing:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
@@ -280,3 +284,16 @@ class Index:
         index.names, index.descriptors, index.recipe, index.failures = names, descriptors, recipe, []
         index._positions = {name: position for position, name in enumerate(names)}
         return index
+
+
+def _flat(recipe):
+    """A recipe with the whitening's fields beside its own: "whitening name" and so on."""
+    flat = {field: value for field, value in recipe.items() if field != "whitening"}
+    learned = recipe.get("whitening") or {"name": None}
+    return {**flat, **{f"whitening {field}": value for field, value in learned.items()}}
+
+
+def _short(value):
+    """A value in a message; of a hash the first digits do."""
+    text = repr(value)
+    return text if len(text) <= 50 else f"{text[:24]}..."
