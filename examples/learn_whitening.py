@@ -1,6 +1,8 @@
 """Learns a whitening from a folder of photos and writes it to a file. The one that ships with the package was made so.
 
 python examples/learn_whitening.py --photos photos/train --output whitening.npz --max_side 512
+
+That one: --photos with 322 photos of Paris6k, --name paris6k, --recommended_shrinkage 0.2.
 """
 
 from absl import app, flags

@@ -40,7 +40,7 @@ def _not_asked_for(config, marker):
 
 def _no_photos(config, _):
     if not _data(config):
-        return f"no real photos at hand: pass --data, or set {_VARIABLE}, to a folder that holds {', '.join(_PARTS)}"
+        return f"no real photos at hand: pass --data=FOLDER, or set {_VARIABLE}, to a folder that holds {', '.join(_PARTS)}"
     return None
 
 
@@ -62,7 +62,9 @@ def data_folder(pytestconfig):
     folder = pathlib.Path(_data(pytestconfig))
     for part in _PARTS:
         if not (folder / part).is_dir():
-            pytest.fail(f"{folder} does not hold {part}; pass --data, or set {_VARIABLE}, to a folder that does", pytrace=False)
+            pytest.fail(
+                f"{folder} does not hold {part}; pass --data=FOLDER, or set {_VARIABLE}, to a folder that does", pytrace=False
+            )
     return folder
 
 
