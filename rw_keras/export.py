@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -136,6 +137,7 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
         if int8:
             with _needs("openvino"):
                 import nncf
+            nncf.set_log_level(logging.ERROR)  # it tells its statistics on standard output
             # The whitening divides by small numbers, and rounding its axes would cost more than all of the network's.
             whitening = nncf.IgnoredScope(patterns=[".*whitening.*"], validate=False)
             with contextlib.redirect_stdout(io.StringIO()):  # a progress bar
