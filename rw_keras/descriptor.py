@@ -122,7 +122,7 @@ def recipe(model: keras.Model) -> dict[str, Any]:
         A dictionary: backbone, layer, method, levels, min_side, `weights` (SHA-256 of everything but the whitening),
         and `whitening` (`None`, or what it was learned on, with components, shrinkage and SHA-256).
     """
-    layer = next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
+    layer = _find_whitening(model)
     apart = {id(variable) for variable in layer.variables} if layer else set()
     known = dict(getattr(model, "recipe", None) or {"backbone": _name_of_own(model)})
     known["weights"] = digest(keras.ops.convert_to_numpy(v) for v in model.weights if id(v) not in apart)
@@ -137,10 +137,14 @@ def recipe(model: keras.Model) -> dict[str, Any]:
 
 def whitening_layer(model: keras.Model) -> layers.PCAWhiten:
     """The `PCAWhiten` of a model, or a ValueError that says it has none."""
-    for stage in model.layers:
-        if isinstance(stage, layers.PCAWhiten):
-            return stage
-    raise ValueError(f"The model {model.name!r} has no PCAWhiten layer to learn; build it with rw_keras.build_descriptor.")
+    layer = _find_whitening(model)
+    if layer is None:
+        raise ValueError(f"The model {model.name!r} has no PCAWhiten layer to learn; build it with rw_keras.build_descriptor.")
+    return layer
+
+
+def _find_whitening(model):
+    return next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
 
 
 def _network(backbone, weights, layer):
@@ -198,11 +202,10 @@ def _without_names(config):
 
 def _smallest_side(network, largest=1024):
     """The fewest pixels a side that leave the network a map of at least one cell."""
-    channels = network.inputs[0].shape[-1]
 
     def fits(side):
         try:
-            shape = network.compute_output_shape((1, side, side, channels))
+            shape = network.compute_output_shape((1, side, side, 3))
         except ValueError:  # Keras refuses a size that a layer would shrink to nothing
             return False
         return min(shape[1:3]) >= 1

@@ -128,11 +128,7 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
     _new(path.with_suffix(".bin"), "choose another name or remove it")
     with _needs("openvino"):
         import openvino
-    pixels = _pixels_function(model)
-    with tempfile.TemporaryDirectory() as saved:
-        module = _module(model)
-        module.pixels = pixels
-        _save(module, saved, {"serving_default": pixels})
+    with _saved_for_converters(model) as saved:
         converted = openvino.convert_model(saved)
         if int8:
             with _needs("openvino"):
@@ -160,13 +156,8 @@ def export_litert(model: keras.Model, path: str | os.PathLike[str], *, int8: boo
         FileExistsError, RuntimeError, ValueError: see `export_saved_model`.
     """
     path = _new_file(path, ".tflite")
-    pixels = _pixels_function(model)
-    import tensorflow as tf
-
-    with tempfile.TemporaryDirectory() as saved:
-        module = _module(model)
-        module.pixels = pixels
-        _save(module, saved, {"serving_default": pixels})
+    tf = _tensorflow()
+    with _saved_for_converters(model) as saved:
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         if int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -226,6 +217,17 @@ def _pixels_function(model: keras.Model, dtype: str = "float32", call: Callable 
         return {"descriptor": call(pixels)}
 
     return pixels
+
+
+@contextlib.contextmanager
+def _saved_for_converters(model: keras.Model) -> Iterator[str]:
+    """A temporary SavedModel of the `pixels` signature alone, which converters can read: they know no string operations."""
+    pixels = _pixels_function(model)
+    module = _module(model)
+    module.pixels = pixels
+    with tempfile.TemporaryDirectory() as folder:
+        _save(module, folder, {"serving_default": pixels})
+        yield folder
 
 
 def _served(model: keras.Model, dtype: str, max_side: int) -> tuple[Any, dict[str, Any]]:

@@ -146,7 +146,7 @@ def fit_whitening(
         ValueError: when the model has no whitening, or no photo could be read.
         FileNotFoundError: when the folder does not exist.
     """
-    from rw_keras.descriptor import recipe, whitening_layer
+    from rw_keras.descriptor import whitening_layer
     from rw_keras.extraction import describe_each, smallest_side
 
     layer = whitening_layer(model)
@@ -157,8 +157,7 @@ def fit_whitening(
         images = list_photos(images)
     elif hasattr(images, "element_spec"):
         images = _photos_of(images)
-    # The recipe without the whitening that is about to be replaced: it is no part of the region vectors.
-    made_of = {field: value for field, value in recipe(model).items() if field in _FIELDS}
+    made_of = _made_of(model)
     regions = keras.Model(model.input, layer.input)
     photos, ids, failures = 0, [], []
     layer.reset_state()
@@ -191,14 +190,20 @@ def save_whitening(model: keras.Model, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: when the model has not learned one, or `path` does not end in .npz.
     """
-    from rw_keras.descriptor import recipe, whitening_layer
+    from rw_keras.descriptor import whitening_layer
 
     layer = whitening_layer(model)
     if not layer.adapted:
         raise ValueError(f"The model {model.name!r} has no whitening to save; learn one with rw_keras.fit_whitening.")
-    made_of = {field: value for field, value in recipe(model).items() if field in _FIELDS}
     provenance = {"name": "unnamed", "regions": layer.count, **(model.recipe.get("whitening") or {})}
-    _learned(layer, made_of, provenance, []).save(path)
+    _learned(layer, _made_of(model), provenance, []).save(path)
+
+
+def _made_of(model):
+    """What a whitening belongs to: the model's recipe but for the whitening itself, which is no part of the region vectors."""
+    from rw_keras.descriptor import recipe
+
+    return {field: value for field, value in recipe(model).items() if field in _FIELDS}
 
 
 def _learned(layer, made_of, provenance, failures):
