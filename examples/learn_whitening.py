@@ -1,8 +1,9 @@
-"""Learns a whitening from a folder of photos and writes it to a file. The one that ships with the package was made so.
+"""Learns a whitening from a folder of photos and writes it to a file. Those that ship with the package were made so.
 
 python examples/learn_whitening.py --photos photos/train --output whitening.npz --max_side 512
 
-That one: --photos with 322 photos of Paris6k, --name paris6k, --recommended_shrinkage 0.2.
+Those: --photos with 322 photos of Paris6k, --name paris6k, --recommended_shrinkage 0.2; for AlexNet --weights with a file
+of Caffe's weights whose kernels are rounded to 1/1024, and a --note that says so.
 """
 
 from absl import app, flags
@@ -13,6 +14,7 @@ from rw_keras.whitening import Whitening
 _PHOTOS = flags.DEFINE_string("photos", None, "Folder of the photos to learn from.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
 _BACKBONE = flags.DEFINE_string("backbone", "vgg16", "The network.")
+_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "The network's weights: 'imagenet', or a file.")
 _METHOD = flags.DEFINE_string("method", "rw", "The method.")
 _LEVELS = flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1)
 _MAX_SIDE = flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
@@ -22,7 +24,9 @@ _SHRINKAGE = flags.DEFINE_float("recommended_shrinkage", None, "The shrinkage to
 
 
 def main(_):
-    model = rw_keras.build_descriptor(_BACKBONE.value, method=_METHOD.value, levels=_LEVELS.value, whitening=None)
+    model = rw_keras.build_descriptor(
+        _BACKBONE.value, weights=_WEIGHTS.value, method=_METHOD.value, levels=_LEVELS.value, whitening=None
+    )
     learned = rw_keras.fit_whitening(model, _PHOTOS.value, max_side=_MAX_SIDE.value, name=_NAME.value)
     notes = {"recommended_shrinkage": _SHRINKAGE.value, "note": _NOTE.value}
     learned.provenance.update({key: value for key, value in notes.items() if value is not None})

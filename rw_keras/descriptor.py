@@ -1,7 +1,5 @@
 """Building the one model: network, method, whitening. And its recipe, by which models are told apart."""
 
-import hashlib
-import json
 import os
 import re
 import sys
@@ -9,9 +7,8 @@ from typing import Any
 
 import keras
 
-from rw_keras import layers, methods
+from rw_keras import backbones, layers, methods
 from rw_keras import whitening as whitenings
-from rw_keras.backbones import BACKBONES
 from rw_keras.backbones.weights import digest
 
 
@@ -57,20 +54,10 @@ def build_descriptor(
         ValueError: for an argument out of range, or a whitening file that does not fit, naming the field that differs.
         FileNotFoundError: when the weights, or the whitening file, cannot be found.
     """
-    network, backbone_name = _network(backbone, weights, layer)
-    features = network.outputs[0]
     if name is not None and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", name):
         raise ValueError(f"A model's name is made of letters, digits, '_', '.' and '-', but got {name!r}.")
-    if len(network.inputs) != 1 or tuple(network.inputs[0].shape[1:]) != (None, None, 3):
-        shapes = ", ".join(str(tuple(taken.shape)) for taken in network.inputs)
-        raise ValueError(
-            f"The backbone {network.name!r} takes {shapes}; it has to take photos of any size, (batch, None, None, 3) alone."
-        )
-    if len(features.shape) != 4 or features.shape[-1] is None:
-        raise ValueError(
-            f"The backbone {network.name!r} ends in the shape {features.shape}, not in a feature map (batch, height, width, "
-            "channels); cut it at its last convolution with `layer=`."
-        )
+    network, backbone_name = backbones.network(backbone, weights, layer)
+    features = backbones.non_negative(network.outputs[0])
     function, method_name, used_levels = methods.resolve(method, levels)
     regions = function(features)
     if len(getattr(regions, "shape", ())) != 3:
@@ -78,6 +65,8 @@ def build_descriptor(
             f"The method {method_name} returned {regions!r}; it has to return region vectors (batch, regions, channels)."
         )
     function_name = method_name.partition("(")[0].rpartition(".")[2]
+    if method_name not in methods.METHODS:
+        method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
     vectors = layers.L2Norm(name="region_norm")(regions)
     whiten = layers.PCAWhiten(components, shrinkage, name="whitening")
     vectors = layers.L2Norm(name="whitened_norm")(whiten(vectors))
@@ -89,9 +78,9 @@ def build_descriptor(
         recipe={
             "backbone": backbone_name,
             "layer": network.output_names[0],
-            "method": method_name if method_name in methods.METHODS else f"{method_name} {_digest_of_stages(features, regions)}",
+            "method": method_name,
             "levels": used_levels,
-            "min_side": _smallest_side(network),
+            "min_side": backbones.smallest_side(network),
             "whitening": None,
         },
     )
@@ -124,7 +113,7 @@ def recipe(model: keras.Model) -> dict[str, Any]:
     """
     layer = _find_whitening(model)
     apart = {id(variable) for variable in layer.variables} if layer else set()
-    known = dict(getattr(model, "recipe", None) or {"backbone": _name_of_own(model)})
+    known = dict(getattr(model, "recipe", None) or {"backbone": backbones.name_of_own(model)})
     known["weights"] = digest(keras.ops.convert_to_numpy(v) for v in model.weights if id(v) not in apart)
     learned = {key: value for key, value in (known.get("whitening") or {}).items() if key != "photo_ids"}
     known["whitening"] = None
@@ -145,78 +134,6 @@ def whitening_layer(model: keras.Model) -> layers.PCAWhiten:
 
 def _find_whitening(model):
     return next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
-
-
-def _network(backbone, weights, layer):
-    """The backbone as a functional model that ends in its map, and its name."""
-    if isinstance(backbone, str):
-        if backbone not in BACKBONES:
-            raise ValueError(
-                f"There is no backbone {backbone!r}; choose one of {', '.join(BACKBONES)}, or pass a keras.Model that ends in "
-                "a feature map."
-            )
-        cut = {} if layer is None else {"layer": layer}
-        return BACKBONES[backbone](weights=weights, **cut), backbone
-    if not isinstance(backbone, keras.Model):
-        raise ValueError(f"A backbone is a name or a keras.Model, but got {backbone!r}; choose one of {', '.join(BACKBONES)}.")
-    if weights != "imagenet":
-        raise ValueError(f"weights={weights!r} does not go with a keras.Model as backbone: it has its weights already.")
-    if len(getattr(backbone, "outputs", None) or [None]) > 1:
-        raise ValueError(
-            f"The backbone {backbone.name!r} has {len(backbone.outputs)} outputs; give one that ends in its map alone."
-        )
-    if getattr(backbone, "outputs", None):
-        output = backbone.outputs[0] if layer is None else backbone.get_layer(layer).output
-        photos = backbone.inputs[0] if len(backbone.inputs) == 1 else backbone.inputs
-        return _own(keras.Model(photos, output, name=backbone.name))
-    if layer is not None:
-        raise ValueError(f"The model {backbone.name!r} is no functional model, so it cannot be cut at layer={layer!r}.")
-    photos = keras.Input((None, None, 3), name="photos")
-    return _own(keras.Model(photos, backbone(photos), name=backbone.name))
-
-
-def _own(network):
-    return network, _name_of_own(network)
-
-
-def _digest_of_stages(start, end):
-    """A short hash of what stands between two tensors: functions, and networks, of one name may do different things."""
-    stages = [[type(stage).__name__, _without_names(stage.get_config())] for stage in keras.Model(start, end).operations]
-    return hashlib.sha256(json.dumps(stages, sort_keys=True, default=lambda value: type(value).__name__).encode()).hexdigest()[:12]
-
-
-def _name_of_own(network):
-    """What a recipe calls a user's own network. Its name alone could be that of a network of this package."""
-    return f"{network.name} {_digest_of_stages(network.inputs, network.outputs)}"
-
-
-def _without_names(config):
-    """A configuration without what Keras numbers anew in every process, and without what changes no digit."""
-    if isinstance(config, dict):
-        left_out = ("name", "trainable", "dtype", "inbound_nodes", "input_layers", "output_layers", "build_config")
-        return {key: _without_names(value) for key, value in config.items() if key not in left_out}
-    if isinstance(config, (list, tuple)):
-        return [_without_names(value) for value in config]
-    return config
-
-
-def _smallest_side(network, largest=1024):
-    """The fewest pixels a side that leave the network a map of at least one cell."""
-
-    def fits(side):
-        try:
-            shape = network.compute_output_shape((1, side, side, 3))
-        except ValueError:  # Keras refuses a size that a layer would shrink to nothing
-            return False
-        return min(shape[1:3]) >= 1
-
-    low, high = 0, 1
-    while not fits(high) and high < largest:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
 
 
 def _apply_whitening(model, whitening):

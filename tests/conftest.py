@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 _VARIABLE = "RW_KERAS_TEST_DATA"
+_ALEXNET = "RW_KERAS_ALEXNET_WEIGHTS"
 _PARTS = ("oxford5k_part/jpg", "oxford5k_part/gt", "paris6k_part/jpg")
 
 # A loaded machine is slow, not wrong.
@@ -20,6 +21,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--data", help=f"folder that holds {', '.join(_PARTS)}, for the tests marked `photos`; default: the variable {_VARIABLE}"
     )
+    parser.addoption("--alexnet_weights", help=f"a file of AlexNet's weights; default: the variable {_ALEXNET}")
 
 
 @pytest.hookimpl(trylast=True)  # after -m has taken out what is not to run
@@ -66,6 +68,17 @@ def data_folder(pytestconfig):
                 f"{folder} does not hold {part}; pass --data=FOLDER, or set {_VARIABLE}, to a folder that does", pytrace=False
             )
     return folder
+
+
+@pytest.fixture(scope="session")
+def alexnet_weights(pytestconfig):
+    """The path of a file of AlexNet's weights; without one the test is skipped."""
+    path = pytestconfig.getoption("--alexnet_weights") or os.environ.get(_ALEXNET)
+    if not path:
+        pytest.skip(f"no weights of AlexNet at hand: pass --alexnet_weights=FILE, or set {_ALEXNET}, to a file that holds them")
+    if not pathlib.Path(path).is_file():
+        pytest.fail(f"there is no file {path}; pass --alexnet_weights=FILE, or set {_ALEXNET}, to one that exists", pytrace=False)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,21 @@
-"""The networks that give the feature map. A new one is one file, and one line here."""
+"""The networks that give the feature map: one file each, registered by name."""
 
+from rw_keras.backbones.alexnet import alexnet
+from rw_keras.backbones.applications import application
+from rw_keras.backbones.network import digest_of_stages, name_of_own, network, non_negative, smallest_side
+from rw_keras.backbones.registry import BACKBONES, LICENCES, register
 from rw_keras.backbones.vgg16 import vgg16
 
-# Each is a function (layer, weights) -> keras.Model: RGB photos 0..255 -> the map of that layer.
-BACKBONES = {"vgg16": vgg16}
-
-# The licence of the published weights of each.
-LICENCES = {
-    "vgg16": "Creative Commons Attribution; Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford",
-}
-
-__all__ = ["BACKBONES", "LICENCES", "vgg16"]
+__all__ = [
+    "BACKBONES",
+    "LICENCES",
+    "alexnet",
+    "application",
+    "digest_of_stages",
+    "name_of_own",
+    "network",
+    "non_negative",
+    "register",
+    "smallest_side",
+    "vgg16",
+]

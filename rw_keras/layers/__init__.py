@@ -4,9 +4,11 @@ Importing this module registers them, so that `keras.saving.load_model` reads a 
 """
 
 from rw_keras.layers.descriptor_model import DescriptorModel
+from rw_keras.layers.grouped_conv2d import GroupedConv2D
 from rw_keras.layers.idf_channel_weight import IDFChannelWeight
 from rw_keras.layers.imagenet_preprocessing import ImageNetPreprocessing
 from rw_keras.layers.l2_norm import L2Norm
+from rw_keras.layers.local_response_normalization import LocalResponseNormalization
 from rw_keras.layers.pca_whiten import PCAWhiten
 from rw_keras.layers.region_sum import RegionSum
 from rw_keras.layers.regional_sum_pooling import RegionalSumPooling
@@ -14,9 +16,11 @@ from rw_keras.layers.spatial_weight import SpatialWeight
 
 __all__ = [
     "DescriptorModel",
+    "GroupedConv2D",
     "IDFChannelWeight",
     "ImageNetPreprocessing",
     "L2Norm",
+    "LocalResponseNormalization",
     "PCAWhiten",
     "RegionSum",
     "RegionalSumPooling",

