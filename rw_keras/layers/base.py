@@ -39,6 +39,17 @@ class DescriptorLayer(keras.layers.Layer):
     def to_result_dtype(self, inputs):
         return ops.cast(inputs, self.result_dtype)
 
+    def zero_where_masked(self, inputs, mask, form):
+        """The inputs in the dtype this layer computes in, zero where a mask `form` of all their axes but the last is False."""
+        values = self.to_result_dtype(inputs)
+        if mask is None:
+            return values
+        if len(mask.shape) != len(values.shape) - 1:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} takes a mask {form}, but got one of the shape {tuple(mask.shape)}."
+            )
+        return ops.where(ops.expand_dims(ops.cast(mask, "bool"), -1), values, 0.0)
+
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
@@ -59,7 +70,18 @@ class DescriptorLayer(keras.layers.Layer):
 
 
 class MapLayer(DescriptorLayer):
-    """Base of the layers that take a feature map `(B, H, W, C)`, channels last."""
+    """Base of the layers that take a feature map `(B, H, W, C)`, channels last, and a mask `(B, H, W)` where there is one.
+
+    A place whose mask is False is padding: it counts as a place where nothing fires.
+    """
 
     input_rank = 4
     input_form = "a feature map (batch, height, width, channels)"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def to_map(self, inputs, mask=None):
+        """The map in the dtype this layer computes in, zero at places that are padding."""
+        return self.zero_where_masked(inputs, mask, "(batch, height, width)")

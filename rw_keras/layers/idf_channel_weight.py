@@ -24,6 +24,7 @@ class IDFChannelWeight(MapLayer):
 
     Input: `(B, H, W, C)`, channels last, `X >= 0`; H and W may be unknown.
     Output: the same shape, float32 (also under a mixed-precision policy). A zero map stays zero.
+    Mask: `(B, H, W)`; a place that is masked out counts as zero. It is passed on.
 
     Args:
         epsilon: added to a channel's count, so that a channel that never fires has a finite weight (it
@@ -44,8 +45,8 @@ class IDFChannelWeight(MapLayer):
         super().__init__(**kwargs)
         self.epsilon = self.positive("epsilon", epsilon)
 
-    def call(self, inputs):
-        features = self.to_result_dtype(inputs)
+    def call(self, inputs, mask=None):
+        features = self.to_map(inputs, mask)
         counts = ops.sum(ops.cast(features > 0, self.result_dtype), axis=(1, 2), keepdims=True)
         total = ops.sum(counts, axis=-1, keepdims=True)
         ratio = ops.where(total > 0, total / (self.epsilon + counts), 1.0)

@@ -68,6 +68,13 @@ def window_masks(starts: Any, stops: Any, length: Any) -> Any:
     return xp.logical_and(cells >= xp.expand_dims(starts, 1), cells < xp.expand_dims(stops, 1))
 
 
+def window_shares(starts: Any, stops: Any, length: Any) -> Any:
+    """`(..., length)`: the share of each cell of an axis of `length` cells that lies between `starts` and `stops` `(...)`."""
+    cells = ops.cast(ops.arange(length, dtype="int32"), starts.dtype)
+    ends = ops.minimum(ops.expand_dims(stops, -1), cells + 1)
+    return ops.clip(ends - ops.maximum(ops.expand_dims(starts, -1), cells), 0.0, 1.0)
+
+
 def count_regions(height: int | None, width: int | None, levels: int = 3, include_whole_map: bool = True) -> int | None:
     """How many windows `region_windows` gives; `None` where a side is unknown."""
     if height is None or width is None:

@@ -21,6 +21,7 @@ class SpatialWeight(MapLayer):
     Input: `(B, H, W, C)`, channels last, `X >= 0` as a ReLU leaves it; H and W may be unknown and may
     differ from call to call. Places whose sum is 0 or below get weight 0.
     Output: the same shape, float32 (also under a mixed-precision policy). A zero map stays zero.
+    Mask: `(B, H, W)`; a place that is masked out counts as zero. It is passed on.
 
     Args:
         alpha: the norm that the sums are divided by. Above 0. Default 2, the publication's best.
@@ -42,8 +43,8 @@ class SpatialWeight(MapLayer):
         self.alpha = self.positive("alpha", alpha)
         self.beta = self.positive("beta", beta)
 
-    def call(self, inputs):
-        features = self.to_result_dtype(inputs)
+    def call(self, inputs, mask=None):
+        features = self.to_map(inputs, mask)
         sums = ops.sum(features, axis=-1, keepdims=True)
         # The weight does not depend on the map's scale, so the largest sum becomes 1 before a power
         # is taken: squares of tiny sums would vanish, of huge ones overflow. Where nothing is
