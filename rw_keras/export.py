@@ -108,6 +108,11 @@ def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
         import tf2onnx
     pixels = _pixels_function(model)
     converted, _ = tf2onnx.convert.from_function(pixels, pixels.input_signature, opset=17)
+    try:
+        onnx.checker.check_model(converted)  # what it cannot convert the converter only logs
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RuntimeError(f"The model {model.name!r} cannot be written as ONNX: {reason}.") from error
     onnx.helper.set_model_props(converted, {"rw_keras": json.dumps(model_card(model))})
     with _whole_or_not_at_all(path) as folder:
         onnx.save(converted, folder / path.name)
@@ -274,6 +279,16 @@ def _served(model: keras.Model, dtype: str, max_side: int) -> tuple[Any, dict[st
 
         return describe_one
 
+    def large_enough(pixels):
+        # A kernel of TensorFlow that is given an empty map may take the whole server down.
+        sides = tf.shape(pixels)[1:3]
+        fits = tf.debugging.Assert(
+            tf.reduce_min(sides) >= smallest,
+            ["pixels are", sides, f"high and wide, too small: each side needs {smallest} or more."],
+        )
+        with tf.control_dependencies([fits]):
+            return call(tf.cast(tf.identity(pixels), tf.float32))
+
     image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
 
     @tf.function(input_signature=[image_bytes])
@@ -287,8 +302,8 @@ def _served(model: keras.Model, dtype: str, max_side: int) -> tuple[Any, dict[st
     return module, {
         "serving_default": serving_default,
         "query": query,
-        "pixels": _pixels_function(model, "float32", call),
-        "pixels_uint8": _pixels_function(model, "uint8", lambda pixels: call(tf.cast(pixels, tf.float32))),
+        "pixels": _pixels_function(model, "float32", large_enough),
+        "pixels_uint8": _pixels_function(model, "uint8", large_enough),
     }
 
 

@@ -26,7 +26,7 @@ def rw(
 
 def plain_sum(features: keras.KerasTensor) -> keras.KerasTensor:
     """The sum over the whole map, no weights, no regions: the baseline. (Its mean, which has the same direction.)"""
-    pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="whole_map")(features)
+    pooled = keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="whole_map")(features)
     return keras.layers.Reshape((1, features.shape[-1]), dtype="float32", name="regions")(pooled)
 
 

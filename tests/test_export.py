@@ -169,6 +169,12 @@ class TestImageBytes:
     def test_of_no_photo(self, signatures):
         assert signatures["serving_default"](image_bytes=tf.constant([], tf.string))["descriptor"].shape == (0, 12)
 
+    @pytest.mark.parametrize("name", ["pixels", "pixels_uint8"])
+    def test_too_few_pixels_are_refused_before_the_network(self, signatures, name):
+        small = tf.zeros((1, 7, 64, 3), "float32" if name == "pixels" else "uint8")
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"high and wide, too small: each side needs 8 or more"):
+            signatures[name](pixels=small)
+
     def test_pixels_of_whole_numbers(self, exported, signatures, draw):
         photo = draw(5)[None]
         found = signatures["pixels_uint8"](pixels=tf.constant(photo))["descriptor"]
@@ -323,6 +329,15 @@ class TestOtherFormats:
             return interpreter.get_signature_runner("serving_default")(pixels=pixels)["descriptor"]
 
         self.check(exported[0], run, error)
+
+    def test_what_onnx_has_no_operation_for_is_refused(self, tmp_path):
+        pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+        photos = keras.Input((None, None, 3))
+        features = keras.layers.Conv2D(4, 3, activation="relu")(photos)
+        network = keras.Model(photos, keras.layers.Conv2D(4, 3, groups=2, activation="relu")(features), name="grouped")
+        with pytest.raises(RuntimeError, match="'rw_grouped' cannot be written as ONNX: "):
+            rw_keras.export_onnx(rw_keras.build_descriptor(network, whitening=None), tmp_path / "model.onnx")
+        assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("export", ["export_onnx", "export_openvino", "export_litert"])
     def test_names_are_checked(self, model, tmp_path, export):

@@ -6,9 +6,19 @@ import json
 import keras
 
 from rw_keras.backbones.registry import BACKBONES
+from rw_keras.layers import GroupedConv2D
 
 # Activations that give nothing below 0.
 _NON_NEGATIVE = (keras.activations.relu, keras.activations.relu6, keras.activations.sigmoid, keras.activations.softplus)
+# Layers known to give what their activation gives; one of a user's own may go on after it.
+_ENDING_IN_THEIR_ACTIVATION = (
+    keras.layers.Activation,
+    keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    GroupedConv2D,
+)
 
 
 def network(backbone, weights, layer):
@@ -59,9 +69,9 @@ def non_negative(features):
     last = features._keras_history.operation
     if isinstance(last, keras.layers.ReLU) and not last.negative_slope and not last.threshold:
         return features
-    if getattr(last, "activation", None) in _NON_NEGATIVE:
+    if type(last) in _ENDING_IN_THEIR_ACTIVATION and last.activation in _NON_NEGATIVE:
         return features
-    return keras.layers.ReLU(name="rectified")(features)
+    return keras.layers.ReLU(dtype=features.dtype, name="rectified")(features)
 
 
 def name_of_own(network):

@@ -120,7 +120,7 @@ def read_caffemodel(path, _):
 def read_mat(path, _):
     """MatConvNet's simple networks, `.mat` files of version 5 to 7, with or without an outer `net`.
 
-    MatConvNet's kernels are `(h, w, in, out)` already; they take R, G, B, so the first one is turned to B, G, R.
+    MatConvNet's kernels are `(h, w, in, out)` already; they take R, G, B, so one of three channels is turned to B, G, R.
     """
     with _needs("mat"):
         import scipy.io
@@ -161,13 +161,15 @@ def read_torch(path, _):
         import torch
 
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds a {type(state).__name__}, and no state_dict of layers")
     state = state.get("state_dict", state)
     found = {}
     for name, kernel in state.items():
         prefix, _, parameter = name.rpartition(".")
         if parameter == "weight" and kernel.ndim == 4 and f"{prefix}.bias" in state:
             layer = prefix.removeprefix("module.").removeprefix("features.")
-            found[layer] = (_turned(kernel.float().numpy()), state[f"{prefix}.bias"].float().numpy())
+            found[layer] = (_turned(kernel.detach().float().numpy()), state[f"{prefix}.bias"].detach().float().numpy())
     return found
 
 

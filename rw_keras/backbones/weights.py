@@ -266,7 +266,7 @@ def _download(published, file):
                 path = keras.utils.get_file(file.name, origin=file.url, cache_dir=folder, cache_subdir="")
         except Exception as error:  # Keras raises a bare Exception for a failed address
             raise OSError(f"the download of {file.url} failed: {error}") from error
-        fault = _other_file(path, published)
+        fault = _other_file(path, dataclasses.replace(published, files=(file,)))
         if fault:
             raise ValueError(f"{file.url} gave another file: {fault}")
         shutil.move(path, file.cached)

@@ -459,7 +459,7 @@ class TestWithoutADigest:
     def test_a_download_of_another_file_is_not_kept(self, shelf, cache, another):
         with Server(another("tiny.caffemodel"), "give", "tiny.caffemodel") as server:
             published = self.publish(shelf, server.url.rpartition("/")[0])
-            with pytest.raises(ValueError, match=rf"{server.url} gave another file: .*\(md5 .*, sha1 .*, sha256 .*\)"):
+            with pytest.raises(ValueError, match=rf"{server.url} gave another file: .*\(sha1 [0-9a-f]{{40}}\)"):
                 weights._download(published, published.files[0])
         assert list(cache.iterdir()) == []
 
