@@ -95,8 +95,16 @@ def _define_model(values):
     )
 
 
+def _define_weights(values):
+    flags.DEFINE_string("weights", None, "A file of the network's weights. Default: the published ones.", flag_values=values)
+    flags.DEFINE_string("whitening", None, "A whitening file. Default: the one that ships, where it fits.", flag_values=values)
+
+
 def _define_new_model(values):
     _define_model(values)
+    _define_weights(values)
+    flags.DEFINE_string("backbone", "vgg16", "The network: vgg16, alexnet, or one of keras.applications.", flag_values=values)
+    flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1, flag_values=values)
     flags.DEFINE_float(
         "shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", 0, 1, flag_values=values
     )
@@ -104,8 +112,9 @@ def _define_new_model(values):
 
 
 def _check_new_model(values):
-    if values.model is not None and values["shrinkage"].present:
-        raise UsageError("--shrinkage does not go with --model: a saved model has its own")
+    for flag in ("shrinkage", "backbone", "levels", "weights", "whitening"):
+        if values.model is not None and flag in values and values[flag].present:
+            raise UsageError(f"--{flag} does not go with --model: a saved model has its own")
 
 
 def _define_export(values):
@@ -125,6 +134,7 @@ def _define_search(values):
         "expand", None, "Query expansion over so many photos, the query among them.", lower_bound=1, flag_values=values
     )
     _define_model(values)
+    _define_weights(values)
     flags.DEFINE_bool("json", False, "Print the hits as JSON.", flag_values=values)
 
 
@@ -146,7 +156,7 @@ def index_command(positional, values):
     folder = pathlib.Path(positional[0])
     list_photos(folder)  # before minutes are spent on the network
     Index.check_target(values.output)
-    model = _model(values.model, shrinkage=values.shrinkage)
+    model = _new_model(values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the same list stands in the summary below
         index = Index.from_folder(model, folder, max_side=values.max_side, progress=not values.quiet)
@@ -165,6 +175,7 @@ def index_command(positional, values):
 
 def search_command(positional, values):
     """rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO shows, best first."""
+    _check_new_model(values)
     if len(positional) != 2:
         raise UsageError(f"search takes an index and a photo, NAME PHOTO, but got {len(positional)} arguments")
     from rw_keras.images import read_image
@@ -176,7 +187,7 @@ def search_command(positional, values):
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
-    model = _model(values.model, index.recipe)
+    model = _model_of(index.recipe, values)
     hits = index.search_photo(model, photo, box, values.k, values.expand)
     if values.json:
         print(json.dumps([{"rank": rank, "name": hit, "cosine": score} for rank, (hit, score) in enumerate(hits, 1)]))
@@ -200,7 +211,7 @@ def export_command(positional, values):
         raise UsageError(f"--{superfluous[0]} does not go with --format {values.format}")
     if os.path.exists(path):
         raise FileExistsError(f"{path} exists already; choose another name, or the next version's folder")
-    model = _model(values.model, shrinkage=values.shrinkage)
+    model = _new_model(values)
     from rw_keras import export
 
     logging.set_verbosity(logging.WARNING)  # the converters tell every step
@@ -255,33 +266,54 @@ def _load_keras_quietly():
         os.close(silence)
 
 
-def _model(path, recipe=None, shrinkage=0.0):
-    """The model of a .keras file; else the one of an index's recipe; else the default one."""
+def _new_model(values):
+    """The model of a .keras file, or one built as the flags say."""
     _load_keras_quietly()
-    from rw_keras import descriptor
+    from rw_keras.descriptor import build_descriptor
 
-    if path is not None:
-        model = descriptor.load_model(path)
-        if "min_side" not in getattr(model, "recipe", {}):
-            raise ValueError(f"{path} holds the model {model.name!r}, which is none that rw_keras.build_descriptor made")
-        return model
-    if recipe is None:
-        return descriptor.build_descriptor(shrinkage=shrinkage)
+    if values.model is not None:
+        return _saved_model(values.model)
+    return build_descriptor(
+        values.backbone,
+        weights=values.weights or "imagenet",
+        levels=values.levels,
+        shrinkage=values.shrinkage,
+        whitening=values.whitening or "auto",
+    )
+
+
+def _model_of(recipe, values):
+    """The model that made an index: of a .keras file, or built as the index's recipe says."""
+    _load_keras_quietly()
+    from rw_keras.descriptor import build_descriptor
+
+    if values.model is not None:
+        return _saved_model(values.model)
     whitening = recipe.get("whitening") or {}
     try:
-        return descriptor.build_descriptor(
+        return build_descriptor(
             recipe["backbone"],
+            weights=values.weights or "imagenet",
             layer=recipe["layer"],
             method=recipe["method"],
             levels=recipe["levels"] or 3,
             components=whitening.get("components"),
             shrinkage=whitening.get("shrinkage", 0.0),
-            whitening="auto" if whitening else None,
+            whitening=(values.whitening or "auto") if whitening else None,
         )
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"the model that made the index is not one that its recipe can build; pass it with --model ({error})"
         ) from error
+
+
+def _saved_model(path):
+    from rw_keras.descriptor import load_model
+
+    model = load_model(path)
+    if "min_side" not in getattr(model, "recipe", {}):
+        raise ValueError(f"{path} holds the model {model.name!r}, which is none that rw_keras.build_descriptor made")
+    return model
 
 
 def _box(text):

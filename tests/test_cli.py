@@ -13,6 +13,7 @@ import rw_keras
 from rw_keras import cli
 from rw_keras.retrieval import Index
 
+NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening"]
 NAMES = ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
 
 
@@ -169,10 +170,30 @@ class TestIndex:
         only_line(capsys, photo_folder, "is not an index")
         assert sorted(photo_folder.rglob("*")) == before
 
-    def test_a_saved_model_has_its_own_shrinkage(self, command, capsys, model_file, photo_folder, tmp_path):
-        arguments = ("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--shrinkage", "0.2")
-        assert command(*arguments) == 2
-        only_line(capsys, "--shrinkage does not go with --model")
+    @pytest.mark.parametrize(
+        "flag", ["--shrinkage=0.2", "--backbone=alexnet", "--levels=2", "--weights=weights.npz", "--whitening=whitening.npz"]
+    )
+    def test_a_saved_model_has_its_own_parts(self, command, capsys, model_file, photo_folder, tmp_path, flag):
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, flag) == 2
+        only_line(capsys, f"{flag.partition('=')[0]} does not go with --model")
+
+    def test_another_network_levels_weights_and_whitening(self, command, capsys, photo_folder, tmp_path):
+        """The search builds the model again from the index's recipe and the same files."""
+        network = rw_keras.backbones.alexnet(weights=None)
+        parts = {w.path: keras.ops.convert_to_numpy(w) for w in network.weights}
+        np.savez(tmp_path / "weights.npz", **parts)
+        files = ("--weights", tmp_path / "weights.npz", "--whitening", tmp_path / "whitening.npz")
+        model = rw_keras.build_descriptor("alexnet", weights=tmp_path / "weights.npz", levels=2, whitening=None)
+        with pytest.warns(UserWarning, match="next to no variance"):
+            rw_keras.fit_whitening(model, photo_folder, progress=False)
+        rw_keras.save_whitening(model, tmp_path / "whitening.npz")
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--backbone", "alexnet", "--levels", "2", *files) == 0
+        capsys.readouterr()
+        assert command("search", tmp_path / "out", photo_folder / "b.png", *files, "--json") == 0
+        hits = json.loads(capsys.readouterr().out)
+        assert hits[0]["name"] == "b.png"
+        assert hits[0]["cosine"] == pytest.approx(1, abs=1e-5)
+        assert Index.load(tmp_path / "out").recipe["levels"] == 2
 
     def test_a_model_that_describes_nothing(self, command, capsys, photo_folder, tmp_path):
         photos = keras.Input((None, None, 3))
@@ -324,9 +345,9 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("name", "defined"),
         [
-            ("index", ["output", "model", "shrinkage", "max_side", "json", "quiet", "help"]),
-            ("export", ["model", "shrinkage", "max_side", "format", "dtype", "int8", "batching", "help"]),
-            ("search", ["box", "k", "expand", "model", "json", "help"]),
+            ("index", ["output", "json", "quiet", "max_side", *NEW_MODEL, "help"]),
+            ("export", ["format", "dtype", "int8", "batching", "max_side", *NEW_MODEL, "help"]),
+            ("search", ["box", "k", "expand", "model", "weights", "whitening", "json", "help"]),
             ("demo", ["output", "json", "help"]),
         ],
     )
