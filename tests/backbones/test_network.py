@@ -220,6 +220,9 @@ class TestChannelsFirst:
         assert model.input_shape == (None, None, None, 3)
         assert model.output_shape == (None, 12)
         assert model.recipe["min_side"] == twin.recipe["min_side"]
+        # The descriptor of a map that lies on its side would be the same.
+        features = keras.Model(model.input, model.get_layer("spatial_weight").input)
+        np.testing.assert_allclose(run(features, photos), np.maximum(run(last, photos), 0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(run(model, photos), run(twin, photos), atol=1e-6)
         np.testing.assert_allclose(rw_keras.describe(model, photos), run(twin, photos), atol=1e-6)
         np.testing.assert_allclose(run(model, photos[:, :33, 5:]), run(twin, photos[:, :33, 5:]), atol=1e-6)
