@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from layers import reference
-from layers.habits import LayerHabits, RefusesArguments, RefusesShapes, not_above_zero, not_counting, only_on_tensorflow, run
+from layers.habits import (
+    BACKEND,
+    LayerHabits,
+    RefusesArguments,
+    RefusesShapes,
+    not_above_zero,
+    not_counting,
+    only_on_tensorflow,
+    run,
+)
 
 from rw_keras.layers import LocalResponseNormalization
 
@@ -120,6 +129,7 @@ class TestLocalResponseNormalization(LayerHabits, RefusesShapes, RefusesArgument
         with pytest.raises(ValueError, match=r"LocalResponseNormalization 'stage' .*\(2, None, None\)"):
             LocalResponseNormalization(name="stage")(keras.Input(batch_shape=(2, None, None)))
 
+    @pytest.mark.skipif(BACKEND == "jax", reason="JAX computes in float32 unless it is told otherwise")
     def test_float64_policy(self, set_policy):
         set_policy("float64")
         features = random_map(2, 3, 4, 7).astype("float64")
