@@ -138,8 +138,10 @@ def _channels_last(model):
     if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != (3, None, None) or len(model.outputs[0].shape) != 4:
         return model
     photos = keras.Input((None, None, 3), name="photos")
-    features = model(keras.layers.Permute((3, 1, 2), name="channels_first")(photos))
-    return keras.Model(photos, keras.layers.Permute((2, 3, 1), name="channels_last")(features), name=model.name)
+    features = model(keras.layers.Permute((3, 1, 2), dtype=photos.dtype, name="channels_first")(photos))
+    return keras.Model(
+        photos, keras.layers.Permute((2, 3, 1), dtype=features.dtype, name="channels_last")(features), name=model.name
+    )
 
 
 def _without_names(config):

@@ -72,6 +72,7 @@ class RegionalSumPooling(MapLayer):
         return ops.matmul(masks, ops.reshape(features, (batch, height * width, channels)))
 
     def _checked(self, boxes):
+        boxes = boxes if hasattr(boxes, "shape") else ops.convert_to_tensor(boxes)
         if len(boxes.shape) not in (2, 3) or boxes.shape[-1] != 4:
             raise ValueError(
                 f"RegionalSumPooling {self.name!r} takes boxes (batch, regions, 4) or (regions, 4), each top, left, bottom, "
