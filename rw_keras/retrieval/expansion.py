@@ -7,32 +7,38 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rw_keras.retrieval.vectors import check_count, unit_vector
+from rw_keras.retrieval.vectors import check_count, unit_vector, unit_vectors
 
 if TYPE_CHECKING:
+    from rw_keras.retrieval.filters import Within
     from rw_keras.retrieval.index import Index
 
 
-def expand_query(query: ArrayLike, index: Index, qe: int) -> np.ndarray:
+def expand_query(query: ArrayLike, index: Index, qe: int, *, within: Within | None = None) -> np.ndarray:
     """Average query expansion: the mean of the query and the first `qe - 1` of its ranking, of unit length.
 
     `qe` counts the query, as the publication does: 1 is no expansion; it takes 5 for Oxford, 10 for Paris. A zero query
     (no features) stays zero.
 
     Args:
-        query: `(D,)`.
+        query: `(D,)`, or several `(Q, D)`, each expanded by its own ranking.
         index: an `Index`.
         qe: how many vectors are averaged, 1 or more; at most all of the index and the query.
+        within: which rows the ranking holds, as for `Index.search`. Default: all.
 
     Returns:
-        `(D,)` float32.
+        float32, of the shape of `query`.
 
     Raises:
         ValueError: for `qe` below 1, or a query that does not fit the index.
     """
     check_count("qe", qe)
-    query = unit_vector(query, index.descriptors.shape[1])
-    if qe == 1 or not query.any():
-        return query
-    nearest = index.nearest(query, qe - 1)[0]
-    return unit_vector(query + index.descriptors[nearest].sum(axis=0, dtype="float64"), len(query))
+    dimensions = index.descriptors.shape[1]
+    several = np.ndim(query) == 2
+    queries = unit_vectors(query, dimensions) if several else unit_vector(query, dimensions)[None]
+    asked = np.flatnonzero(queries.any(axis=1))
+    if qe > 1 and len(asked):
+        for number, nearest in zip(asked, index.nearest_batch(queries[asked], qe - 1, within=within)[0]):
+            mean = queries[number] + index.descriptors[nearest].sum(axis=0, dtype="float64")
+            queries[number] = unit_vector(mean, dimensions)
+    return queries if several else queries[0]

@@ -251,7 +251,7 @@ class TestSaving:
     def test_no_pickle(self, index, tmp_path):
         index.save(tmp_path / "index")
         manifest = json.loads((tmp_path / "index" / "index.json").read_text())
-        np.save(tmp_path / "index" / manifest["descriptors"], np.array([{"a": 1}] * 40, object), allow_pickle=True)
+        np.save(tmp_path / "index" / manifest["shards"][0]["descriptors"], np.array([{"a": 1}] * 40, object), allow_pickle=True)
         with pytest.raises(ValueError, match="pickle"):
             Index.load(tmp_path / "index")
 
@@ -404,20 +404,20 @@ class TestDamaged:
             with pytest.raises(FileNotFoundError, match="no index at " + re.escape(str(path))):
                 Index.load(path)
 
-    @pytest.mark.parametrize("kind", ["descriptors", "names"])
+    @pytest.mark.parametrize("kind", ["descriptors", "photos"])
     def test_a_file_is_missing(self, folder, kind):
         next(folder.glob(f"{kind}-*")).unlink()
         self.refused(folder, kind)
 
     @pytest.mark.parametrize("kept", [0, 1, 50, 0.5, 0.99])
-    @pytest.mark.parametrize("kind", ["descriptors-", "names-", "index"])
+    @pytest.mark.parametrize("kind", ["descriptors-", "photos-", "index"])
     def test_a_file_is_cut_short(self, folder, kind, kept):
         path = next(folder.glob(f"{kind}*"))
         size = path.stat().st_size
         path.write_bytes(path.read_bytes()[: kept if isinstance(kept, int) else int(size * kept)])
         self.refused(folder)
 
-    @pytest.mark.parametrize("kind", ["descriptors-", "names-", "index"])
+    @pytest.mark.parametrize("kind", ["descriptors-", "photos-", "index"])
     def test_a_file_is_something_else(self, folder, kind):
         next(folder.glob(f"{kind}*")).write_bytes(bytes(range(256)) * 10)
         self.refused(folder)
@@ -427,14 +427,14 @@ class TestDamaged:
         (folder / "index.json").write_text(text)
         self.refused(folder)
 
-    @pytest.mark.parametrize("key", ["format", "descriptors", "names", "count", "dimensions", "recipe"])
+    @pytest.mark.parametrize("key", ["format", "shards", "dtype", "count", "dimensions", "recipe"])
     def test_a_manifest_without_a_key(self, folder, key):
         self.change(folder, **{key: "remove"})
         self.refused(folder, key)
 
     def test_a_later_format(self, folder):
-        self.change(folder, format=2)
-        self.refused(folder, "format 2.*up to 1")
+        self.change(folder, format=3)
+        self.refused(folder, "format 3.*up to 2")
 
     @pytest.mark.parametrize("changes", [{"count": 39}, {"dimensions": 7}])
     def test_numbers_that_do_not_agree(self, folder, changes):
@@ -442,7 +442,7 @@ class TestDamaged:
         self.refused(folder, "do not agree")
 
     def test_fewer_names(self, folder):
-        next(folder.glob("names-*")).write_text(json.dumps(["a"] * 39))
+        next(folder.glob("photos-*")).write_text(json.dumps({"names": ["a"] * 39}))
         self.refused(folder, "do not agree")
 
     def test_a_copy_elsewhere_is_whole(self, folder, tmp_path):
