@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rw_keras import backbones, datasets, images, layers, methods, retrieval
     from rw_keras.descriptor import build_descriptor, load_model
     from rw_keras.export import export_litert, export_onnx, export_openvino, export_saved_model
-    from rw_keras.extraction import describe
+    from rw_keras.extraction import describe, extract
     from rw_keras.whitening import fit_whitening, save_whitening
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ _HOMES = {
     "export_onnx": "export",
     "export_openvino": "export",
     "export_saved_model": "export",
+    "extract": "extraction",
     "fit_whitening": "whitening",
     "load_model": "descriptor",
     "save_whitening": "whitening",
@@ -35,6 +36,7 @@ __all__ = [
     "export_onnx",
     "export_openvino",
     "export_saved_model",
+    "extract",
     "fit_whitening",
     "images",
     "layers",

@@ -33,8 +33,8 @@ def read_image(source: Photo, box: Box | None = None, max_side: int | None = 102
     """Reads a photo, or a box of it, as the network takes it.
 
     Args:
-        source: the path of a file, or an array of pixels 0..255: `(H, W, 3)` RGB, `(H, W, 4)` RGBA, `(H, W)`
-            or `(H, W, 1)` grey; uint8, other integers or float (rounded to whole values).
+        source: the path of a file, a binary file object that can seek, or an array of pixels 0..255: `(H, W, 3)` RGB,
+            `(H, W, 4)` RGBA, `(H, W)` or `(H, W, 1)` grey; uint8, other integers or float (rounded to whole values).
         box: (x1, y1, x2, y2) in pixels of the upright full-size photo, x2 and y2 exclusive; `None`: all of it.
         max_side: the longer side of the photo is reduced to this many pixels, and a box by the same factor;
             `None`: no limit.
@@ -97,23 +97,30 @@ def image_name(source: Photo) -> str:
     """What messages call a photo: its path, or the shape of its array."""
     if isinstance(source, (str, os.PathLike)):
         return str(source)
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", "the file object"))
     return f"the array of shape {np.shape(source)}"
 
 
 def _open(source):
     """An upright 8-bit RGB Pillow image, and its name for messages."""
     name = image_name(source)
-    if not isinstance(source, (str, os.PathLike)):
+    if hasattr(source, "read"):
+        size = source.seek(0, os.SEEK_END)
+        source.seek(0)
+    elif not isinstance(source, (str, os.PathLike)):
         return _from_array(source, name), name
-    path = pathlib.Path(source)
-    if path.is_dir():
-        raise ImageError(f"{name} is a folder; pass the path of a photo.")
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {name}; pass the path of a photo.")
-    if path.stat().st_size == 0:
+    else:
+        path = source = pathlib.Path(source)
+        if path.is_dir():
+            raise ImageError(f"{name} is a folder; pass the path of a photo.")
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file {name}; pass the path of a photo.")
+        size = path.stat().st_size
+    if size == 0:
         raise ImageError(f"{name} is empty (0 bytes); replace or remove it.")
     try:
-        photo = Image.open(path)
+        photo = Image.open(source)
     except UnidentifiedImageError:
         raise ImageError(f"{name} is not an image that can be read; replace or remove it.") from None
     except Image.DecompressionBombError as error:
