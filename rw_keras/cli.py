@@ -4,14 +4,14 @@ import json
 import os
 import pathlib
 import sys
-import warnings
 
 from absl import flags, logging
 
 _USAGE = """rw-keras: find photos of the same thing.
 
-  rw-keras index FOLDER -o NAME      describe the photos in FOLDER and write the index NAME
+  rw-keras index PHOTOS -o NAME      describe photos and write the index NAME, or bring it up to date
   rw-keras search NAME PHOTO         find the photos of the index NAME that show what PHOTO shows
+  rw-keras duplicates NAME           photos of the index NAME that are almost the same
   rw-keras export PATH               write a model that serves: a SavedModel, or ONNX, OpenVINO, LiteRT
   rw-keras demo                      try it on ten photos that need no download
 
@@ -30,6 +30,9 @@ class UsageError(Exception):
 
 def main():
     """The entry point: runs a command and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     try:
@@ -41,7 +44,7 @@ def main():
         print(f"rw-keras: {error}", file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
-        print("rw-keras: interrupted; nothing was written", file=sys.stderr)
+        print("rw-keras: interrupted; an index keeps what was finished, anything else was not written", file=sys.stderr)
         code = INTERRUPTED
     sys.stdout.flush()
     sys.exit(code)
@@ -85,6 +88,14 @@ def _flag_help(values):
 def _define_index(values):
     flags.DEFINE_string("output", None, "The index to write: a folder.", short_name="o", flag_values=values)
     _define_new_model(values)
+    flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "What descriptors are kept as.", flag_values=values)
+    flags.DEFINE_integer(
+        "batch_size", None, "Photos of one size that the network takes at once. Default: as many as fit.", 1, flag_values=values
+    )
+    flags.DEFINE_integer("workers", None, "Threads that read photos. Default: one a processor.", 1, flag_values=values)
+    flags.DEFINE_bool("checksum", False, "See a change by a photo's bytes, not by its size and time.", flag_values=values)
+    flags.DEFINE_bool("anew", False, "Describe all photos, also those that the index holds.", flag_values=values)
+    flags.DEFINE_bool("strict", False, "End with an error at the first photo that cannot be read.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=values)
     flags.DEFINE_bool("quiet", False, "No progress bar.", short_name="q", flag_values=values)
 
@@ -135,7 +146,21 @@ def _define_search(values):
     )
     _define_model(values)
     _define_weights(values)
+    flags.DEFINE_string("within", None, "Only photos whose names begin with this.", flag_values=values)
+    flags.DEFINE_float("min_score", None, "Leave out hits with a lower cosine.", flag_values=values)
+    flags.DEFINE_string("engine", None, "What searches: numpy, faiss-flat, faiss-hnsw, faiss-ivfpq.", flag_values=values)
+    flags.DEFINE_string("html", None, "A page of the hits to write.", flag_values=values)
+    flags.DEFINE_string("sheet", None, "A picture of the hits to write.", flag_values=values)
+    flags.DEFINE_string(
+        "photos", None, "Where the photos lie, for --html and --sheet. Default: where they lay.", flag_values=values
+    )
     flags.DEFINE_bool("json", False, "Print the hits as JSON.", flag_values=values)
+
+
+def _define_duplicates(values):
+    flags.DEFINE_float("threshold", 0.95, "The lowest cosine of two photos that are almost the same.", 0, 1, flag_values=values)
+    flags.DEFINE_bool("groups", False, "Print groups in place of pairs.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print them as JSON.", flag_values=values)
 
 
 def _define_demo(values):
@@ -144,33 +169,50 @@ def _define_demo(values):
 
 
 def index_command(positional, values):
-    """rw-keras index FOLDER -o NAME: describe the photos in FOLDER, and those below it, and write the index NAME."""
+    """rw-keras index PHOTOS -o NAME: describe photos and write the index NAME, or bring it up to date.
+
+    PHOTOS: a folder (with those below it), a glob in quotes, a .tar archive, or a text file of paths. Run again, it describes what
+    is new or has changed, and drops what is gone. Interrupted, it goes on where it was.
+    """
     _check_new_model(values)
     if len(positional) != 1:
-        raise UsageError(f"index takes one FOLDER, but got {len(positional)} arguments; quote a name that has spaces")
+        raise UsageError(f"index takes one source of PHOTOS, but got {len(positional)} arguments; quote a name that has spaces")
     if not values.output:
         raise UsageError("index needs -o NAME, the index to write")
-    from rw_keras.images import list_photos
     from rw_keras.retrieval import Index
+    from rw_keras.sources import photo_items
 
-    folder = pathlib.Path(positional[0])
-    list_photos(folder)  # before minutes are spent on the network
+    source = positional[0]
+    items = photo_items(source)  # before minutes are spent on the network
     Index.check_target(values.output)
     model = _new_model(values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the same list stands in the summary below
-        index = Index.from_folder(model, folder, max_side=values.max_side, progress=not values.quiet)
-    index.save(values.output)
+    from rw_keras.extraction import extract
+
+    done = extract(
+        model,
+        items,
+        values.output,
+        max_side=values.max_side,
+        batch_size=values.batch_size or "auto",
+        workers=values.workers or "auto",
+        resume=not values.anew,
+        dtype=values.dtype,
+        checksum=values.checksum,
+        strict=values.strict,
+        progress=not values.quiet,
+        source=os.path.abspath(source) if os.path.isdir(source) else None,
+    )
     if values.json:
-        failures = [{"name": name, "reason": reason} for name, reason in index.failures]
-        print(json.dumps({"index": values.output, "photos": len(index), "left_out": failures}))
+        failures = [{"name": name, "reason": reason} for name, reason in done.failures]
+        counts = {field: getattr(done, field) for field in ("described", "changed", "kept", "removed")}
+        print(json.dumps({"index": values.output, "photos": done.described + done.kept, **counts, "left_out": failures}))
     else:
-        print(f"{values.output}: {len(index)} photos, {index.descriptors.shape[1]} dimensions")
-        if index.failures:
-            print(f"{len(index.failures)} left out:")
-            for _, reason in index.failures:
-                print(f"  {reason}")
-    return LEFT_OUT if index.failures else DONE
+        print(f"{values.output}: {done} ({model.output_shape[-1]} dimensions, {done.seconds:.0f} s)")
+        if done.failures:
+            print(f"{len(done.failures)} left out:")
+            for name, reason in done.failures:
+                print(f"  {name}: {reason}")
+    return LEFT_OUT if done.failures else DONE
 
 
 def search_command(positional, values):
@@ -183,18 +225,55 @@ def search_command(positional, values):
 
     name, photo = positional
     box = _box(values.box)
-    index = Index.load(name)
+    index = Index.load(name, engine=values.engine)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
     model = _model_of(index.recipe, values)
-    hits = index.search_photo(model, photo, box, values.k, values.expand)
+    hits = index.search_photo(model, photo, box, values.k, values.expand, within=values.within, min_score=values.min_score)
+    if values.html or values.sheet:
+        _show(name, photo, box, hits, values)
     if values.json:
         print(json.dumps([{"rank": rank, "name": hit, "cosine": score} for rank, (hit, score) in enumerate(hits, 1)]))
     else:
         print("rank  cosine  photo")
         for rank, (hit, score) in enumerate(hits, 1):
             print(f"{rank:4d}  {score:6.3f}  {hit}")
+    return DONE
+
+
+def _show(name, photo, box, hits, values):
+    """Writes the pages that `search --html` and `--sheet` ask for."""
+    from rw_keras.files import written_whole
+    from rw_keras.result_page import result_page, search_sheet
+    from rw_keras.retrieval import storage
+
+    folder = values.photos or storage.read_manifest(pathlib.Path(name)).get("source")
+    found = [(rank, hit, score, folder and os.path.join(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
+    if values.html:
+        options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
+        page = result_page(photo, box, found, folder=os.path.dirname(os.path.abspath(values.html)), options=options)
+        with written_whole(values.html) as file:
+            file.write(page.encode("utf8"))
+    if values.sheet:
+        search_sheet(photo, box, found).save(values.sheet)
+
+
+def duplicates_command(positional, values):
+    """rw-keras duplicates NAME: photos of the index NAME that are almost the same, the most alike first."""
+    if len(positional) != 1:
+        raise UsageError(f"duplicates takes one index, NAME, but got {len(positional)} arguments")
+    from rw_keras.retrieval import Index
+
+    index = Index.load(positional[0])
+    found = index.near_duplicates(values.threshold, groups=values.groups)
+    if values.groups:
+        print(json.dumps(found) if values.json else "\n\n".join("\n".join(group) for group in found))
+    elif values.json:
+        print(json.dumps([{"photos": [one, other], "cosine": score} for one, other, score in found]))
+    else:
+        for one, other, score in found:
+            print(f"{score:6.3f}  {one}  {other}")
     return DONE
 
 
@@ -339,6 +418,7 @@ _FORMATS = {
 _COMMANDS = {
     "index": (index_command, _define_index),
     "search": (search_command, _define_search),
+    "duplicates": (duplicates_command, _define_duplicates),
     "export": (export_command, _define_export),
     "demo": (demo_command, _define_demo),
 }

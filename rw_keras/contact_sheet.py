@@ -11,12 +11,14 @@ _INK, _QUIET, _PAPER = (24, 24, 27), (100, 100, 108), (255, 255, 255)
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A found photo: pixels `(H, W, 3)` uint8, its name, the cosine, and whether it is right."""
+    """A found photo: pixels `(H, W, 3)` uint8 (`None`: there are none to show), its name, the cosine, whether it is right, and
+    its rank (`None`: its place in the row)."""
 
     photo: object
     name: str
     score: float
     right: bool = False
+    rank: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,25 +31,33 @@ class Row:
     hits: list
 
 
-def contact_sheet(rows, title):
-    """Draws searches as one Pillow image: right hits have a green frame, the query's box is yellow."""
-    columns = 1 + max(len(row.hits) for row in rows)
+def contact_sheet(rows, title, columns=None):
+    """Draws searches as one Pillow image: right hits have a green frame, the query's box is yellow.
+
+    Of a row with more than `columns` hits, the others stand in lines below.
+    """
+    most = max(len(row.hits) for row in rows)
+    columns = most if columns is None else min(columns, most)
     height = _TILE + _TEXT + _GAP
-    sheet = Image.new("RGB", (columns * (_TILE + _GAP) + 2 * _GAP, len(rows) * height + 4 * _GAP), _PAPER)
+    lines = [max(1, -(-len(row.hits) // max(1, columns))) for row in rows]
+    sheet = Image.new("RGB", ((1 + columns) * (_TILE + _GAP) + 2 * _GAP, sum(lines) * height + 4 * _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, _INK, ImageFont.load_default(16))
+    font = ImageFont.load_default(16)
+    draw.text((_GAP, _GAP), _shortened(draw, title, font, sheet.width - 2 * _GAP), _INK, font)
     draw.line([(_TILE + 1.5 * _GAP, 3 * _GAP), (_TILE + 1.5 * _GAP, sheet.height - _GAP)], (220, 220, 224), 1)
     for number, row in enumerate(rows):
-        top = 3.5 * _GAP + number * height
+        top = 3.5 * _GAP + sum(lines[:number]) * height
         _tile(draw, sheet, (_GAP, top), row.photo, row.name, "query", False, row.box)
-        for place, hit in enumerate(row.hits, 1):
-            left = 2 * _GAP + place * (_TILE + _GAP)
-            _tile(draw, sheet, (left, top), hit.photo, f"{place}. {hit.name}", f"cosine {hit.score:.3f}", hit.right, None)
+        for place, hit in enumerate(row.hits):
+            line, column = divmod(place, columns)
+            corner = (2 * _GAP + (1 + column) * (_TILE + _GAP), top + line * height)
+            rank = place + 1 if hit.rank is None else hit.rank
+            _tile(draw, sheet, corner, hit.photo, f"{rank}. {hit.name}", f"cosine {hit.score:.3f}", hit.right, None)
     return sheet
 
 
 def _tile(draw, sheet, corner, photo, name, note, right, box):
-    photo = Image.fromarray(photo)
+    photo = _placeholder() if photo is None else Image.fromarray(photo)
     scale = min(_TILE / photo.width, _TILE / photo.height)
     small = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))), Image.Resampling.BICUBIC)
     left, top = (int(corner[0]) + (_TILE - small.width) // 2, int(corner[1]) + (_TILE - small.height) // 2)
@@ -56,13 +66,35 @@ def _tile(draw, sheet, corner, photo, name, note, right, box):
         draw.rectangle([left - 4, top - 4, left + small.width + 3, top + small.height + 3], outline=_RIGHT, width=4)
     if box is not None:
         x1, y1, x2, y2 = (value * scale for value in box)
-        draw.rectangle([left + x1, top + y1, left + x2 - 1, top + y2 - 1], outline=_BOX, width=3)
+        # Of a large photo, a small box may be less than a pixel here.
+        draw.rectangle([left + x1, top + y1, left + max(x1, x2 - 1), top + max(y1, y2 - 1)], outline=_BOX, width=3)
     below = int(corner[1]) + _TILE + 6
-    draw.text((corner[0], below), _shortened(draw, name, ImageFont.load_default(13)), _INK, ImageFont.load_default(13))
+    font = ImageFont.load_default(13)
+    draw.text((corner[0], below), _shortened(draw, name, font, _TILE), _INK, font)
     draw.text((corner[0], below + 16), note, _QUIET, ImageFont.load_default(12))
 
 
-def _shortened(draw, text, font):
-    while len(text) > 1 and draw.textlength(text, font) > _TILE:
+def _placeholder():
+    tile = Image.new("RGB", (_TILE, _TILE), (235, 235, 238))
+    ImageDraw.Draw(tile).text((_TILE / 2, _TILE / 2), "cannot be shown", _QUIET, ImageFont.load_default(12), "mm")
+    return tile
+
+
+def _shortened(draw, text, font, width):
+    text = printable(text)
+    while len(text) > 1 and draw.textlength(text, font) > width:
         text = text[:-2] + "…"
     return text
+
+
+def printable(text):
+    """A text on one line, safe to write anywhere: what cannot be seen in it, or is no character, stands as an escape."""
+
+    def escaped(character):
+        if character.isprintable():
+            return character
+        if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of a file name that is not UTF-8, as Python keeps it
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        return character.encode("unicode_escape").decode()
+
+    return "".join(map(escaped, text))

@@ -8,12 +8,17 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 import rw_keras
 from rw_keras import cli
 from rw_keras.retrieval import Index
 
 NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening"]
+EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "anew", "strict"]
+SHOWING = ["within", "min_score", "engine", "html", "sheet", "photos"]
+# The summary of six photos described: the index, how many were left out.
+ALL_SIX = r"{}: 6 described, {} left out; 6 photos in the index \(12 dimensions, \d+ s\)\n"
 NAMES = ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
 
 
@@ -93,7 +98,7 @@ class TestIndex:
     def test_writes_the_index(self, command, capsys, model, model_file, photo_folder, tmp_path):
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--quiet") == 0
         captured = capsys.readouterr()
-        assert captured.out == f"{tmp_path / 'out'}: 6 photos, 12 dimensions\n"
+        assert re.fullmatch(ALL_SIX.format(re.escape(str(tmp_path / "out")), 0), captured.out)
         assert captured.err == ""
         written = Index.load(tmp_path / "out")
         assert written.names == NAMES
@@ -113,8 +118,8 @@ class TestIndex:
     def test_json(self, command, capsys, model_file, photo_folder, tmp_path):
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--json") == 0
         captured = capsys.readouterr()
-        assert json.loads(captured.out) == {"index": str(tmp_path / "out"), "photos": 6, "left_out": []}
-        assert "describing photos" in captured.err
+        counts = {"photos": 6, "described": 6, "changed": 0, "kept": 0, "removed": 0}
+        assert json.loads(captured.out) == {"index": str(tmp_path / "out"), **counts, "left_out": []}
 
     @pytest.mark.parametrize("as_json", [False, True])
     def test_lists_what_was_left_out(self, command, capsys, recwarn, model_file, photo_folder, tmp_path, as_json):
@@ -128,7 +133,9 @@ class TestIndex:
             assert list(left_out) == ["more/empty.png", "text.jpg"]
             assert "0 bytes" in left_out["more/empty.png"]
         else:
-            assert out.splitlines()[:2] == [f"{tmp_path / 'out'}: 6 photos, 12 dimensions", "2 left out:"]
+            first, second, *_ = out.splitlines()
+            assert re.fullmatch(ALL_SIX.format(re.escape(str(tmp_path / "out")), 2), first + "\n")
+            assert second == "2 left out:"
             assert re.search(r"\n  .*more/empty\.png.*0 bytes.*\n  .*text\.jpg", out)
         assert Index.load(tmp_path / "out").names == NAMES
         assert not [warning for warning in recwarn if "left out" in str(warning.message)]
@@ -333,21 +340,22 @@ class TestExport:
 class TestCommandLine:
     def test_no_command(self, command, capsys):
         assert command() == 2
-        assert "rw-keras index FOLDER -o NAME" in capsys.readouterr().out
+        assert "rw-keras index PHOTOS -o NAME" in capsys.readouterr().out
 
     @pytest.mark.parametrize("flag", ["--help", "-h", "help"])
     def test_help(self, command, capsys, flag):
         assert command(flag) == 0
         out = capsys.readouterr().out
-        for words in ("index FOLDER -o NAME", "search NAME PHOTO", "export PATH", "rw-keras demo", "Exit codes: 0 done"):
+        for words in ("index PHOTOS -o NAME", "search NAME PHOTO", "export PATH", "rw-keras demo", "Exit codes: 0 done"):
             assert words in out
 
     @pytest.mark.parametrize(
         ("name", "defined"),
         [
-            ("index", ["output", "json", "quiet", "max_side", *NEW_MODEL, "help"]),
+            ("index", ["output", "json", "quiet", "max_side", *EXTRACTION, *NEW_MODEL, "help"]),
             ("export", ["format", "dtype", "int8", "batching", "max_side", *NEW_MODEL, "help"]),
-            ("search", ["box", "k", "expand", "model", "weights", "whitening", "json", "help"]),
+            ("search", ["box", "k", "expand", "model", "weights", "whitening", "json", *SHOWING, "help"]),
+            ("duplicates", ["threshold", "groups", "json", "help"]),
             ("demo", ["output", "json", "help"]),
         ],
     )
@@ -370,7 +378,7 @@ class TestCommandLine:
 
     def test_unknown_command(self, command, capsys):
         assert command("find", "photo.jpg") == 2
-        only_line(capsys, "'find'", "index, search, export, demo")
+        only_line(capsys, "'find'", "index, search, duplicates, export, demo")
 
     @pytest.mark.parametrize(
         "arguments",
@@ -413,7 +421,8 @@ class TestCommandLine:
     def test_none_of_tensorflows_start_up_lines(self, photo_folder, model_file, tmp_path):
         """In a process of its own: TensorFlow writes its lines when it is loaded."""
         run = self.process("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--quiet")
-        assert (run.returncode, run.stdout, run.stderr) == (0, f"{tmp_path / 'out'}: 6 photos, 12 dimensions\n", "")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert re.fullmatch(ALL_SIX.format(re.escape(str(tmp_path / "out")), 0), run.stdout)
 
     def process(self, *arguments, before=""):
         """Runs `rw-keras` in a process of its own, after the Python statements `before`."""
@@ -427,14 +436,29 @@ class TestCommandLine:
         run = self.process(*arguments, before=before)
         assert (run.returncode, run.stdout) == (130, "")
         assert "Traceback" not in run.stderr
-        assert run.stderr.endswith("rw-keras: interrupted; nothing was written\n")
+        assert run.stderr.endswith("rw-keras: interrupted; an index keeps what was finished, anything else was not written\n")
 
-    def test_interrupted_while_describing_leaves_no_index(self, model_file, photo_folder, tmp_path):
-        self.interrupted("describing", "index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "-q")
-        assert not (tmp_path / "out").exists()
+    @pytest.mark.parametrize("where", ["describing", "saving"])
+    def test_an_interrupted_index_goes_on(self, command, capsys, model_file, photo_folder, tmp_path, where):
+        arguments = ("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "-q")
+        self.interrupted(where, *arguments)
+        assert len(Index.load(tmp_path / "out")) == 0
+        assert command(*arguments) == 0
+        assert sorted(Index.load(tmp_path / "out").names) == sorted(NAMES)
 
-    def test_interrupted_while_saving_leaves_the_old_index(self, index, model_file, photo_folder):
-        self.interrupted("saving", "index", photo_folder, "-o", index[0], "--max_side=40", "--model", model_file, "-q")
+    def test_second_run_is_an_update(self, command, capsys, model_file, photo_folder, tmp_path, draw):
+        arguments = ("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "-q")
+        assert command(*arguments) == 0
+        (photo_folder / "a.png").unlink()
+        Image.fromarray(draw(77, 90, 70)).save(photo_folder / "b.png")
+        Image.fromarray(draw(78)).save(photo_folder / "new.png")
+        capsys.readouterr()
+        assert command(*arguments) == 0
+        assert "2 described (1 of them had changed), 4 kept, 1 removed, 0 left out; 6 photos" in capsys.readouterr().out
+
+    def test_another_size_is_refused_and_leaves_the_index(self, command, capsys, index, model_file, photo_folder):
+        assert command("index", photo_folder, "-o", index[0], "--max_side=40", "--model", model_file, "-q") == 1
+        assert "was made in another way: max_side differ" in capsys.readouterr().err
         kept = Index.load(index[0])
         assert kept.recipe == index[1].recipe
         assert kept.descriptors.tobytes() == index[1].descriptors.tobytes()
@@ -450,8 +474,6 @@ class TestDemo:
         monkeypatch.setattr(demo, "_MAX_SIDE", 96)
 
     def test_json(self, command, capsys, tmp_path):
-        from PIL import Image
-
         assert command("demo", "-o", tmp_path / "demo.png", "--json") == 0
         result = json.loads(capsys.readouterr().out)
         assert (result["photos"], result["queries"], result["picture"]) == (10, 61, str(tmp_path / "demo.png"))

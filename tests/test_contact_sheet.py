@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rw_keras.contact_sheet import Hit, Row, contact_sheet
+from rw_keras.contact_sheet import Hit, Row, contact_sheet, printable
 
 GREEN, YELLOW, WHITE = (22, 132, 74), (245, 180, 0), (255, 255, 255)
 
@@ -104,3 +104,54 @@ def test_the_title_is_drawn():
     assert (np.asarray(contact_sheet([row], "a title")) != np.asarray(contact_sheet([row], ""))).any()
     assert contact_sheet([row], "").mode == "RGB"
     assert contact_sheet([row], "").getpixel((0, 0)) == WHITE
+    narrow, wide = (contact_sheet([Row(grey(), "query", None, [])], "title " * count) for count in (9, 90))
+    assert narrow.size == wide.size
+    assert (np.asarray(wide)[:, -14:] == 255).all()  # cut to the sheet's width
+
+
+@pytest.mark.parametrize("columns, across, lines", [(None, 7, 1), (9, 7, 1), (7, 7, 1), (6, 6, 2), (3, 3, 3), (1, 1, 7)])
+def test_more_hits_than_columns_stand_below(columns, across, lines):
+    def size(count, columns=None):
+        return np.array(contact_sheet([Row(grey(), "query", None, hits(*[True] * count))], "", columns).size)
+
+    step = size(2)[0] - size(1)[0], size(2, 1)[1] - size(1)[1]
+    assert ((size(7, columns) - size(0)) / step).tolist() == [across, lines - 1]
+    sheet = contact_sheet([Row(grey(), "query", None, hits(*[True] * 7))] * 2, "", columns)
+    assert sheet.height - size(7, columns)[1] == lines * step[1]
+    assert count(sheet, GREEN) == 14 * count(contact_sheet([Row(grey(), "query", None, hits(True))], ""), GREEN)
+
+
+def test_a_hit_may_bring_its_rank():
+    def sheet(rank):
+        return np.asarray(contact_sheet([Row(grey(), "query", None, [Hit(grey(), "hit", 0.5, rank=rank)])], ""))
+
+    assert (sheet(None) == sheet(1)).all()
+    assert (sheet(2) != sheet(1)).any()
+
+
+def test_a_hit_without_a_photo_has_a_tile():
+    sheet = contact_sheet([Row(grey(), "query", None, [Hit(None, "hit", 0.5)])], "")
+    assert sheet.size == contact_sheet([Row(grey(), "query", None, hits(False))], "").size
+    assert count(sheet, (235, 235, 238)) > 0.9 * 180 * 180
+
+
+def test_a_box_of_less_than_a_pixel_is_drawn():
+    sheet = contact_sheet([Row(grey(1800, 1800), "query", (900, 900, 904, 904), [])], "")
+    assert 0 < count(sheet, YELLOW) < 40  # a dot
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("all souls 写真 Ä", "all souls 写真 Ä"),
+        ("a\nb\tc", r"a\nb\tc"),
+        ("\udcff\udc80", r"\xff\x80"),
+        ("\ud800", r"\ud800"),
+        ("\u202e\0", r"\u202e\x00"),
+    ],
+    ids=ascii,
+)
+def test_printable(text, words):
+    assert printable(text) == words
+    sheets = [contact_sheet([Row(grey(), one, None, [Hit(grey(), one, 0.5)])], one) for one in (text, words)]
+    assert (np.asarray(sheets[0]) == np.asarray(sheets[1])).all()
