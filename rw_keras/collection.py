@@ -120,7 +120,8 @@ class Collection:
     # in a shard, and the descriptors.
 
     def _read_journal(self):
-        self._file = open(self.folder / storage.JOURNAL, "a+b")  # noqa: SIM115  (open as long as the lock is held)
+        # Without a buffer: what a full disk has refused must not be written later on. Open as long as the lock is held.
+        self._file = open(self.folder / storage.JOURNAL, "a+b", buffering=0)  # noqa: SIM115
         self._records, whole = [], 0
         self._file.seek(0)
         while True:
@@ -161,8 +162,9 @@ class Collection:
         header = np.array([len(text), len(body) - len(text), zlib.crc32(body)], "<u8").tobytes()
         start = self._file.tell()
         try:
-            self._file.write(header + body)
-            self._file.flush()
+            left = memoryview(header + body)
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except BaseException:  # a full disk, an interrupt: no half a record before the next one
             with contextlib.suppress(OSError):

@@ -827,7 +827,7 @@ class TestProgress:
         extract(model, folder, out)
         assert capsys.readouterr().err == ""  # it took no thirty seconds
 
-    def test_a_bar_on_a_terminal(self, model, folder, out, monkeypatch):
+    def test_a_bar_on_a_terminal(self, model, folder, out, tmp_path, monkeypatch):
         class Terminal(io.StringIO):
             def isatty(self):
                 return True
@@ -835,6 +835,8 @@ class TestProgress:
         terminal = Terminal()
         monkeypatch.setattr(sys, "stderr", terminal)
         (folder / "bad.jpg").write_text("no photo")
+        quiet(model, folder, tmp_path / "other")
+        assert terminal.getvalue() == ""
         extract(model, folder, out)
         assert "describing photos" in terminal.getvalue()
         assert "61/61" in terminal.getvalue()
