@@ -20,7 +20,7 @@ def build_descriptor(
     method: str | methods.Method = "rw",
     levels: int = 3,
     components: int | None = None,
-    shrinkage: float = 0.0,
+    shrinkage: float | None = None,
     whitening: str | os.PathLike[str] | None = "auto",
     name: str | None = None,
 ) -> layers.DescriptorModel:
@@ -41,8 +41,8 @@ def build_descriptor(
         method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`.
         levels: the number of scales of the regional grid. Default 3.
         components: how many dimensions the whitening keeps. Default: all.
-        shrinkage: 0 to 1, see `PCAWhiten`. Default 0, the publication's; a whitening learned from few photos, as the
-            shipped one is, does better with 0.2.
+        shrinkage: 0 to 1, see `PCAWhiten`. Default: the method's own, 0.2 for "root_rw" and 0, the publication's, for all others;
+            a whitening learned from few photos, as the shipped ones are, does better with 0.2.
         whitening: the path of a file that `save_whitening` wrote; `"auto"`: the one that ships with the package where
             it fits this very model, else identity; `None`: identity. A line on standard error says which.
         name: the model's name.
@@ -67,6 +67,8 @@ def build_descriptor(
     function_name = method_name.partition("(")[0].rpartition(".")[2]
     if method_name not in methods.METHODS:
         method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
+    if shrinkage is None:
+        shrinkage = methods.SHRINKAGE.get(method_name, 0.0)
     vectors = layers.L2Norm(name="region_norm")(regions)
     whiten = layers.PCAWhiten(components, shrinkage, name="whitening")
     vectors = layers.L2Norm(name="whitened_norm")(whiten(vectors))

@@ -16,23 +16,111 @@ from rw_keras import layers
 
 
 def rw(
+    features: keras.KerasTensor,
+    levels: int = 3,
+    alpha: float = 2.0,
+    beta: float = 2.0,
+    epsilon: float = 1.0,
+    *,
+    spatial_weight: bool = True,
+    channel_weight: str | None = "counts",
+    regions: bool = True,
+    pooling: str = "sum",
+) -> keras.KerasTensor:
+    """Feature weighting and regional integration: weigh places, weigh channels, sum regions.
+
+    What comes after `epsilon` takes a part of the method away, for an ablation.
+
+    Args:
+        features: the feature map.
+        levels: scales of the regional grid.
+        alpha, beta: see `rw_keras.layers.SpatialWeight`.
+        epsilon: see `rw_keras.layers.IDFChannelWeight`.
+        spatial_weight: whether places are weighed.
+        channel_weight: "counts", "proportions" (as CroW's), or `None` for no weight.
+        regions: whether there are any but the whole map.
+        pooling: "sum", or "max" as R-MAC's.
+    """
+    channel_weights = {
+        "counts": functools.partial(layers.IDFChannelWeight, epsilon),
+        "proportions": layers.CroWChannelWeight,
+        None: None,
+    }
+    poolings = {"sum": (layers.RegionalSumPooling, _whole_sum), "max": (layers.RegionalMaxPooling, mac)}
+    for name, value, known in (("channel_weight", channel_weight, channel_weights), ("pooling", pooling, poolings)):
+        if value not in known:
+            raise ValueError(f"The method rw takes {' or '.join(map(repr, known))} as {name}, but got {value!r}.")
+    if spatial_weight:
+        features = layers.SpatialWeight(alpha, beta, name="spatial_weight")(features)
+    if channel_weight:
+        features = channel_weights[channel_weight](name="channel_weight")(features)
+    over_grid, over_whole_map = poolings[pooling]
+    return over_grid(levels, name="regions")(features) if regions else over_whole_map(features)
+
+
+def root_rw(
     features: keras.KerasTensor, levels: int = 3, alpha: float = 2.0, beta: float = 2.0, epsilon: float = 1.0
 ) -> keras.KerasTensor:
-    """Feature weighting and regional integration: weigh places, weigh channels, sum regions."""
-    features = layers.SpatialWeight(alpha, beta, name="spatial_weight")(features)
-    features = layers.IDFChannelWeight(epsilon, name="channel_weight")(features)
-    return layers.RegionalSumPooling(levels, name="regions")(features)
+    """`rw` with the signed square root of its region vectors: not the publication's. Its whitening is to have shrinkage 0.2."""
+    return layers.PowerNorm(0.5, name="power_norm")(rw(features, levels, alpha, beta, epsilon))
+
+
+def rmac(features: keras.KerasTensor, levels: int = 3, include_whole_map: bool = True) -> keras.KerasTensor:
+    """R-MAC (Tolias, Sicre and Jegou, 2016): the maximum over each region."""
+    return layers.RegionalMaxPooling(levels, include_whole_map, name="regions")(features)
+
+
+def crow(features: keras.KerasTensor) -> keras.KerasTensor:
+    """CroW (Kalantidis, Mellina and Osindero, 2016): weigh places, weigh channels by proportions, sum the whole map."""
+    return rw(features, channel_weight="proportions", regions=False)
+
+
+def spoc(features: keras.KerasTensor, sigma: float = 1 / 3) -> keras.KerasTensor:
+    """SPoC (Babenko and Lempitsky, 2015): the sum over the whole map with a Gaussian centre prior."""
+    return _whole_sum(layers.CenterPrior(sigma, name="center_prior")(features))
+
+
+def mac(features: keras.KerasTensor) -> keras.KerasTensor:
+    """MAC (Razavian et al., 2016; Tolias, Sicre and Jegou, 2016): the maximum over the whole map."""
+    pooled = keras.layers.GlobalMaxPooling2D(data_format="channels_last", dtype="float32", name="whole_map")(features)
+    return _one_region(pooled)
+
+
+def gem(features: keras.KerasTensor, p: float = 3.0) -> keras.KerasTensor:
+    """GeM (Radenovic, Tolias and Chum, 2019): the generalised mean over the whole map."""
+    return _one_region(layers.GeMPooling(p, name="whole_map")(features))
 
 
 def plain_sum(features: keras.KerasTensor) -> keras.KerasTensor:
-    """The sum over the whole map, no weights, no regions: the baseline. (Its mean, which has the same direction.)"""
+    """The sum over the whole map, no weights, no regions: the baseline."""
+    return _whole_sum(features)
+
+
+def _whole_sum(features):
+    # The mean: it has the same direction.
     pooled = keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="whole_map")(features)
-    return keras.layers.Reshape((1, features.shape[-1]), dtype="float32", name="regions")(pooled)
+    return _one_region(pooled)
+
+
+def _one_region(pooled):
+    return keras.layers.Reshape((1, pooled.shape[-1]), dtype="float32", name="regions")(pooled)
 
 
 Method = Callable[..., keras.KerasTensor]
 
-METHODS: dict[str, Method] = {"rw": rw, "sum": plain_sum}
+METHODS: dict[str, Method] = {
+    "rw": rw,
+    "root_rw": root_rw,
+    "rmac": rmac,
+    "crow": crow,
+    "spoc": spoc,
+    "mac": mac,
+    "gem": gem,
+    "sum": plain_sum,
+}
+
+# The shrinkage that a method's whitening is meant to have; 0 for all others.
+SHRINKAGE: dict[str, float] = {"root_rw": 0.2}
 
 
 def resolve(method: str | Method, levels: int) -> tuple[Method, str, int | None]:

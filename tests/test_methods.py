@@ -109,7 +109,7 @@ class TestResolve:
         assert resolve(two_scales, 3) == (two_scales, "two scales", None)
 
     def test_unknown_name_is_refused_with_the_known_ones(self):
-        with pytest.raises(ValueError, match=r"no method 'rmax'; choose one of rw, sum"):
+        with pytest.raises(ValueError, match=r"no method 'rmax'; choose one of rw, root_rw, rmac, crow, spoc, mac, gem, sum"):
             resolve("rmax", 3)
 
     @pytest.mark.parametrize("method", [None, 3, ["rw"]])
@@ -117,4 +117,4 @@ class TestResolve:
         with pytest.raises(ValueError) as refused:
             resolve(method, 3)
         assert repr(method) in str(refused.value)
-        assert "rw, sum" in str(refused.value)
+        assert "rw, root_rw" in str(refused.value)

@@ -3,26 +3,36 @@
 Importing this module registers them, so that `keras.saving.load_model` reads a saved model.
 """
 
+from rw_keras.layers.center_prior import CenterPrior
+from rw_keras.layers.crow_channel_weight import CroWChannelWeight
 from rw_keras.layers.descriptor_model import DescriptorModel
+from rw_keras.layers.gem_pooling import GeMPooling
 from rw_keras.layers.grouped_conv2d import GroupedConv2D
 from rw_keras.layers.idf_channel_weight import IDFChannelWeight
 from rw_keras.layers.imagenet_preprocessing import ImageNetPreprocessing
 from rw_keras.layers.l2_norm import L2Norm
 from rw_keras.layers.local_response_normalization import LocalResponseNormalization
 from rw_keras.layers.pca_whiten import PCAWhiten
+from rw_keras.layers.power_norm import PowerNorm
 from rw_keras.layers.region_sum import RegionSum
+from rw_keras.layers.regional_max_pooling import RegionalMaxPooling
 from rw_keras.layers.regional_sum_pooling import RegionalSumPooling
 from rw_keras.layers.spatial_weight import SpatialWeight
 
 __all__ = [
+    "CenterPrior",
+    "CroWChannelWeight",
     "DescriptorModel",
+    "GeMPooling",
     "GroupedConv2D",
     "IDFChannelWeight",
     "ImageNetPreprocessing",
     "L2Norm",
     "LocalResponseNormalization",
     "PCAWhiten",
+    "PowerNorm",
     "RegionSum",
+    "RegionalMaxPooling",
     "RegionalSumPooling",
     "SpatialWeight",
 ]

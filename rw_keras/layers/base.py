@@ -85,3 +85,14 @@ class MapLayer(DescriptorLayer):
     def to_map(self, inputs, mask=None):
         """The map in the dtype this layer computes in, zero at places that are padding."""
         return self.zero_where_masked(inputs, mask, "(batch, height, width)")
+
+
+def log_of_ratio(ratio: Any, excess: Any) -> Any:
+    """`ln(ratio)`, where `excess` is `ratio - 1` known without the ratio's rounding.
+
+    Where one channel holds nearly all that fires, the ratio is close to 1 and its rounding alone would cost the logarithm four
+    digits. ln(1 + e) / e is smooth there, so it is taken at the rounded ratio and multiplied by the true `e`. (`log1p` is an
+    operation that ONNX has not.)
+    """
+    slope = ops.where(ratio == 1, 1.0, ops.log(ratio) / ops.where(ratio == 1, 1.0, ratio - 1))
+    return slope * excess

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rw_keras.layers.base import MapLayer
+from rw_keras.layers.base import MapLayer, log_of_ratio
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")
@@ -50,12 +50,8 @@ class IDFChannelWeight(MapLayer):
         counts = ops.sum(ops.cast(features > 0, self.result_dtype), axis=(1, 2), keepdims=True)
         total = ops.sum(counts, axis=-1, keepdims=True)
         ratio = ops.where(total > 0, total / (self.epsilon + counts), 1.0)
-        # Where one channel holds nearly all that fires, the ratio is close to 1 and its rounding alone would cost the
-        # logarithm four digits. ln(1 + e) / e is smooth there, so it is taken at the rounded ratio and multiplied by
-        # `e = ratio - 1` as the counts give it, without rounding. (`log1p` is an operation that ONNX has not.)
         excess = ops.where(total > 0, (total - counts - self.epsilon) / (self.epsilon + counts), 0.0)
-        slope = ops.where(ratio == 1, 1.0, ops.log(ratio) / ops.where(ratio == 1, 1.0, ratio - 1))
-        return features * (slope * excess)
+        return features * log_of_ratio(ratio, excess)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}

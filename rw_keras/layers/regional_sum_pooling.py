@@ -1,14 +1,12 @@
-from typing import Any
-
 import keras
 from keras import ops
 
-from rw_keras.layers.base import MapLayer
-from rw_keras.layers.regions import count_regions, region_windows, window_masks, window_shares
+from rw_keras.layers.regional_pooling import RegionalPooling
+from rw_keras.layers.regions import region_windows, window_masks, window_shares
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")
-class RegionalSumPooling(MapLayer):
+class RegionalSumPooling(RegionalPooling):
     """Sums a feature map over each window of a multi-scale grid: one vector a region.
 
     The grid is R-MAC's (formula 7 of feature weighting and regional integration; Tolias, Sicre and
@@ -46,11 +44,6 @@ class RegionalSumPooling(MapLayer):
     TensorShape([1, 2, 512])
     """
 
-    def __init__(self, levels: int = 3, include_whole_map: bool = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.levels = self.whole_number("levels", levels)
-        self.include_whole_map = bool(include_whole_map)
-
     def call(self, inputs, boxes=None, mask=None, inputs_mask=None):
         # Beside a second tensor Keras hands the mask of the layer before over by this name.
         features = self.to_map(inputs, inputs_mask if mask is None else mask)
@@ -80,22 +73,10 @@ class RegionalSumPooling(MapLayer):
             )
         return boxes
 
-    def compute_mask(self, inputs, mask=None):
-        return None
-
     def compute_output_shape(self, input_shape, boxes_shape=None):
-        batch, height, width, channels = input_shape
-        if boxes_shape is not None:
-            return (batch, boxes_shape[-2], channels)
-        return (batch, count_regions(height, width, self.levels, self.include_whole_map), channels)
+        shape = super().compute_output_shape(input_shape)
+        return shape if boxes_shape is None else (shape[0], boxes_shape[-2], shape[2])
 
     def compute_output_spec(self, inputs, boxes=None, mask=None, inputs_mask=None):
         shape = None if boxes is None else self._checked(boxes).shape
         return keras.KerasTensor(self.compute_output_shape(inputs.shape, shape), dtype=self.result_dtype)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "levels": self.levels,
-            "include_whole_map": self.include_whole_map,
-        }

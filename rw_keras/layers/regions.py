@@ -25,12 +25,27 @@ def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: 
         whole map first, then scale 1, 2, ..., each row by row. A NumPy array for whole numbers, else
         a tensor.
     """
-    # One statement for both: where the shape is known the grid is a constant, made by NumPy (which JAX
-    # needs, as it compiles for fixed shapes); where it is not, the same lines make tensor operations.
-    static = isinstance(height, (int, np.integer)) and isinstance(width, (int, np.integer))
-    xp = np if static else ops
-    height, width = (xp.cast(n, "int32") if xp is ops else np.int32(n) for n in (height, width))
+    xp = _for(height, width)
+    windows = []
+    if include_whole_map:
+        height, width = (_int(xp, n) for n in (height, width))
+        zero = xp.zeros_like(height)
+        windows.append(xp.expand_dims(xp.stack([zero, zero, height, width]), 0))
+    for tops, lefts, side in region_axes(height, width, levels):
+        rows, columns = (starts.shape[0] if xp is np else ops.shape(starts)[0] for starts in (tops, lefts))
+        tops, lefts = xp.repeat(tops, columns), xp.tile(lefts, [rows])
+        windows.append(xp.stack([tops, lefts, tops + side, lefts + side], axis=1))
+    return _int(xp, xp.concatenate(windows, axis=0))
 
+
+def region_axes(height: Any, width: Any, levels: int = 3) -> list[tuple[Any, Any, Any]]:
+    """The windows of `region_windows` scale by scale: every top with every left.
+
+    Returns:
+        For each scale the tops `(rows,)` and lefts `(columns,)` of its windows, int32, ascending, and their side.
+    """
+    xp = _for(height, width)
+    height, width = (_int(xp, n) for n in (height, width))
     shorter, longer = xp.minimum(height, width), xp.maximum(height, width)
     # |0.6 - (longer - shorter) / (t * shorter)| is least at the first t that this count reaches: t gives
     # way to t + 1 where (longer - shorter) / shorter exceeds 1.2 * t * (t + 1) / (2 * t + 1).
@@ -38,18 +53,19 @@ def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: 
     overtaken = 5 * (2 * steps + 1) * (longer - shorter) > 6 * steps * (steps + 1) * shorter
     extra = xp.where(longer > shorter, 1 + xp.sum(_int(xp, overtaken)), 0)
 
-    windows = []
-    if include_whole_map:
-        zero = xp.zeros_like(height)
-        windows.append(xp.expand_dims(xp.stack([zero, zero, height, width]), 0))
+    scales = []
     for level in range(1, levels + 1):
         side = xp.maximum(2 * shorter // (level + 1), 1)
         rows = level + xp.where(height > width, extra, 0)
         columns = level + xp.where(width > height, extra, 0)
-        tops, lefts = _starts(xp, height, side, rows), _starts(xp, width, side, columns)
-        tops, lefts = xp.repeat(tops, columns), xp.tile(lefts, [rows])
-        windows.append(xp.stack([tops, lefts, tops + side, lefts + side], axis=1))
-    return _int(xp, xp.concatenate(windows, axis=0))
+        scales.append((_starts(xp, height, side, rows), _starts(xp, width, side, columns), side))
+    return scales
+
+
+def _for(height, width):
+    """NumPy where the sides are known, and the grid is a constant (which JAX needs, as it compiles for fixed shapes); else
+    tensor operations. One statement serves both."""
+    return np if all(isinstance(side, (int, np.integer)) for side in (height, width)) else ops
 
 
 def _starts(xp, length, side, count):
@@ -58,7 +74,7 @@ def _starts(xp, length, side, count):
 
 
 def _int(xp, values):
-    return values.astype("int32") if xp is np else ops.cast(values, "int32")
+    return np.asarray(values, "int32") if xp is np else ops.cast(values, "int32")
 
 
 def window_masks(starts: Any, stops: Any, length: Any) -> Any:
