@@ -14,7 +14,7 @@ from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
 from rw_keras.descriptor import build_descriptor, recipe, whitening_layer
 from rw_keras.extraction import describe_cached
 from rw_keras.images import list_photos
-from rw_keras.retrieval import Index, average_precision
+from rw_keras.retrieval import Index, average_precision, bootstrap, landmark_by_name
 from rw_keras.whitening import Whitening, fit_whitening, photos_in_common, provenance_in_words
 
 
@@ -33,6 +33,10 @@ class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos
     def mean(self, qe):
         """The mAP at `qe`."""
         return float(np.mean(list(self.average_precisions[qe].values())))
+
+    def interval(self, qe):
+        """The mAP at `qe` with its 95 % interval over landmarks; see `rw_keras.retrieval.bootstrap`."""
+        return bootstrap(self.average_precisions[qe])
 
 
 def evaluate(
@@ -188,9 +192,11 @@ def _table(title, model, values, result):
         yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
         yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"
     yield ""
-    yield "  qe    mAP"
+    landmarks = len({landmark_by_name(query) for query in queries})
+    yield f"  qe    mAP  95 % interval ({landmarks} landmarks)" if landmarks > 1 else "  qe    mAP  (no interval: one landmark)"
     for qe in values.qe:
-        yield f"{qe:4d}  {result.mean(qe):.4f}"
+        interval = result.interval(qe) if landmarks > 1 else None
+        yield f"{qe:4d}  {result.mean(qe):.4f}" + (f"  {interval.low:.3f} to {interval.high:.3f}" if interval else "")
     if values.per_query:
         yield ""
         yield " ".join([f"{'query':24s}", *(f"qe={qe:<4d}" for qe in values.qe)])

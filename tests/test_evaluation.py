@@ -10,7 +10,7 @@ from PIL import Image
 import rw_keras
 from rw_keras import evaluation
 from rw_keras.evaluation import evaluate
-from rw_keras.retrieval import Index, average_precision
+from rw_keras.retrieval import Index, average_precision, bootstrap
 
 
 class Collection:
@@ -201,6 +201,14 @@ def test_defaults_are_without_and_with_expansion(model, collection):
     assert evaluation.Evaluation({1: {"a": 0.25, "b": 0.75}}, 2, [], 0).mean(1) == 0.5
 
 
+def test_interval_is_over_landmarks():
+    precisions = {f"landmark{number}_{query}": 0.05 * number + 0.02 * query for number in range(9) for query in range(1, 6)}
+    measured = evaluation.Evaluation({1: {}, 5: precisions}, 99, [], 0)
+    assert measured.interval(5) == bootstrap(precisions)
+    assert measured.interval(5).mean == pytest.approx(measured.mean(5))
+    assert (measured.interval(5).queries, measured.interval(5).landmarks) == (45, 9)
+
+
 @pytest.mark.parametrize("collection", ["oxford"], indirect=True)
 class TestProgram:
     """What the evaluation programs run: flags in, a table out."""
@@ -225,8 +233,10 @@ class TestProgram:
         monkeypatch.setattr(evaluation, "build_descriptor", build)
         return run
 
-    def mean(self, by_hand):
-        return f"{np.mean(list(by_hand.values())):.4f}"
+    def row(self, by_hand):
+        """mAP, and its interval: over two landmarks, what their means span."""
+        one, two = (by_hand["one_1"] + by_hand["one_2"]) / 2, by_hand["two_1"]
+        return f"{np.mean(list(by_hand.values())):.4f}  {min(one, two):.3f} to {max(one, two):.3f}"
 
     def test_table(self, program, model, collection, capsys):
         assert program("--whitening=none") == 0
@@ -235,9 +245,9 @@ class TestProgram:
             "rw on tiny convolution, levels 3",
             "whitening: none",
             "",
-            "  qe    mAP",
-            f"   1  {self.mean(collection.by_hand(model, 1))}",
-            f"   8  {self.mean(collection.by_hand(model, 8))}",
+            "  qe    mAP  95 % interval (2 landmarks)",
+            f"   1  {self.row(collection.by_hand(model, 1))}",
+            f"   8  {self.row(collection.by_hand(model, 8))}",
         ]
 
     def test_flags_count(self, program, tiny_model, collection, capsys):
@@ -245,7 +255,7 @@ class TestProgram:
         lines = capsys.readouterr().out.splitlines()
         by_hand = collection.by_hand(tiny_model(levels=2), 3, max_side=32)
         assert lines[:2] == ["Tiny set: 12 photos, 3 queries, longer side 32", "rw on tiny convolution, levels 2"]
-        assert f"   3  {self.mean(by_hand)}" in lines
+        assert f"   3  {self.row(by_hand)}" in lines
         for query, precision in by_hand.items():
             assert [query, f"{precision:.4f}"] in [line.split() for line in lines]
 
@@ -259,7 +269,7 @@ class TestProgram:
         whitened = tiny_model(shrinkage=0.2)
         rw_keras.fit_whitening(whitened, photo_folder, progress=False)
         assert "whitening: photos (6 photos, 126 regions, max_side 1024), shrinkage 0.2" in first.splitlines()
-        assert f"   1  {self.mean(collection.by_hand(whitened, 1))}" in first.splitlines()
+        assert f"   1  {self.row(collection.by_hand(whitened, 1))}" in first.splitlines()
 
     def test_a_changed_folder_is_learned_from_again(self, program, photo_folder, capsys):
         assert program(f"--whitening={photo_folder}", "--shrinkage=0.2") == 0
@@ -284,7 +294,7 @@ class TestProgram:
         assert program(f"--whitening={tmp_path / 'learned.npz'}", "--shrinkage=0.2", "--qe=1") == 0
         lines = capsys.readouterr().out.splitlines()
         assert "whitening: elsewhere (6 photos, 126 regions, max_side 1024), shrinkage 0.2" in lines
-        assert f"   1  {self.mean(collection.by_hand(whitened, 1))}" in lines
+        assert f"   1  {self.row(collection.by_hand(whitened, 1))}" in lines
 
     def test_whitening_of_the_same_set_is_refused(self, program, collection, capsys):
         assert program(f"--whitening={collection.photos}", "--shrinkage=0.2") == 1
@@ -306,6 +316,8 @@ class TestProgram:
             "2 positives are not among the photos and are left out of the ground truth",
             "1 queries are skipped, without their own photo or any positive",
         ]
+        assert lines[6] == "  qe    mAP  (no interval: one landmark)"
+        assert [len(line.split()) for line in lines[7:]] == [2, 2]
 
     def test_corrupt_photos(self, program, collection, capsys):
         collection.path("photo_000006").write_bytes(b"damaged in the original archive")

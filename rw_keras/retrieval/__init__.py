@@ -2,6 +2,36 @@
 
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.index import Index
-from rw_keras.retrieval.metrics import average_precision, mean_average_precision
+from rw_keras.retrieval.intervals import Difference, Interval, bootstrap, landmark_by_name, paired_difference
+from rw_keras.retrieval.metrics import (
+    Revisited,
+    average_precision,
+    average_precisions,
+    folder_ground_truth,
+    holidays_ground_truth,
+    landmarks,
+    mean_average_precision,
+    precision_at,
+    revisited,
+    revisited_ground_truth,
+)
 
-__all__ = ["Index", "average_precision", "expand_query", "mean_average_precision"]
+__all__ = [
+    "Difference",
+    "Index",
+    "Interval",
+    "Revisited",
+    "average_precision",
+    "average_precisions",
+    "bootstrap",
+    "expand_query",
+    "folder_ground_truth",
+    "holidays_ground_truth",
+    "landmark_by_name",
+    "landmarks",
+    "mean_average_precision",
+    "paired_difference",
+    "precision_at",
+    "revisited",
+    "revisited_ground_truth",
+]

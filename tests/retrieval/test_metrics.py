@@ -1,11 +1,24 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rw_keras.retrieval import average_precision, mean_average_precision
+from rw_keras.datasets.oxford import read_ground_truth
+from rw_keras.retrieval import (
+    average_precision,
+    average_precisions,
+    folder_ground_truth,
+    holidays_ground_truth,
+    landmark_by_name,
+    landmarks,
+    mean_average_precision,
+    precision_at,
+    revisited,
+    revisited_ground_truth,
+)
 
 
 def compute_ap(pos, amb, ranked_list):
@@ -137,3 +150,372 @@ class TestMeanAveragePrecision:
     def test_refuses_a_ranking_without_ground_truth(self):
         with pytest.raises(ValueError, match="1 queries have no ground truth, 'two'"):
             mean_average_precision({"one": [], "two": []}, {"one": ({"a"}, ())})
+
+
+def published_average_precision(ranks, count):
+    """The trapezoidal rule of the revisited sets and of Holidays: `ranks` of the positives from 0, `count` of them in all."""
+    area = 0
+    step = 1 / count
+    for found, rank in enumerate(ranks):
+        left = 1 if rank == 0 else found / rank
+        right = (found + 1) / (rank + 1)
+        area += (left + right) * step / 2
+    return area
+
+
+def published_revisited(ranking, easy, hard, junk, level, cuts=(1, 5, 10)):
+    """The revisited sets' evaluation, step by step over places in the ranking: AP and [precision at each cut], NaN if empty."""
+    if level == "easy":
+        right, ignored = list(easy), [*junk, *hard]
+    elif level == "medium":
+        right, ignored = [*easy, *hard], list(junk)
+    else:
+        right, ignored = list(hard), [*junk, *easy]
+    if not right:
+        return math.nan, [math.nan] * len(cuts)
+    places = np.flatnonzero(np.isin(ranking, right))
+    ignored_places = np.flatnonzero(np.isin(ranking, ignored))
+    moved = []
+    for place in places:
+        moved.append(place - sum(1 for other in ignored_places if other < place))
+    moved = np.array(moved)
+    area = published_average_precision(moved, len(right))
+    ranks = moved + 1
+    precisions = []
+    for cut in cuts:
+        cut = min(max(ranks), cut)
+        precisions.append((ranks <= cut).sum() / cut)
+    return area, precisions
+
+
+def compare_with_published(rankings, labels, level):
+    """Asserts that `revisited` is the published rule, query by query and in the mean."""
+    measured = revisited(rankings, labels, level)
+    published = {query: published_revisited(rankings[query], *labels[query], level) for query in labels}
+    asked = [query for query in labels if not math.isnan(published[query][0])]
+    assert list(measured.average_precisions) == asked
+    assert measured.average_precisions == pytest.approx({query: published[query][0] for query in asked}, abs=1e-12)
+    assert measured.mean_average_precision == pytest.approx(np.nanmean([area for area, _ in published.values()]), abs=1e-12)
+    assert list(measured.precisions) == [1, 5, 10]
+    for column, cut in enumerate((1, 5, 10)):
+        expected = {query: published[query][1][column] for query in asked}
+        assert measured.precisions[cut] == pytest.approx(expected, abs=1e-12)
+        assert measured.mean_precision[cut] == pytest.approx(np.mean(list(expected.values())), abs=1e-12)
+    assert measured.level == level
+    return measured
+
+
+LEVELS = ("easy", "medium", "hard")
+
+
+@st.composite
+def labelled_rankings(draw):
+    """Rankings of up to 40 names for up to five queries; every query has an easy or a hard photo, one query has both."""
+    names = [f"photo_{number}" for number in range(draw(st.integers(2, 40)))]
+    rankings, labels = {}, {}
+    for query in range(draw(st.integers(1, 5))):
+        kinds = draw(st.lists(st.sampled_from("ehj..."), min_size=len(names), max_size=len(names)))
+        first, second = draw(st.permutations(range(len(names))))[:2]
+        kinds[first] = draw(st.sampled_from("eh")) if query else "e"
+        kinds[second] = kinds[second] if query else "h"
+        labels[f"query_{query}"] = tuple([name for name, one in zip(names, kinds) if one == kind] for kind in "ehj")
+        rankings[f"query_{query}"] = draw(st.permutations(names))
+    return rankings, labels
+
+
+@pytest.fixture
+def published_labels(data_folder):
+    """A function (name) -> the photos of a revisited set, and query -> (easy, hard, junk), from the published file."""
+    loadmat = pytest.importorskip("scipy.io").loadmat
+
+    def read(name):
+        path = data_folder / "groundtruth" / f"gnd_{name}.mat"
+        if not path.is_file():
+            pytest.skip(f"there is no {path}")
+        published = loadmat(path, simplify_cells=True)
+        photos = [str(photo) for photo in published["imlist"]]
+        labels = {}
+        for query, lists in zip(published["qimlist"], published["gnd"]):
+            labels[str(query)] = tuple(
+                [photos[int(place) - 1] for place in np.atleast_1d(lists[kind])] for kind in ("easy", "hard", "junk")
+            )
+        return photos, labels
+
+    return read
+
+
+class TestPrecisionAt:
+    @pytest.mark.parametrize(
+        ("ranking", "k", "precision"),
+        [
+            ("abxyz", 1, 1.0),
+            ("abxyz", 5, 1.0),  # the last positive stands at 2
+            ("axbyz", 5, 2 / 3),
+            ("axbyz", 2, 1 / 2),
+            ("xyabz", 1, 0.0),
+            ("xyabz", 3, 1 / 3),
+            ("axyz", 10, 1 / 10),  # b is never found
+            ("", 5, 0.0),
+        ],
+    )
+    def test_by_hand(self, ranking, k, precision):
+        assert precision_at(list(ranking), {"a", "b"}, (), k) == pytest.approx(precision, abs=1e-15)
+
+    def test_junk_is_as_if_it_were_not_there(self):
+        assert precision_at(list("jakxlb"), {"a", "b"}, {"j", "k", "l"}, 3) == precision_at(list("axb"), {"a", "b"}, (), 3) == 2 / 3
+
+    def test_ten_by_default(self):
+        ranking = [str(number) for number in range(30)]
+        assert precision_at(ranking, {"0", "5", "10", "29"}) == 2 / 10
+
+    @pytest.mark.parametrize("k", [0, -1, 1.5])
+    def test_refuses_another_k(self, k):
+        with pytest.raises(ValueError, match=f"k is {k}; pass a whole number"):
+            precision_at(["a"], {"a"}, (), k)
+
+    def test_refuses_no_positives(self):
+        with pytest.raises(ValueError, match="at least one positive"):
+            precision_at(["a"], [])
+
+
+class TestRevisited:
+    @given(labelled_rankings(), st.sampled_from(LEVELS))
+    def test_is_the_published_rule(self, case, level):
+        compare_with_published(*case, level)
+
+    @pytest.mark.photos
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize(("name", "without"), [("roxford5k", {"easy": 2}), ("rparis6k", {})])
+    def test_is_the_published_rule_on_the_published_labels(self, published_labels, name, without, level):
+        photos, labels = published_labels(name)
+        generator = np.random.default_rng(7)
+        rankings = {}
+        for query, (easy, hard, junk) in labels.items():
+            # The right ones mostly ahead, as with a real descriptor, or the mean would be of numbers near 0.
+            score = generator.random(len(photos))
+            score[np.isin(photos, easy)] += 0.4
+            score[np.isin(photos, [*hard, *junk])] += 0.2
+            rankings[query] = [photos[place] for place in np.argsort(-score)]
+        measured = compare_with_published(rankings, labels, level)
+        assert len(measured.average_precisions) == 70 - without.get(level, 0)
+        assert 0.01 < measured.mean_average_precision < 0.9
+        assert len(set(measured.landmarks.values())) == 11
+
+    @pytest.mark.photos
+    @pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
+    def test_the_published_labels_perfectly_ranked(self, published_labels, name):
+        photos, labels = published_labels(name)
+        orders = {"easy": (0, 2, 1), "medium": (0, 1, 2), "hard": (1, 2, 0)}
+        for level, order in orders.items():
+            rankings = {}
+            for query, lists in labels.items():
+                known = [photo for kind in order for photo in lists[kind]]
+                rankings[query] = known + sorted(set(photos) - set(known))
+            measured = revisited(rankings, labels, level)
+            assert measured.mean_average_precision == pytest.approx(1)
+            assert measured.mean_precision == {1: 1, 5: 1, 10: 1}
+
+    def test_by_hand(self):
+        labels = {"q": (["e"], ["h"], ["j"]), "only easy": (["e"], [], [])}
+        rankings = {"q": list("jxhe"), "only easy": list("xejh")}
+        easy, medium, hard = (revisited(rankings, labels, level) for level in LEVELS)
+        assert easy.average_precisions == {"q": (0 + 1 / 2) / 2, "only easy": (0 + 1 / 2) / 2}
+        assert medium.average_precisions["q"] == pytest.approx(0.5 * (0 + 1 / 2) / 2 + 0.5 * (1 / 2 + 2 / 3) / 2)
+        assert hard.average_precisions == {"q": (0 + 1 / 2) / 2}
+        late = {"q": 2 / 3, "only easy": 1 / 2}
+        assert medium.precisions == {1: {"q": 0, "only easy": 0}, 5: late, 10: late}
+        assert hard.mean_precision == {1: 0, 5: 1 / 2, 10: 1 / 2}
+        assert easy.landmarks == {"q": "q", "only easy": "q"}
+        assert hard.landmarks == {"q": "q"}
+
+    def test_medium_is_the_default_and_k_is_free(self):
+        labels, rankings = {"q": (["e"], ["h"], [])}, {"q": list("exh")}
+        measured = revisited(rankings, labels, k=[2])
+        assert measured.level == "medium"
+        assert measured.precisions == {2: {"q": 1 / 2}}
+
+    def test_takes_iterators(self):
+        labels = {"q": (["e"], ["h"], ["j"])}
+        assert revisited({"q": iter("exh")}, labels) == revisited({"q": list("exh")}, labels)
+
+    def test_refuses_a_query_in_the_index(self):
+        labels = {"q1": (["e"], [], []), "q2": (["e"], [], [])}
+        with pytest.raises(ValueError, match="ranking of 'q2' holds the query 'q1'; leave the query photos out"):
+            revisited({"q1": ["e"], "q2": ["e", "q1"]}, labels)
+
+    @pytest.mark.parametrize("level", ["Easy", "E", 1])
+    def test_refuses_another_level(self, level):
+        with pytest.raises(ValueError, match=rf'level is {level!r}; pass "easy", "medium" or "hard"'):
+            revisited({"q": ["e"]}, {"q": (["e"], [], [])}, level)
+
+    @pytest.mark.parametrize("labels", [(["e"], []), {"easy": ["e"], "hard": [], "junk": []}])
+    def test_refuses_other_labels(self, labels):
+        with pytest.raises(ValueError, match=r"labels of 'q' are not three lists; pass \(easy, hard, junk\)"):
+            revisited_ground_truth({"q": labels}, "easy")
+
+    @pytest.mark.parametrize("lists", [("ab", "b", ""), ("ab", "", "b"), ("a", "b", "b")])
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_refuses_two_labels_at_every_level(self, lists, level):
+        with pytest.raises(ValueError, match="'b' has two labels for the query 'q'"):
+            revisited_ground_truth({"q": tuple(map(list, lists))}, level)
+
+    def test_refuses_a_level_without_positives(self):
+        with pytest.raises(ValueError, match="None of the 1 queries has a positive at the level 'hard'"):
+            revisited({"q": ["e"]}, {"q": (["e"], [], [])}, "hard")
+
+    def test_every_query_needs_a_ranking_even_if_it_is_left_out(self):
+        labels = {"q1": (["e"], [], []), "q2": ([], ["h"], [])}
+        with pytest.raises(ValueError, match="1 queries have no ranking, 'q2'"):
+            revisited({"q1": ["e"]}, labels, "easy")
+        with pytest.raises(ValueError, match="1 queries have no ground truth, 'q3'"):
+            revisited({"q1": ["e"], "q2": ["e"], "q3": ["e"]}, labels, "easy")
+
+    def test_refuses_another_k(self):
+        with pytest.raises(ValueError, match="k is 0"):
+            revisited({"q": ["e"]}, {"q": (["e"], [], [])}, k=[1, 0])
+
+
+class TestAveragePrecisions:
+    def test_is_each_query_in_the_ground_truths_order(self):
+        rankings = {"two": ["x", "a"], "one": ["j", "a"]}
+        truth = {"one": ({"a"}, {"j"}), "two": ({"a"}, set())}
+        measured = average_precisions(rankings, truth)
+        assert list(measured.items()) == [("one", 1.0), ("two", 0.25)]
+        assert mean_average_precision(rankings, truth) == 0.625
+
+    def test_refuses_different_queries(self):
+        with pytest.raises(ValueError, match="1 queries have no ranking, 'two'"):
+            average_precisions({"one": []}, {"one": ({"a"}, ()), "two": ({"a"}, ())})
+
+
+class TestFolders:
+    NAMES = ("cup/1.jpg", "cup/2.jpg", "cup/3.jpg", "in/depth/1.jpg", "in/depth/2.jpg", "in/1.jpg", "alone/1.jpg", "4.jpg", "5.jpg")
+
+    def test_class_is_the_folder(self):
+        truth = folder_ground_truth(self.NAMES)
+        assert truth == {
+            "cup/1.jpg": ({"cup/2.jpg", "cup/3.jpg"}, {"cup/1.jpg"}),
+            "cup/2.jpg": ({"cup/1.jpg", "cup/3.jpg"}, {"cup/2.jpg"}),
+            "cup/3.jpg": ({"cup/1.jpg", "cup/2.jpg"}, {"cup/3.jpg"}),
+            "in/depth/1.jpg": ({"in/depth/2.jpg"}, {"in/depth/1.jpg"}),
+            "in/depth/2.jpg": ({"in/depth/1.jpg"}, {"in/depth/2.jpg"}),
+        }
+
+    def test_queries_apart(self):
+        truth = folder_ground_truth(iter(self.NAMES), iter(["cup/query.jpg", "cup/1.jpg"]))
+        assert truth == {
+            "cup/query.jpg": ({"cup/1.jpg", "cup/2.jpg", "cup/3.jpg"}, {"cup/query.jpg"}),
+            "cup/1.jpg": ({"cup/2.jpg", "cup/3.jpg"}, {"cup/1.jpg"}),
+        }
+
+    def test_the_query_itself_counts_neither_way(self):
+        truth = folder_ground_truth(self.NAMES)
+        ranking = ["cup/1.jpg", "5.jpg", "cup/2.jpg", "alone/1.jpg", "cup/3.jpg"]
+        expected = published_average_precision([1, 3], 2)
+        assert average_precisions({query: ranking for query in truth}, truth)["cup/1.jpg"] == pytest.approx(expected)
+        assert average_precision(ranking[1:], *truth["cup/1.jpg"]) == pytest.approx(expected)
+
+    @pytest.mark.parametrize("query", ["alone/1.jpg", "4.jpg", "mug/1.jpg"])
+    def test_refuses_a_query_without_a_class(self, query):
+        with pytest.raises(ValueError, match=f"No photo shares a folder with the query '{query}'"):
+            folder_ground_truth(self.NAMES, ["cup/1.jpg", query])
+
+    def test_refuses_a_flat_folder(self):
+        with pytest.raises(ValueError, match="No two of the 2 photos share a folder"):
+            folder_ground_truth(["1.jpg", "2.jpg"])
+
+
+def published_holidays(ranking, query, group):
+    """holidays_map.py: the query is ignored where it is ranked, and so takes no rank."""
+    ranks, ignored = [], 0
+    for rank, name in enumerate(ranking):
+        if name == query:
+            ignored = 1
+        elif name in group:
+            ranks.append(rank - ignored)
+    return published_average_precision(ranks, len(group))
+
+
+class TestHolidays:
+    @given(st.lists(st.integers(1, 5), min_size=2, max_size=8), st.randoms(use_true_random=False))
+    def test_is_the_published_rule(self, sizes, generator):
+        names = [f"{1000 + group}{place:02d}.jpg" for group, size in enumerate(sizes) for place in range(size + 1)]
+        truth = holidays_ground_truth(generator.sample(names, len(names)))
+        assert set(truth) == {name for name in names if name.endswith("00.jpg")}
+        rankings = {query: generator.sample(names, len(names)) for query in truth}
+        expected = {query: published_holidays(rankings[query], query, {*self.group(names, query)}) for query in truth}
+        assert average_precisions(rankings, truth) == pytest.approx(expected, abs=1e-12)
+        assert len(set(landmarks(truth).values())) == len(sizes)
+
+    def group(self, names, query):
+        return [name for name in names if name[:4] == query[:4] and name != query]
+
+    def test_folders_and_endings_do_not_count(self):
+        assert holidays_ground_truth(["jpg/100000.jpg", "jpg/100002.jpeg", "100101", "100100"]) == {
+            "jpg/100000.jpg": ({"jpg/100002.jpeg"}, {"jpg/100000.jpg"}),
+            "100100": ({"100101"}, {"100100"}),
+        }
+
+    def test_groups_that_are_not_whole_are_left_out(self):
+        assert list(holidays_ground_truth(["100000.jpg", "100101.jpg", "100102.jpg", "100200.jpg", "100201.jpg"])) == ["100200.jpg"]
+        with pytest.raises(ValueError, match="No query of Holidays"):
+            holidays_ground_truth(["100000.jpg", "100101.jpg"])
+
+    @pytest.mark.parametrize("name", ["query.jpg", "100000a.jpg", "١٠٠٠٠٠.jpg", ""])
+    def test_refuses_other_names(self, name):
+        with pytest.raises(ValueError, match=f"'{name}' is not named as the photos of Holidays"):
+            holidays_ground_truth(["100000.jpg", "100001.jpg", name])
+
+    def test_refuses_one_photo_twice(self):
+        with pytest.raises(ValueError, match=r"'a/100001\.jpg' and 'b/100001\.jpg' are one photo"):
+            holidays_ground_truth(["100000.jpg", "a/100001.jpg", "b/100001.jpg"])
+
+
+class TestLandmarks:
+    def test_by_shared_photos(self):
+        truth = {"keble_1": ("abcd", "j"), "keble_2": ("abc", ""), "other": ("xyz", "d"), "none": ("", ""), "none too": ("", "")}
+        assert landmarks({query: tuple(map(list, lists)) for query, lists in truth.items()}) == {
+            "keble_1": "keble_1",
+            "keble_2": "keble_1",
+            "other": "other",
+            "none": "none",
+            "none too": "none too",
+        }
+
+    def test_a_third_is_enough_and_less_is_not(self):
+        assert len(set(landmarks({"one": (["a", "b"],), "two": (["b", "c"],)}).values())) == 1
+        assert len(set(landmarks({"one": (["a", "b"],), "two": (["b", "c", "d"],)}).values())) == 2
+
+    @given(st.permutations(["ab", "bc", "cd", "de", "xy", "yz"]))
+    def test_goes_on_from_query_to_query(self, chain):
+        found = landmarks({query: (list(query), []) for query in chain})
+        by_letter = {query: found[query] for query in chain}
+        assert len({by_letter[query] for query in ("ab", "bc", "cd", "de")}) == 1
+        assert by_letter["xy"] == by_letter["yz"] != by_letter["ab"]
+        assert all(landmark == next(query for query in chain if found[query] == landmark) for landmark in found.values())
+
+    def test_of_folders_are_the_folders(self):
+        truth = folder_ground_truth([f"{folder}/{number}" for folder in "abc" for number in range(4)])
+        assert {query: landmark[0] for query, landmark in landmarks(truth).items()} == {query: query[0] for query in truth}
+
+    @pytest.mark.photos
+    @pytest.mark.parametrize(("name", "second"), [("roxford5k", "all_souls"), ("rparis6k", "paris_defense")])
+    def test_of_the_published_labels(self, published_labels, name, second):
+        _, labels = published_labels(name)
+        found = landmarks(labels)
+        queries = list(labels)
+        # The first 55 are the original queries, five of each landmark after another; the others are new, three of each.
+        for start, size in [*((start, 5) for start in range(0, 55, 5)), *((start, 3) for start in range(55, 70, 3))]:
+            assert len({found[query] for query in queries[start : start + size]}) == 1
+        assert len(set(found.values())) == 11
+        assert found[queries[55]] == found[queries[0]]
+        assert queries[55].startswith(second)
+
+    @pytest.mark.photos
+    def test_of_oxford5k_are_those_in_the_names(self, data_folder):
+        truth = {name: (query.positives, query.junk) for name, query in read_ground_truth(data_folder / "oxford5k_part/gt").items()}
+        found = landmarks(truth)
+        assert {query: landmark_by_name(landmark) for query, landmark in found.items()} == {
+            query: landmark_by_name(query) for query in truth
+        }
+        assert len(set(found.values())) == 6
