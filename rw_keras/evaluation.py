@@ -72,7 +72,7 @@ def evaluate(
         ValueError: when the model's whitening was learned on photos of this set, when positives are missing and
             `allow_missing` is not given, or no query is left.
     """
-    queries = read_ground_truth(ground_truth)
+    queries = {name: query.without(corrupt) for name, query in read_ground_truth(ground_truth).items()}
     paths = {name: path for name, path in photos_by_name(photos).items() if name not in corrupt}
     _refuse_whitening_of_the_same_set(model, paths)
 
@@ -85,7 +85,7 @@ def evaluate(
     index = Index(names, np.stack([vector for vector in vectors if vector is not None]))
 
     present = set(names)
-    missing = {name for query in queries.values() for name in query.positives - corrupt - present}
+    missing = {name for query in queries.values() for name in query.positives - present}
     skipped = [name for name, query in queries.items() if query.photo not in present or not query.positives & present]
     if (missing or skipped) and not allow_missing:
         raise ValueError(

@@ -35,6 +35,7 @@ CONTRACT = {
     "retrieval.mean_average_precision": "(rankings, ground_truth)",
     "retrieval.expand_query": "(query, index, qe)",
     "datasets.photos.load": "()",
+    "datasets.read_folder": "(folder, dataset='oxford5k', drop_incomplete=False)",
 }
 
 _WITHOUT_KERAS = """

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 
+from rw_keras.datasets.archives import members
 from rw_keras.images import list_photos
 
 # Photos of Paris6k that are damaged in the original archive; the literature leaves them out (6412 - 20 = 6392).
@@ -36,39 +37,52 @@ class Query:
     def positives(self) -> frozenset:
         return self.good | self.ok
 
+    def without(self, names: frozenset) -> "Query":
+        """The same query where none of these photos is good, ok or junk."""
+        return dataclasses.replace(self, good=self.good - names, ok=self.ok - names, junk=self.junk - names)
 
-def read_ground_truth(folder: str | os.PathLike[str]) -> dict[str, Query]:
-    """Reads `NAME_query.txt`, `NAME_good.txt`, `NAME_ok.txt` and `NAME_junk.txt` for every query in a folder.
+
+def read_ground_truth(source: str | os.PathLike[str]) -> dict[str, Query]:
+    """Reads `NAME_query.txt`, `NAME_good.txt`, `NAME_ok.txt` and `NAME_junk.txt` for every query.
+
+    Args:
+        source: the folder of these files, or the `.tgz` archive that they are published in.
 
     Returns:
         Query name -> `Query`, sorted by name.
 
     Raises:
-        FileNotFoundError: when the folder, or a query's list, is not there.
+        FileNotFoundError: when the source, or a query's list, is not there.
         ValueError: when a query file is not one photo and four numbers, or there is no query.
     """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no ground-truth folder {folder}; pass the one with the *_query.txt files.")
+    source = pathlib.Path(source)
+    if source.is_dir():
+        texts = {path.name: path.read_text() for path in source.glob("*.txt")}
+    elif source.is_file():
+        texts = {pathlib.PurePosixPath(name).name: content.decode() for name, content in members(source, (".txt",))}
+    else:
+        raise FileNotFoundError(f"There is no ground-truth folder {source}; pass the one with the *_query.txt files.")
     queries = {}
-    for path in sorted(folder.glob("*_query.txt")):
-        name = path.name.removesuffix("_query.txt")
+    for file in sorted(texts):
+        if not file.endswith("_query.txt"):
+            continue
+        name = file.removesuffix("_query.txt")
         try:
-            photo, *corners = path.read_text().split()
+            photo, *corners = texts[file].split()
             box = tuple(float(corner) for corner in corners)
             if len(box) != 4:
                 raise ValueError(f"{len(box)} numbers after the photo")
         except ValueError as error:
-            raise ValueError(f"{path} is not a photo's name and its box x1 y1 x2 y2: {error}.") from None
+            raise ValueError(f"{source / file} is not a photo's name and its box x1 y1 x2 y2: {error}.") from None
         lists = {}
         for kind in ("good", "ok", "junk"):
-            listed = folder / f"{name}_{kind}.txt"
-            if not listed.is_file():
-                raise FileNotFoundError(f"There is no {listed}; the ground truth of the query {name} is not whole.")
-            lists[kind] = frozenset(_photo_name(line) for line in listed.read_text().split())
+            listed = f"{name}_{kind}.txt"
+            if listed not in texts:
+                raise FileNotFoundError(f"There is no {source / listed}; the ground truth of the query {name} is not whole.")
+            lists[kind] = frozenset(_photo_name(line) for line in texts[listed].split())
         queries[name] = Query(photo=_photo_name(photo), box=box, **lists)
     if not queries:
-        raise ValueError(f"There is no *_query.txt in {folder}; pass the folder of the ground truth.")
+        raise ValueError(f"There is no *_query.txt in {source}; pass the folder of the ground truth.")
     return queries
 
 
