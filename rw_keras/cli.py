@@ -7,6 +7,8 @@ import sys
 
 from absl import flags, logging
 
+from rw_keras.files import printable
+
 _USAGE = """rw-keras: find photos of the same thing.
 
   rw-keras index PHOTOS -o NAME      describe photos and write the index NAME, or bring it up to date
@@ -211,7 +213,7 @@ def index_command(positional, values):
         if done.failures:
             print(f"{len(done.failures)} left out:")
             for name, reason in done.failures:
-                print(f"  {name}: {reason}")
+                print(f"  {printable(name)}: {printable(reason)}")
     return LEFT_OUT if done.failures else DONE
 
 
@@ -238,7 +240,7 @@ def search_command(positional, values):
     else:
         print("rank  cosine  photo")
         for rank, (hit, score) in enumerate(hits, 1):
-            print(f"{rank:4d}  {score:6.3f}  {hit}")
+            print(f"{rank:4d}  {score:6.3f}  {printable(hit)}")
     return DONE
 
 
@@ -268,12 +270,12 @@ def duplicates_command(positional, values):
     index = Index.load(positional[0])
     found = index.near_duplicates(values.threshold, groups=values.groups)
     if values.groups:
-        print(json.dumps(found) if values.json else "\n\n".join("\n".join(group) for group in found))
+        print(json.dumps(found) if values.json else "\n\n".join("\n".join(map(printable, group)) for group in found))
     elif values.json:
         print(json.dumps([{"photos": [one, other], "cosine": score} for one, other, score in found]))
     else:
         for one, other, score in found:
-            print(f"{score:6.3f}  {one}  {other}")
+            print(f"{score:6.3f}  {printable(one)}  {printable(other)}")
     return DONE
 
 

@@ -4,6 +4,8 @@ import dataclasses
 
 from PIL import Image, ImageDraw, ImageFont
 
+from rw_keras.files import printable
+
 _TILE, _GAP, _TEXT = 180, 14, 40
 _RIGHT, _BOX = (22, 132, 74), (245, 180, 0)
 _INK, _QUIET, _PAPER = (24, 24, 27), (100, 100, 108), (255, 255, 255)
@@ -85,16 +87,3 @@ def _shortened(draw, text, font, width):
     while len(text) > 1 and draw.textlength(text, font) > width:
         text = text[:-2] + "…"
     return text
-
-
-def printable(text):
-    """A text on one line, safe to write anywhere: what cannot be seen in it, or is no character, stands as an escape."""
-
-    def escaped(character):
-        if character.isprintable():
-            return character
-        if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of a file name that is not UTF-8, as Python keeps it
-            return f"\\x{ord(character) - 0xDC00:02x}"
-        return character.encode("unicode_escape").decode()
-
-    return "".join(map(escaped, text))

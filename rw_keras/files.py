@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and their names on one line."""
 
 import contextlib
 import os
@@ -28,3 +28,16 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def printable(text: str) -> str:
+    """A text on one line, safe to write anywhere: what cannot be seen in it, or is no character, stands as an escape."""
+
+    def escaped(character):
+        if character.isprintable():
+            return character
+        if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of a file name that is not UTF-8, as Python keeps it
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        return character.encode("unicode_escape").decode()
+
+    return "".join(map(escaped, text))

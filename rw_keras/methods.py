@@ -48,7 +48,7 @@ def rw(
     }
     poolings = {"sum": (layers.RegionalSumPooling, _whole_sum), "max": (layers.RegionalMaxPooling, mac)}
     for name, value, known in (("channel_weight", channel_weight, channel_weights), ("pooling", pooling, poolings)):
-        if value not in known:
+        if value not in list(known):  # a value that cannot be hashed is none of them, too
             raise ValueError(f"The method rw takes {' or '.join(map(repr, known))} as {name}, but got {value!r}.")
     if spatial_weight:
         features = layers.SpatialWeight(alpha, beta, name="spatial_weight")(features)

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from PIL import Image
 
-from rw_keras.contact_sheet import Hit, Row, contact_sheet, printable
+from rw_keras.contact_sheet import Hit, Row, contact_sheet
+from rw_keras.files import printable
 from rw_keras.images import Box, ImageError, read_image
 
 Found = tuple[int, str, float, str | os.PathLike[str] | None]

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -231,6 +232,16 @@ class TestSearch:
         assert captured.out == self.table(index[1].search_photo(model, photo_folder / "d.png"))
         assert captured.out.splitlines()[1] == "   1   1.000  d.png"
         assert captured.err == ""
+
+    def test_names_stay_on_one_line(self, command, capsys, model_file, photo_folder, tmp_path):
+        photos = tmp_path / "odd"
+        photos.mkdir()
+        for name in (b"two\nlines.png", b"not\xffutf8.png"):
+            (photos / os.fsdecode(name)).write_bytes((photo_folder / "a.png").read_bytes())
+        assert command("index", photos, "-o", tmp_path / "odd.index", "--model", model_file, "--quiet") == 0
+        capsys.readouterr()
+        assert command("search", tmp_path / "odd.index", photos / "two\nlines.png", "--model", model_file) == 0
+        assert {line[14:] for line in capsys.readouterr().out.splitlines()[1:]} == {"two\\nlines.png", "not\\xffutf8.png"}
 
     def test_json(self, command, capsys, index, model, model_file, photo_folder):
         assert command("search", "--json", index[0], photo_folder / "a.png", "--model", model_file, "--k", 3) == 0

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from rw_keras.contact_sheet import Hit, Row, contact_sheet, printable
+from rw_keras.contact_sheet import Hit, Row, contact_sheet
+from rw_keras.files import printable
 
 GREEN, YELLOW, WHITE = (22, 132, 74), (245, 180, 0), (255, 255, 255)
 

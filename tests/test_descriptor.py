@@ -8,6 +8,7 @@ import sys
 import warnings
 
 import keras
+import method_reference
 import numpy as np
 import pytest
 from layers import reference
@@ -118,6 +119,19 @@ def fitted(build, photos):
     model = build()
     rw_keras.fit_whitening(model, list(photos), progress=False)
     return model
+
+
+@pytest.fixture(scope="module")
+def learned(build, draw):
+    """A function (name) -> a tiny model of that method and the whitening it learned, from photos enough for every axis."""
+    examples = [draw(seed) for seed in range(100, 130)]
+
+    @functools.cache
+    def fit(name):
+        model = build(method=name)
+        return model, rw_keras.fit_whitening(model, examples, progress=False)
+
+    return fit
 
 
 class TestValue:
@@ -232,6 +246,86 @@ class TestMethod:
     def test_unknown_name_is_refused(self, build):
         with pytest.raises(ValueError, match="no method 'r-mac'; choose one of rw"):
             build(method="r-mac")
+
+
+class TestNamedMethods:
+    @pytest.mark.parametrize("name", methods.METHODS)
+    def test_value(self, build, draw, name):
+        model = build(method=name)
+        for width, height in ((64, 48), (56, 56), (120, 200), (300, 72)):
+            photo = draw(width, width, height)[None]
+            features = run(at_convolution(model), photo)
+            assert_same_descriptors(run(model, photo), reference.descriptor(method_reference.REGIONS[name](features)))
+
+    @pytest.mark.parametrize("name", methods.METHODS)
+    def test_value_with_a_learned_whitening(self, learned, photos, name):
+        model, _ = learned(name)
+        whiten = learned_whitening(model, 0.2 if name == "root_rw" else 0.0)
+        regions = method_reference.REGIONS[name](run(at_convolution(model), photos))
+        assert_same_descriptors(run(model, photos), reference.descriptor(regions, whiten))
+
+    @pytest.mark.parametrize("name", methods.METHODS)
+    def test_whitening_is_learned_on_the_methods_own_region_vectors(self, learned, draw, name):
+        model, found = learned(name)
+        features = run(at_convolution(model), np.stack([draw(seed) for seed in range(100, 130)]))
+        vectors = reference.unit(method_reference.REGIONS[name](features)).reshape(-1, 12)
+        mean, _, variances = reference.principal_axes(vectors)
+        np.testing.assert_allclose(found.mean, mean, atol=1e-6)
+        np.testing.assert_allclose(found.eigenvalues, variances, rtol=1e-3, atol=1e-7)
+        assert whitening_layer(model).count == len(vectors)
+
+    @pytest.mark.parametrize("name", methods.METHODS)
+    def test_saved_model_and_whitening_load_and_give_the_same_digits(self, learned, build, photos, tmp_path, name):
+        model, _ = learned(name)
+        expected = run(model, photos)
+        model.save(tmp_path / "model.keras")
+        loaded = rw_keras.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(run(loaded, photos), expected)
+        assert recipe(loaded) == recipe(model)
+
+        rw_keras.save_whitening(model, tmp_path / "learned.npz")
+        again = build(method=name, whitening=tmp_path / "learned.npz")
+        np.testing.assert_array_equal(run(again, photos), expected)
+        assert recipe(again)["method"] == name
+        others = [other for other in methods.METHODS if other != name]
+        with pytest.raises(ValueError, match=f"its method is '{name}', the model's '{others[0]}'"):
+            build(method=others[0], whitening=tmp_path / "learned.npz")
+
+    def test_no_two_are_the_same(self, build, photos):
+        found = {name: run(build(method=name), photos) for name in methods.METHODS}
+        for one, other in itertools.combinations(found, 2):
+            assert np.abs(found[one] - found[other]).max() > 1e-3, (one, other)
+
+    @pytest.mark.parametrize("name", methods.METHODS)
+    def test_recipe_has_levels_where_the_method_has_regions(self, build, name):
+        found = build(method=name, levels=2).recipe
+        assert (found["method"], found["levels"]) == (name, 2 if name in ("rw", "root_rw", "rmac") else None)
+
+    @pytest.mark.parametrize("name", ["rw", "root_rw", "rmac"])
+    def test_levels_are_those_of_the_grid(self, build, photos, name):
+        model = build(method=name, levels=2)
+        regions = functools.partial(method_reference.rmac, levels=2)
+        if name != "rmac":
+            regions = functools.partial(method_reference.rw, levels=2)
+        vectors = regions(run(at_convolution(model), photos))
+        vectors = reference.signed_power(vectors) if name == "root_rw" else vectors
+        assert_same_descriptors(run(model, photos), reference.descriptor(vectors))
+
+    @pytest.mark.parametrize("name", methods.METHODS)
+    def test_shrinkage_is_the_methods_own_unless_it_is_given(self, build, name):
+        own = 0.2 if name == "root_rw" else 0.0
+        for arguments, expected in (({}, own), ({"shrinkage": None}, own), ({"shrinkage": 0.0}, 0.0), ({"shrinkage": 0.4}, 0.4)):
+            assert whitening_layer(build(method=name, **arguments)).shrinkage == expected
+        assert whitening_layer(build(method=methods.METHODS[name])).shrinkage == own
+
+    def test_ablation_is_another_method(self, build, photos):
+        parts = {"spatial_weight": False, "channel_weight": "proportions", "pooling": "max"}
+        model = build(method=functools.partial(methods.rw, **parts))
+        regions = method_reference.rw(run(at_convolution(model), photos), **parts)
+        assert_same_descriptors(run(model, photos), reference.descriptor(regions))
+        for name, value in parts.items():
+            assert f"{name}={value!r}" in model.recipe["method"]
+        assert whitening_layer(model).shrinkage == 0.0
 
 
 class TestVGG16:

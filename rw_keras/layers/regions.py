@@ -28,9 +28,7 @@ def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: 
     xp = _for(height, width)
     windows = []
     if include_whole_map:
-        height, width = (_int(xp, n) for n in (height, width))
-        zero = xp.zeros_like(height)
-        windows.append(xp.expand_dims(xp.stack([zero, zero, height, width]), 0))
+        windows.append(xp.expand_dims(xp.stack([_int(xp, side) for side in (0, 0, height, width)]), 0))
     for tops, lefts, side in region_axes(height, width, levels):
         rows, columns = (starts.shape[0] if xp is np else ops.shape(starts)[0] for starts in (tops, lefts))
         tops, lefts = xp.repeat(tops, columns), xp.tile(lefts, [rows])

@@ -1,4 +1,6 @@
-"""The publication's formulas 2-8 in float64 NumPy, read from its text and not from the layers; and maps to try them on.
+"""The publications' formulas in float64 NumPy, read from their text and not from the layers; and maps to try them on.
+
+Numbers of formulas are those of the publication of `rw`.
 
 A feature map is `(B, H, W, C)`, with `X >= 0`.
 """
@@ -29,6 +31,39 @@ def channel_weight(features, epsilon=1.0):
     counts = (np.asarray(features) > 0).sum(axis=(1, 2), keepdims=True).astype("float64")
     total = counts.sum(axis=-1, keepdims=True)
     return np.log(np.where(total > 0, total / (epsilon + counts), 1))
+
+
+def channel_weight_by_proportions(features):
+    """CroW's: `(B, 1, 1, C)`. A channel that never fires has zero weight."""
+    shares = (np.asarray(features) > 0).mean(axis=(1, 2), keepdims=True, dtype="float64")
+    fires = shares > 0
+    return np.log(np.where(fires, shares.sum(axis=-1, keepdims=True) / np.where(fires, shares, 1), 1))
+
+
+def center_prior(height, width, sigma=1 / 3):
+    """SPoC's: `(height, width)`, a Gaussian of the distance between the middles of a cell and of the map."""
+    spread = sigma * min(height, width) / 2
+    squares = [[(y + 0.5 - height / 2) ** 2 + (x + 0.5 - width / 2) ** 2 for x in range(width)] for y in range(height)]
+    return np.exp(-np.array(squares) / (2 * spread**2))
+
+
+def centred(features, sigma=1 / 3):
+    """The map under SPoC's prior."""
+    return np.asarray(features, "float64") * center_prior(*features.shape[1:3], sigma)[:, :, None]
+
+
+def generalised_mean(features, p=3.0):
+    """GeM: `(B, C)`. A zero channel stays zero."""
+    features = np.maximum(np.asarray(features, "float64"), 0)
+    # The mean of a multiple is the multiple of the mean: so no power leaves float64's range.
+    largest = features.max(axis=(1, 2), keepdims=True)
+    return largest[:, 0, 0] * ((features / np.where(largest > 0, largest, 1)) ** p).mean(axis=(1, 2)) ** (1 / p)
+
+
+def signed_power(values, exponent=0.5):
+    """Each element's magnitude to a power, under its sign."""
+    values = np.asarray(values, "float64")
+    return np.sign(values) * np.abs(values) ** exponent
 
 
 def weighted(features, alpha=2.0, beta=2.0, epsilon=1.0):
@@ -65,10 +100,16 @@ def windows(height, width, levels=3, include_whole_map=True):
 
 
 def region_sums(features, levels=3, include_whole_map=True):
-    """Formulas 6 and 7: `(B, R, C)`."""
+    """Formulas 6 and 7: `(B, R, C)`. No levels leave the whole map."""
     features = np.asarray(features, "float64")
     grid = windows(*features.shape[1:3], levels, include_whole_map)
     return np.stack([features[:, top:bottom, left:right].sum(axis=(1, 2)) for top, left, bottom, right in grid], axis=1)
+
+
+def region_maxima(features, levels=3, include_whole_map=True):
+    """R-MAC's: `(B, R, C)`, over the windows of formula 7."""
+    grid = windows(*features.shape[1:3], levels, include_whole_map)
+    return np.stack([features[:, top:bottom, left:right].max(axis=(1, 2)) for top, left, bottom, right in grid], axis=1)
 
 
 def unit(vectors, axis=-1):

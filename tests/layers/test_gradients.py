@@ -1,5 +1,7 @@
 """The gradient of every layer, by the backend's own differentiation, beside differences of values in float64."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,11 +10,16 @@ from layers import reference
 from layers.habits import BACKEND
 
 from rw_keras.layers import (
+    CenterPrior,
+    CroWChannelWeight,
+    GeMPooling,
     IDFChannelWeight,
     ImageNetPreprocessing,
     L2Norm,
     LocalResponseNormalization,
     PCAWhiten,
+    PowerNorm,
+    RegionalMaxPooling,
     RegionalSumPooling,
     RegionSum,
     SpatialWeight,
@@ -124,6 +131,17 @@ def chain(dtype, shrinkage=0.0, boxes=False):
     return describe
 
 
+def one_after_another(*makes):
+    """Layers of a method, then those that make its region vectors a descriptor, whitened."""
+
+    def make(dtype):
+        stages = [one(dtype=dtype) for one in makes]
+        stages += [L2Norm(dtype=dtype), whitening(dtype), L2Norm(dtype=dtype), RegionSum(dtype=dtype), L2Norm(dtype=dtype)]
+        return lambda features: functools.reduce(lambda values, stage: stage(values), stages, features)
+
+    return make
+
+
 def boxed(dtype):
     layer = RegionalSumPooling(dtype=dtype)
     return lambda features, boxes: layer(features, boxes=boxes)
@@ -133,15 +151,28 @@ OF_MAPS = {
     "SpatialWeight": lambda dtype: SpatialWeight(dtype=dtype),
     "SpatialWeight of other norms": lambda dtype: SpatialWeight(1.5, 3, dtype=dtype),
     "IDFChannelWeight": lambda dtype: IDFChannelWeight(dtype=dtype),
+    "CroWChannelWeight": lambda dtype: CroWChannelWeight(dtype=dtype),
+    "CenterPrior": lambda dtype: CenterPrior(dtype=dtype),
     "RegionalSumPooling": lambda dtype: RegionalSumPooling(dtype=dtype),
+    "RegionalMaxPooling": lambda dtype: RegionalMaxPooling(dtype=dtype),
+    "GeMPooling": lambda dtype: GeMPooling(dtype=dtype),
+    "GeMPooling of the mean": lambda dtype: GeMPooling(1, dtype=dtype),
+    "GeMPooling of a root": lambda dtype: GeMPooling(0.5, dtype=dtype),
+    "PowerNorm": lambda dtype: PowerNorm(dtype=dtype),
+    "PowerNorm of a square": lambda dtype: PowerNorm(2, dtype=dtype),
     "L2Norm": lambda dtype: L2Norm(dtype=dtype),
     "L2Norm of places": lambda dtype: L2Norm(axis=1, dtype=dtype),
     "LocalResponseNormalization": lambda dtype: LocalResponseNormalization(dtype=dtype, alpha=0.3),
     "rw": chain,
     "rw with shrinkage": lambda dtype: chain(dtype, 0.2),
+    "rmac": one_after_another(RegionalMaxPooling),
+    "root_rw": one_after_another(SpatialWeight, IDFChannelWeight, RegionalSumPooling, PowerNorm),
+    "crow over regions": one_after_another(SpatialWeight, CroWChannelWeight, RegionalSumPooling),
 }
 OF_VECTORS = {
     "L2Norm": lambda dtype: L2Norm(dtype=dtype),
+    "PowerNorm": lambda dtype: PowerNorm(dtype=dtype),
+    "PowerNorm of another exponent": lambda dtype: PowerNorm(1.7, dtype=dtype),
     "PCAWhiten": whitening,
     "PCAWhiten with shrinkage": lambda dtype: whitening(dtype, shrinkage=0.3),
     "PCAWhiten of fewer": lambda dtype: whitening(dtype, components=5),
@@ -225,7 +256,16 @@ class TestIsTheSlope:
         features = dense()
         mask = np.ones((1, 3, 4), bool)
         mask[0, 1] = mask[0, 2, 3] = False
-        for layer in (SpatialWeight(dtype="float64"), IDFChannelWeight(dtype="float64"), RegionalSumPooling(dtype="float64")):
+        kinds = (
+            SpatialWeight,
+            IDFChannelWeight,
+            CroWChannelWeight,
+            CenterPrior,
+            RegionalSumPooling,
+            RegionalMaxPooling,
+            GeMPooling,
+        )
+        for layer in (kind(dtype="float64") for kind in kinds):
             for value in (0.7, np.nan):
                 given = np.where(mask[..., None], features, value)
 

@@ -6,15 +6,32 @@ from hypothesis import strategies as st
 from layers import reference
 from layers.habits import only_on_tensorflow, run
 
-from rw_keras.layers import IDFChannelWeight, L2Norm, PCAWhiten, RegionalSumPooling, RegionSum, SpatialWeight
+from rw_keras.layers import (
+    CenterPrior,
+    CroWChannelWeight,
+    GeMPooling,
+    IDFChannelWeight,
+    L2Norm,
+    PCAWhiten,
+    PowerNorm,
+    RegionalMaxPooling,
+    RegionalSumPooling,
+    RegionSum,
+    SpatialWeight,
+)
 from rw_keras.layers.regions import region_windows
 
 OF_MAPS = {
     "places": SpatialWeight,
     "places by other norms": lambda: SpatialWeight(1, 3),
     "channels": IDFChannelWeight,
+    "channels by proportions": CroWChannelWeight,
+    "centre": CenterPrior,
     "regions": RegionalSumPooling,
+    "maxima of regions": RegionalMaxPooling,
 }
+# With the one for which a masked place is not a zero, but none: see its own tests.
+WITH_MEANS = {**OF_MAPS, "generalised mean": GeMPooling}
 
 
 def masked(layer, features, mask):
@@ -73,7 +90,7 @@ class TestOfMaps:
             if kind in ("sparse", "dense"):
                 assert (run(make(), features) != expected).any()
 
-    @pytest.mark.parametrize("make", OF_MAPS.values(), ids=OF_MAPS)
+    @pytest.mark.parametrize("make", WITH_MEANS.values(), ids=WITH_MEANS)
     def test_what_stands_at_a_masked_place_has_no_say(self, make):
         features = reference.sparse_map(7, 9)
         mask = random_mask(features.shape[:3])
@@ -82,19 +99,20 @@ class TestOfMaps:
             found = masked(make(), np.where(mask[..., None], features, np.float32(value)), mask)
             np.testing.assert_array_equal(found, expected)
 
-    @pytest.mark.parametrize("make", OF_MAPS.values(), ids=OF_MAPS)
+    @pytest.mark.parametrize("make", WITH_MEANS.values(), ids=WITH_MEANS)
     def test_mask_of_all_places_or_of_none(self, make):
         features = reference.sparse_map(7, 9)
         every = np.ones(features.shape[:3], bool)
         np.testing.assert_array_equal(masked(make(), features, every), run(make(), features))
         assert not masked(make(), features, ~every).any()
 
-    @pytest.mark.parametrize("make", OF_MAPS.values(), ids=OF_MAPS)
+    @pytest.mark.parametrize("make", WITH_MEANS.values(), ids=WITH_MEANS)
     def test_mask_of_numbers(self, make):
         features = reference.sparse_map(7, 9)
         mask = random_mask(features.shape[:3])
-        for dtype in ("int32", "float32", "uint8"):
-            np.testing.assert_array_equal(masked(make(), features, mask.astype(dtype)), masked(make(), features, mask))
+        for kept, dtype in ((1, "int32"), (1, "float32"), (1, "uint8"), (255, "uint8"), (-1, "int32"), (0.5, "float32")):
+            numbers = np.where(mask, kept, 0).astype(dtype)
+            np.testing.assert_array_equal(masked(make(), features, numbers), masked(make(), features, mask))
 
     def test_boxes_leave_masked_places_out(self):
         features = reference.dense_map(5, 7)
@@ -105,7 +123,7 @@ class TestOfMaps:
         np.testing.assert_array_equal(found, expected)
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-    @pytest.mark.parametrize("make", OF_MAPS.values(), ids=OF_MAPS)
+    @pytest.mark.parametrize("make", WITH_MEANS.values(), ids=WITH_MEANS)
     def test_low_precision_policy_changes_no_digit(self, make, policy, set_policy):
         features = np.round(reference.sparse_map(3, 4)).clip(0, 127)
         mask = random_mask(features.shape[:3])
@@ -116,7 +134,10 @@ class TestOfMaps:
         np.testing.assert_array_equal(found, expected)
 
     @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 1), (2, 3, 4, 8), (2,)])
-    @pytest.mark.parametrize("layer", [SpatialWeight, IDFChannelWeight, RegionalSumPooling])
+    @pytest.mark.parametrize(
+        "layer",
+        [SpatialWeight, IDFChannelWeight, CroWChannelWeight, CenterPrior, RegionalSumPooling, RegionalMaxPooling, GeMPooling],
+    )
     def test_wrong_rank_is_refused_by_name_and_shape(self, layer, shape):
         with pytest.raises(ValueError) as refused:
             layer(name="stage")(reference.sparse_map(3, 4), mask=np.ones(shape, bool))
@@ -132,7 +153,7 @@ class TestOfMaps:
         np.testing.assert_array_equal(masked(OF_MAPS[name](), features, mask), expected)
 
     @only_on_tensorflow("tf.function is TensorFlow's")
-    @pytest.mark.parametrize("make", OF_MAPS.values(), ids=OF_MAPS)
+    @pytest.mark.parametrize("make", WITH_MEANS.values(), ids=WITH_MEANS)
     def test_one_trace_serves_every_size(self, make):
         import tensorflow as tf
 
@@ -203,6 +224,13 @@ class TestPropagation:
         loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
         np.testing.assert_array_equal(run(loaded, padded(features, mask)), found)
 
+    def test_generalised_mean_takes_the_mask_of_the_layer_before(self):
+        inputs = keras.Input((None, None, 8))
+        model = keras.Model(inputs, GeMPooling()(Padding()(inputs)))
+        features = reference.sparse_map(7, 9)
+        mask = random_mask(features.shape[:3])
+        np.testing.assert_allclose(run(model, padded(features, mask)), masked(GeMPooling(), features, mask), rtol=1e-6)
+
     def test_mask_of_the_layer_before_is_taken_beside_boxes(self):
         inputs, boxes = keras.Input((None, None, 8)), keras.Input((None, 4))
         model = keras.Model([inputs, boxes], RegionalSumPooling()(Padding()(inputs), boxes=boxes))
@@ -222,7 +250,19 @@ class TestPropagation:
         found = run(model, np.where(mask[..., None], features, np.float32(-1)))
         np.testing.assert_allclose(found, expected, rtol=reference.RELATIVE_ERROR)
 
-    @pytest.mark.parametrize(("make", "passed"), [(SpatialWeight, 1), (IDFChannelWeight, 1), (RegionalSumPooling, 0)])
+    @pytest.mark.parametrize(
+        ("make", "passed"),
+        [
+            (SpatialWeight, 1),
+            (IDFChannelWeight, 1),
+            (CroWChannelWeight, 1),
+            (CenterPrior, 1),
+            (PowerNorm, 1),
+            (RegionalSumPooling, 0),
+            (RegionalMaxPooling, 0),
+            (GeMPooling, 0),
+        ],
+    )
     def test_mask_is_passed_on_while_there_are_places(self, make, passed):
         inputs = keras.Input((None, None, 8))
         model = keras.Model(inputs, Asks()(make()(Padding()(inputs))))

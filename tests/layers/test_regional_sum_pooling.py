@@ -60,12 +60,19 @@ class TestRegionalSumPooling(LayerHabits, RefusesShapes, RefusesArguments):
             features = reference.sparse_map(*size)
             np.testing.assert_allclose(run(model, features), reference.region_sums(features), rtol=reference.RELATIVE_ERROR)
 
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_model_of_one_size_predicts(self, whole):
+        inputs, features = keras.Input((7, 30, 8)), reference.sparse_map(7, 30, batch=3)
+        model = keras.Model(inputs, RegionalSumPooling(3, whole)(inputs))
+        found = model.predict(features, batch_size=2, verbose=0)
+        np.testing.assert_allclose(found, reference.region_sums(features, 3, whole), rtol=reference.RELATIVE_ERROR)
+
     @only_on_tensorflow("a side that is known only at run time is TensorFlow's")
-    def test_value_where_the_sides_are_known_only_at_run_time(self):
+    def test_value_where_sides_are_known_or_not_when_a_graph_is_traced(self):
         import tensorflow as tf
 
         layer = RegionalSumPooling()
-        for signature in ((None, None, None, 8), (2, None, None, 8), (None, 7, None, 8), (None, None, 30, 8)):
+        for signature in ((None, None, None, 8), (2, None, None, 8), (None, 7, None, 8), (None, None, 30, 8), (2, 7, 30, 8)):
             graph = tf.function(layer, input_signature=[tf.TensorSpec(signature)])
             features = reference.sparse_map(7, 30)
             np.testing.assert_allclose(graph(features).numpy(), reference.region_sums(features), rtol=reference.RELATIVE_ERROR)
