@@ -68,7 +68,7 @@ def build_descriptor(
     if method_name not in methods.METHODS:
         method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
     if shrinkage is None:
-        shrinkage = methods.SHRINKAGE.get(method_name, 0.0)
+        shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
     vectors = layers.L2Norm(name="region_norm")(regions)
     whiten = layers.PCAWhiten(components, shrinkage, name="whitening")
     vectors = layers.L2Norm(name="whitened_norm")(whiten(vectors))

@@ -140,7 +140,9 @@ def define_flags(qe):
     flags.DEFINE_string("method", "rw", "The method.")
     flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1)
     flags.DEFINE_integer("components", None, "Dimensions that the whitening keeps. Default: all.", lower_bound=1)
-    flags.DEFINE_float("shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean.", 0, 1)
+    flags.DEFINE_float(
+        "shrinkage", None, "How far the whitening's eigenvalues are drawn to their mean. Default: the method's own.", 0, 1
+    )
     flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
     flags.DEFINE_multi_integer("qe", qe, "Query expansion over so many vectors, the query among them; 1 is none.", lower_bound=1)
     flags.DEFINE_bool("allow_missing", False, "Go on where positives are not among the photos, and say how many.")
@@ -187,7 +189,8 @@ def _table(title, model, values, result):
     yield f"{title}: {result.photos} photos, {len(queries)} queries, longer side {values.max_side}"
     backbone = model.recipe["backbone"].partition(" ")[0]
     yield f"{values.method} on {backbone} {model.recipe['layer']}, levels {model.recipe['levels']}"
-    yield f"whitening: {provenance_in_words(learned)}, shrinkage {values.shrinkage}" if learned else "whitening: none"
+    shrinkage = whitening_layer(model).shrinkage
+    yield f"whitening: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
     if values.allow_missing:
         yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
         yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"

@@ -317,6 +317,8 @@ class TestNamedMethods:
         for arguments, expected in (({}, own), ({"shrinkage": None}, own), ({"shrinkage": 0.0}, 0.0), ({"shrinkage": 0.4}, 0.4)):
             assert whitening_layer(build(method=name, **arguments)).shrinkage == expected
         assert whitening_layer(build(method=methods.METHODS[name])).shrinkage == own
+        if name == "root_rw":
+            assert whitening_layer(build(method=functools.partial(methods.root_rw, alpha=1.0))).shrinkage == own
 
     def test_ablation_is_another_method(self, build, photos):
         parts = {"spatial_weight": False, "channel_weight": "proportions", "pooling": "max"}

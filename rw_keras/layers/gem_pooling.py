@@ -42,11 +42,13 @@ class GeMPooling(MapLayer):
         scaled = features / ops.where(fires, largest, 1.0)
         active = scaled > 0
         powers = ops.where(active, ops.power(ops.where(active, scaled, 1.0), self.p), 0.0)
+        # The sum over the number of places: Keras' mean takes float64 for float32 on JAX.
         if mask is None:
-            means = ops.mean(powers, axis=(1, 2), keepdims=True)
+            _, height, width, _ = ops.shape(features)
+            places = ops.cast(height * width, self.result_dtype)
         else:
-            places = ops.sum(self.to_result_dtype(mask), axis=(1, 2))[:, None, None, None]
-            means = ops.sum(powers, axis=(1, 2), keepdims=True) / ops.maximum(places, 1.0)
+            places = ops.sum(self.to_result_dtype(ops.cast(mask, "bool")), axis=(1, 2))[:, None, None, None]
+        means = ops.sum(powers, axis=(1, 2), keepdims=True) / ops.maximum(places, 1.0)
         roots = ops.power(ops.where(fires, means, 1.0), 1 / self.p)
         return ops.where(fires, largest * roots, 0.0)[:, 0, 0]
 
