@@ -799,8 +799,9 @@ FITS = {"backbone": "vgg16", "layer": "block5_conv3", "method": "rw", "levels": 
 
 
 class TestShippedWhitening:
-    def test_one_fits_the_default_model(self):
-        assert [found.differences(FITS) for found in whitening.shipped()].count([]) == 1
+    @pytest.mark.parametrize("method", ["rw", "root_rw"])
+    def test_one_fits_the_default_model_of_a_method(self, method):
+        assert [found.differences({**FITS, "method": method}) for found in whitening.shipped()].count([]) == 1
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -814,14 +815,16 @@ class TestShippedWhitening:
         ],
     )
     def test_none_fits_another(self, field, value):
-        differing = [found.differences({**FITS, field: value}) for found in whitening.shipped()]
-        assert all(differing)
-        for (difference,) in (found for found in differing if len(found) == 1):
-            assert difference.startswith(f"its {field} is {FITS[field]!r}, the model's {value!r}")
+        for found in whitening.shipped():
+            differences = found.differences({**FITS, field: value})
+            assert differences
+            if len(differences) == 1:
+                assert differences[0].startswith(f"its {field} is {found.recipe[field]!r}, the model's {value!r}")
 
     def test_is_a_whitening(self):
         dimensions = {"vgg16": 512, "alexnet": 256}
-        assert sorted(found.recipe["backbone"] for found in whitening.shipped()) == sorted(dimensions)
+        made_of = {(found.recipe["backbone"], found.recipe["method"]) for found in whitening.shipped()}
+        assert made_of == {("alexnet", "rw"), ("vgg16", "rw"), ("vgg16", "root_rw")}
         for found in whitening.shipped():
             d = dimensions[found.recipe["backbone"]]
             assert found.mean.shape == found.eigenvalues.shape == (d,)
@@ -884,10 +887,16 @@ class TestImageNetWeights:
         features = run(keras.Model(model.input, model.get_layer("block5_conv3").output), temple)
         assert_same_descriptors(run(model, temple), expected_descriptor(features))
 
+    def test_root_rw_has_one_and_its_shrinkage(self, capsys):
+        model = rw_keras.build_descriptor(method="root_rw")
+        assert model.recipe["whitening"]["name"] == "paris6k"
+        assert whitening_layer(model).shrinkage == 0.2
+        assert "recommended" not in capsys.readouterr().err
+
     def test_default_says_which_whitening(self, capsys):
         model = rw_keras.build_descriptor()
         said = capsys.readouterr()
-        (known,) = (found.provenance for found in whitening.shipped() if found.recipe["backbone"] == "vgg16")
+        (known,) = (found.provenance for found in whitening.shipped() if not found.differences(recipe(model)))
         assert f"rw_vgg16 is whitened as learned on {known['name']} ({known['photos']} photos" in said.err
         assert f"shrinkage={known['recommended_shrinkage']} is recommended" in said.err
         assert said.out == ""
