@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from rw_keras.retrieval.index import Index
 
 
-def expand_query(query: ArrayLike, index: Index, qe: int, *, within: Within | None = None) -> np.ndarray:
+def expand_query(query: ArrayLike, index: Index, qe: int, *, within: Within | None = None, alpha: float = 0.0) -> np.ndarray:
     """Average query expansion: the mean of the query and the first `qe - 1` of its ranking, of unit length.
+
+    With `alpha` above 0 each of the ranking is weighted by its cosine with the query to that power, and by 0 where the cosine is
+    below 0: alpha query expansion (Radenovic, Tolias and Chum). 3 is usual.
 
     `qe` counts the query, as the publication does: 1 is no expansion; it takes 5 for Oxford, 10 for Paris. A zero query
     (no features) stays zero.
@@ -25,20 +28,24 @@ def expand_query(query: ArrayLike, index: Index, qe: int, *, within: Within | No
         index: an `Index`.
         qe: how many vectors are averaged, 1 or more; at most all of the index and the query.
         within: which rows the ranking holds, as for `Index.search`. Default: all.
+        alpha: the power of the cosine that a vector is weighted by, 0 or more. Default 0: all alike, as in the publication.
 
     Returns:
         float32, of the shape of `query`.
 
     Raises:
-        ValueError: for `qe` below 1, or a query that does not fit the index.
+        ValueError: for `qe` below 1, an `alpha` that is not a finite number of at least 0, or a query that does not fit the index.
     """
     check_count("qe", qe)
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha is a finite number of at least 0, but got {alpha!r}.")
     dimensions = index.descriptors.shape[1]
     several = np.ndim(query) == 2
     queries = unit_vectors(query, dimensions) if several else unit_vector(query, dimensions)[None]
     asked = np.flatnonzero(queries.any(axis=1))
     if qe > 1 and len(asked):
-        for number, nearest in zip(asked, index.nearest_batch(queries[asked], qe - 1, within=within)[0]):
-            mean = queries[number] + index.descriptors[nearest].sum(axis=0, dtype="float64")
+        for number, nearest, cosines in zip(asked, *index.nearest_batch(queries[asked], qe - 1, within=within)):
+            weights = np.maximum(cosines.astype("float64"), 0) ** alpha if alpha else np.ones(len(nearest))
+            mean = queries[number] + weights @ np.asarray(index.descriptors[nearest], "float64")
             queries[number] = unit_vector(mean, dimensions)
     return queries if several else queries[0]

@@ -78,3 +78,27 @@ def test_refuses_a_query_that_does_not_fit():
         expand_query(query[:15], index, 5)
     with pytest.raises(ValueError, match="NaN"):
         expand_query(np.full(16, np.nan), index, 1)
+
+
+class TestAlpha:
+    def index(self, count=20, dimensions=6):
+        vectors = np.random.default_rng(3).standard_normal((count, dimensions)).astype("float32")
+        return Index([str(number) for number in range(count)], vectors)
+
+    @pytest.mark.parametrize("alpha", [0, 0.5, 1, 3, 30])
+    def test_value(self, alpha):
+        index = self.index()
+        query = np.random.default_rng(4).standard_normal(6)
+        unit = query / np.linalg.norm(query)
+        vectors = np.asarray(index.descriptors, "float64")
+        cosines = vectors @ unit
+        first = np.argsort(-cosines)[:14]  # some of them point away from the query
+        assert (cosines[first] < 0).any()
+        weights = np.maximum(cosines[first], 0) ** alpha if alpha else np.ones(14)
+        expected = unit + weights @ vectors[first]
+        np.testing.assert_allclose(expand_query(query, index, 15, alpha=alpha), expected / np.linalg.norm(expected), atol=1e-6)
+
+    @pytest.mark.parametrize("alpha", [-1, float("nan"), float("inf")])
+    def test_out_of_range_is_refused(self, alpha):
+        with pytest.raises(ValueError, match="alpha is a finite number of at least 0"):
+            expand_query(np.ones(6), self.index(), 5, alpha=alpha)
