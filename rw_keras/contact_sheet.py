@@ -7,20 +7,21 @@ from PIL import Image, ImageDraw, ImageFont
 from rw_keras.files import printable
 
 _TILE, _GAP, _TEXT = 180, 14, 40
-_RIGHT, _BOX = (22, 132, 74), (245, 180, 0)
+RIGHT, _BOX = (22, 132, 74), (245, 180, 0)
 _INK, _QUIET, _PAPER = (24, 24, 27), (100, 100, 108), (255, 255, 255)
 
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A found photo: pixels `(H, W, 3)` uint8 (`None`: there are none to show), its name, the cosine, whether it is right, and
-    its rank (`None`: its place in the row)."""
+    """A found photo: pixels `(H, W, 3)` uint8 (`None`: there are none to show), its name, the cosine, whether it is right, its
+    rank (`None`: its place in the row), and the colour of its frame (`None`: green where it is right, else no frame)."""
 
     photo: object
     name: str
     score: float
     right: bool = False
     rank: int | None = None
+    frame: tuple[int, int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +50,24 @@ def contact_sheet(rows, title, columns=None):
     draw.line([(_TILE + 1.5 * _GAP, 3 * _GAP), (_TILE + 1.5 * _GAP, sheet.height - _GAP)], (220, 220, 224), 1)
     for number, row in enumerate(rows):
         top = 3.5 * _GAP + sum(lines[:number]) * height
-        _tile(draw, sheet, (_GAP, top), row.photo, row.name, "query", False, row.box)
+        _tile(draw, sheet, (_GAP, top), row.photo, row.name, "query", None, row.box)
         for place, hit in enumerate(row.hits):
             line, column = divmod(place, columns)
             corner = (2 * _GAP + (1 + column) * (_TILE + _GAP), top + line * height)
             rank = place + 1 if hit.rank is None else hit.rank
-            _tile(draw, sheet, corner, hit.photo, f"{rank}. {hit.name}", f"cosine {hit.score:.3f}", hit.right, None)
+            frame = hit.frame or (RIGHT if hit.right else None)
+            _tile(draw, sheet, corner, hit.photo, f"{rank}. {hit.name}", f"cosine {hit.score:.3f}", frame, None)
     return sheet
 
 
-def _tile(draw, sheet, corner, photo, name, note, right, box):
+def _tile(draw, sheet, corner, photo, name, note, frame, box):
     photo = _placeholder() if photo is None else Image.fromarray(photo)
     scale = min(_TILE / photo.width, _TILE / photo.height)
     small = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))), Image.Resampling.BICUBIC)
     left, top = (int(corner[0]) + (_TILE - small.width) // 2, int(corner[1]) + (_TILE - small.height) // 2)
     sheet.paste(small, (left, top))
-    if right:
-        draw.rectangle([left - 4, top - 4, left + small.width + 3, top + small.height + 3], outline=_RIGHT, width=4)
+    if frame is not None:
+        draw.rectangle([left - 4, top - 4, left + small.width + 3, top + small.height + 3], outline=frame, width=4)
     if box is not None:
         x1, y1, x2, y2 = (value * scale for value in box)
         # Of a large photo, a small box may be less than a pixel here.

@@ -138,7 +138,8 @@ def _read_ahead(items, read, workers):
 
 
 def batch_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pixels `(B, H, W, 3)`, uint8, to the model's output as an array, compiled once for all sizes."""
+    """A function from pixels `(B, H, W, 3)`, uint8, to the model's output as an array (a list, where it has several), compiled
+    once for all sizes."""
     if model not in _compiled:
         if keras.backend.backend() != "tensorflow":
             return model.predict_on_batch
@@ -152,7 +153,7 @@ def batch_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
         _compiled[model] = graph
     graph = _compiled[model]
-    return lambda pixels: graph(pixels).numpy()
+    return lambda pixels: keras.tree.map_structure(lambda output: output.numpy(), graph(pixels))
 
 
 def smallest_side(model: keras.Model) -> int:
