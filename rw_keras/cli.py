@@ -90,7 +90,7 @@ def _flag_help(values):
 def _define_index(values):
     flags.DEFINE_string("output", None, "The index to write: a folder.", short_name="o", flag_values=values)
     _define_new_model(values)
-    flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "What descriptors are kept as.", flag_values=values)
+    flags.DEFINE_enum("dtype", "float32", ["float32", "float16", "int8"], "What descriptors are kept as.", flag_values=values)
     flags.DEFINE_integer(
         "batch_size", None, "Photos of one size that the network takes at once. Default: as many as fit.", 1, flag_values=values
     )

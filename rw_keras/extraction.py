@@ -264,7 +264,7 @@ def extract(
             (64 of 64 x 48), on a GPU sixteen times as many.
         workers: threads that read and decode. "auto": one a processor, at most 16.
         resume: whether to go on with an index that is there. `False` makes it anew.
-        dtype: "float32", or "float16" for half the space. An index that is there keeps its own.
+        dtype: "float32", "float16" for half the space, or "int8" for a quarter. An index that is there keeps its own.
         checksum: whether a change is seen by the SHA-256 of a photo's bytes, and not by its size and time.
         strict: whether a photo that cannot be read ends the run.
         progress: whether to show a progress bar on standard error; where that is no terminal, a line every 30 seconds.

@@ -26,6 +26,7 @@ from rw_keras.descriptor import recipe
 from rw_keras.extraction import Extraction, describe, extract
 from rw_keras.images import ImageError
 from rw_keras.retrieval import storage
+from rw_keras.retrieval.int8 import FromInt8, encoded
 from rw_keras.sources import photo_items
 
 SIZES = ((64, 48), (48, 64), (40, 40), (80, 24))
@@ -146,6 +147,14 @@ class TestFirstRun:
         assert counts(quiet(model, folder, tmp_path / "half", dtype="float32")) == (0, 0, 60, 0, 0)
         assert storage.read(tmp_path / "half")[2].dtype == np.float16
 
+    def test_int8(self, model, folder, out, tmp_path):
+        quiet(model, folder, out)
+        quiet(model, folder, tmp_path / "small", dtype="int8")
+        exact, small = (np.asarray(storage.read(path)[2]) for path in (out, tmp_path / "small"))
+        np.testing.assert_array_equal(small, FromInt8(encoded(exact, "int8"))[:])
+        assert counts(quiet(model, folder, tmp_path / "small")) == (0, 0, 60, 0, 0)
+        assert storage.verify(tmp_path / "small") == []
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -154,7 +163,7 @@ class TestFirstRun:
             ({"batch_size": 2.0}, r"batch_size.*2\.0"),
             ({"workers": 0}, "workers.*got 0"),
             ({"workers": "many"}, "workers.*'many'"),
-            ({"dtype": "float64"}, "dtype is one of float32, float16, but got 'float64'"),
+            ({"dtype": "float64"}, "dtype is one of float32, float16, int8, but got 'float64'"),
             ({"max_side": 0}, "max_side.*0"),
             ({"photos": []}, "no photo"),
         ],

@@ -19,6 +19,7 @@ from rw_keras.retrieval import duplicates, exact, storage
 from rw_keras.retrieval.engines import NumpyEngine, make_engine
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, checked_metadata, passing
+from rw_keras.retrieval.int8 import encoded, stored_dtype
 from rw_keras.retrieval.rows import RowStore
 from rw_keras.retrieval.vectors import check_count, unit_descriptors, unit_vector, unit_vectors
 
@@ -58,7 +59,7 @@ class Index:
     Attributes:
         names: list of N strings.
         descriptors: `(N, D)` float32 or float16, memory-mapped after `Index.load`. An array; after `add`, `remove` or `update`
-            something that is used like one (`rw_keras.retrieval.rows.RowStore`).
+            (`rw_keras.retrieval.rows.RowStore`), and of an index that is kept in 8 bits (`.int8.FromInt8`), what is used like one.
         recipe: a dictionary, or `None`.
         metadata: column -> list of N values.
         failures: (name, reason) for each photo that `from_folder` could not read.
@@ -254,7 +255,7 @@ class Index:
 
         Args:
             names: M names that are not in the index.
-            descriptors: `(M, D)`, as for `Index`; they are rounded to float16 where the index's are.
+            descriptors: `(M, D)`, as for `Index`; they are rounded to float16, or 8 bits, where the index's are.
             metadata: M values for each column that the index has.
 
         Raises:
@@ -427,22 +428,30 @@ class Index:
         index.failures = failures
         return index
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, dtype: str | None = None) -> None:
         """Writes the index to the folder `path`; an index that is there already is replaced in one step.
 
         See `rw_keras.retrieval.storage` for what the folder holds; the engine and its structure, where it is built, are kept. The
         manifest is written last, so an interrupted save leaves the old index, or none. Metadata has to be what JSON can hold.
 
+        Args:
+            path: where it goes.
+            dtype: what descriptors are kept as: "float32", "float16" for half the space, "int8" for a quarter. Default: as they
+                are.
+
         Raises:
-            ValueError: when `path` is something else than an index.
+            ValueError: when `path` is something else than an index, or for another dtype.
         """
+        dtype = stored_dtype(self.descriptors) if dtype is None else dtype
+        if dtype not in storage.DTYPES:
+            raise ValueError(f"dtype is one of {', '.join(storage.DTYPES)}, but got {dtype!r}.")
         path = self.check_target(path)
         existed = path.exists()
         earlier = set(path.iterdir()) if existed else set()
         manifest = {
             "recipe": self.recipe,
             "dimensions": int(self.descriptors.shape[1]),
-            "dtype": str(self.descriptors.dtype),
+            "dtype": dtype,
             "engine": {**self.engine_config, "file": None},
             "shards": [],
         }
@@ -450,9 +459,9 @@ class Index:
             for number, start in enumerate(range(0, len(self), storage.SHARD_ROWS)):
                 part = slice(start, start + storage.SHARD_ROWS)
                 photos = {"names": self.names[part], "metadata": {column: own[part] for column, own in self.metadata.items()}}
-                manifest["shards"].append(storage.write_shard(path, number, np.asarray(self.descriptors[part]), photos))
+                manifest["shards"].append(storage.write_shard(path, number, encoded(self.descriptors[part], dtype), photos))
             tag = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()[:12]
-            if self._engine.built:
+            if self._engine.built and dtype == stored_dtype(self.descriptors):  # of other rows, what is built does not fit
                 path.mkdir(parents=True, exist_ok=True)
                 manifest["engine"]["file"] = f"engine-{tag}.bin"
                 self.save_engine(path / manifest["engine"]["file"])

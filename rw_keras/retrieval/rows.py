@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rw_keras.retrieval.int8 import FromInt8, encoded, stored_dtype
+
 # Rows read at a time: 4 MB of 512 dimensions in float32, which stay in a processor's cache from one step to the next. With
 # 16384, a thousand queries take a fifth more time.
 BLOCK_ROWS = 2048
@@ -34,6 +36,7 @@ class RowStore:
 
     def __init__(self, array: Any) -> None:
         self.dtype = np.dtype(array.dtype)
+        self.stored_dtype = stored_dtype(array)
         self._array = array
         self._added = np.empty((0, array.shape[1]), self.dtype)  # more than are in use, so that adding one is cheap
         self._ids: np.ndarray | None = None  # by position; None: all, in order
@@ -146,7 +149,8 @@ class RowStore:
             grown = np.empty((max(used + len(vectors), 2 * used), self._added.shape[1]), self.dtype)
             grown[:used] = self._added[:used]
             self._added = grown
-        self._added[used : used + len(vectors)] = vectors
+        # Added rows are rounded as those on disk are, so that a search finds the same before and after they are written there.
+        self._added[used : used + len(vectors)] = FromInt8(encoded(vectors, "int8"))[:] if self.stored_dtype == "int8" else vectors
         self.ids_given += len(vectors)
         self._positions = None
         return np.arange(self.ids_given - len(vectors), self.ids_given)

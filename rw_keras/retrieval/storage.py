@@ -1,9 +1,9 @@
 """An index on disk: a folder of numbered shards, and a manifest that says which of them count.
 
 `index.json` names the shards in their order, with the number of rows and the SHA-256 of each; how the descriptors were made
-(`recipe`), and by which versions. A shard is an `.npy` of descriptors `(n, D)`, float32 or float16, and a JSON file with
-the names of its rows. Files appear whole or not at all, and count once the manifest names them: it is written last, so an
-interrupted write leaves the index as it was. NumPy reads all of it.
+(`recipe`), and by which versions. A shard is an `.npy` of descriptors `(n, D)`, float32, float16 or int8 (see `FromInt8`), and a
+JSON file with the names of its rows. Files appear whole or not at all, and count once the manifest names them: it is written last,
+so an interrupted write leaves the index as it was. NumPy reads all of it.
 """
 
 import hashlib
@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from rw_keras.files import written_whole
+from rw_keras.retrieval.int8 import FromInt8
 
 FORMAT = 2
 MANIFEST, JOURNAL, LOCK = "index.json", "journal.bin", ".lock"
 # Rows of a shard: 32 MB of 512 dimensions, and a million photos make 62 files.
 SHARD_ROWS = 16384
-DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16", "int8")
 _PREFIXES = ("descriptors-", "photos-", "names-", "engine-", ".part-")
 
 
@@ -188,6 +189,8 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], list[str], Any, list[tup
     metadata = {column: [value for _, photos in shards for value in photos["metadata"][column]] for column in columns}
     parts = [descriptors for descriptors, _ in shards]
     descriptors = parts[0] if len(parts) == 1 else Rows(parts, manifest["dimensions"], manifest["dtype"])
+    if manifest["dtype"] == "int8":
+        descriptors = FromInt8(descriptors)
     return {**manifest, "metadata": metadata}, names, descriptors, failures
 
 
