@@ -1,6 +1,7 @@
 """The protocol of Oxford5k and Paris6k over a folder of photos and a folder of ground truth."""
 
 import collections
+import functools
 import hashlib
 import json
 import os
@@ -72,11 +73,24 @@ def evaluate(
         ValueError: when the model's whitening was learned on photos of this set, when positives are missing and
             `allow_missing` is not given, or no query is left.
     """
+    _refuse_whitening_of_the_same_set(model, photos_by_name(photos).keys() - corrupt)
+    described = functools.partial(describe_cached, model, max_side=max_side, cache=cache, progress=progress)
+    return evaluate_described(described, photos, ground_truth, qe=qe, allow_missing=allow_missing, corrupt=corrupt)
+
+
+def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), allow_missing=False, corrupt=frozenset()):
+    """`evaluate` for descriptors of any origin.
+
+    Args:
+        describe: a function (paths, boxes or `None`) -> what `rw_keras.extraction.describe_cached` returns.
+        photos, ground_truth, qe, allow_missing, corrupt: see `evaluate`.
+
+    Raises:
+        ValueError: when positives are missing and `allow_missing` is not given, or no query is left.
+    """
     queries = {name: query.without(corrupt) for name, query in read_ground_truth(ground_truth).items()}
     paths = {name: path for name, path in photos_by_name(photos).items() if name not in corrupt}
-    _refuse_whitening_of_the_same_set(model, paths)
-
-    vectors, failures = describe_cached(model, list(paths.values()), max_side=max_side, cache=cache, progress=progress)
+    vectors, failures = describe(list(paths.values()), None)
     for _, reason in failures:
         print(f"left out: {reason}", file=sys.stderr)
     names = [name for name, vector in zip(paths, vectors) if vector is not None]
@@ -96,9 +110,7 @@ def evaluate(
     asked = {name: query for name, query in queries.items() if name not in skipped}
     if not asked:
         raise ValueError(f"No query of {ground_truth} has its photo and a positive in {photos}; pass the folders of one set.")
-    query_paths = [paths[query.photo] for query in asked.values()]
-    boxes = [query.box for query in asked.values()]
-    vectors, failures = describe_cached(model, query_paths, boxes, max_side=max_side, cache=cache, progress=progress)
+    vectors, failures = describe([paths[query.photo] for query in asked.values()], [query.box for query in asked.values()])
     if failures:
         raise ValueError(f"{len(failures)} queries cannot be described: {failures[0][1]}")
     measured = {

@@ -47,6 +47,10 @@ CONTRACT = {
     "retrieval.average_precision": "(ranking, positives, junk)",
     "retrieval.mean_average_precision": "(rankings, ground_truth)",
     "retrieval.expand_query": "(query, index, qe)",
+    "explain.region_shares": "(model, photo, box=None, max_side=1024)",
+    "explain.region_agreement": "(model, photo, other, box=None, other_box=None, max_side=1024)",
+    "plot.weights": "(model, photo, box=None, max_side=1024, top=3, figure=None)",
+    "plot.agreement": "(model, photo, other, box=None, other_box=None, max_side=1024, top=5, figure=None)",
     "datasets.photos.load": "()",
     "datasets.read_folder": "(folder, dataset='oxford5k', drop_incomplete=False)",
 }
