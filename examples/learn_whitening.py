@@ -17,6 +17,9 @@ _BACKBONE = flags.DEFINE_string("backbone", "vgg16", "The network.")
 _WEIGHTS = flags.DEFINE_string("weights", "imagenet", "The network's weights: 'imagenet', or a file.")
 _METHOD = flags.DEFINE_string("method", "rw", "The method.")
 _LEVELS = flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1)
+_WHITEN = flags.DEFINE_enum(
+    "whiten", "regions", ["regions", "global"], "What is whitened, and so learned on: each region's vector, or their sum."
+)
 _MAX_SIDE = flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
 _NAME = flags.DEFINE_string("name", None, "What the set is called in the provenance. Default: the folder's name.")
 _NOTE = flags.DEFINE_string("note", None, "A sentence for the provenance.")
@@ -25,7 +28,12 @@ _SHRINKAGE = flags.DEFINE_float("recommended_shrinkage", None, "The shrinkage to
 
 def main(_):
     model = rw_keras.build_descriptor(
-        _BACKBONE.value, weights=_WEIGHTS.value, method=_METHOD.value, levels=_LEVELS.value, whitening=None
+        _BACKBONE.value,
+        weights=_WEIGHTS.value,
+        method=_METHOD.value,
+        levels=_LEVELS.value,
+        whitening=None,
+        whiten=_WHITEN.value,
     )
     learned = rw_keras.fit_whitening(model, _PHOTOS.value, max_side=_MAX_SIDE.value, name=_NAME.value)
     notes = {"recommended_shrinkage": _SHRINKAGE.value, "note": _NOTE.value}

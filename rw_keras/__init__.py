@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rw_keras import backbones, datasets, explain, images, layers, methods, plot, retrieval
-    from rw_keras.descriptor import build_descriptor, load_model
+    from rw_keras.descriptor import build_descriptor, load_model, multi_scale
     from rw_keras.export import export_litert, export_onnx, export_openvino, export_saved_model
     from rw_keras.extraction import describe, extract
     from rw_keras.whitening import fit_whitening, save_whitening
@@ -25,6 +25,7 @@ _HOMES = {
     "extract": "extraction",
     "fit_whitening": "whitening",
     "load_model": "descriptor",
+    "multi_scale": "descriptor",
     "save_whitening": "whitening",
 }  # where each function lives; the other public names are modules
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "layers",
     "load_model",
     "methods",
+    "multi_scale",
     "plot",
     "retrieval",
     "save_whitening",

@@ -121,11 +121,31 @@ def _define_new_model(values):
     flags.DEFINE_float(
         "shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", 0, 1, flag_values=values
     )
+    define_whiten_and_scales(values)
     flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1, flag_values=values)
 
 
+def define_whiten_and_scales(values):
+    """The flags `--whiten` and `--scales`, which evaluation programs have too."""
+    flags.DEFINE_enum(
+        "whiten", "regions", ["regions", "global"], "What is whitened: each region's vector, or their sum.", flag_values=values
+    )
+    words = "Factors of a photo's sides, such as 1,0.7071,0.5, at which its descriptors are added. Default: 1 alone."
+    flags.DEFINE(_Numbers(), "scales", None, words, values, flags.ListSerializer(","))
+
+
+class _Numbers(flags.ArgumentParser):
+    """Reads numbers with commas between."""
+
+    def parse(self, argument):
+        try:
+            return [float(text) for text in argument.split(",")] if isinstance(argument, str) else list(argument)
+        except ValueError:
+            raise ValueError("it takes numbers with commas between, such as 1,0.7071,0.5") from None
+
+
 def _check_new_model(values):
-    for flag in ("shrinkage", "backbone", "levels", "weights", "whitening"):
+    for flag in ("shrinkage", "backbone", "levels", "weights", "whitening", "whiten", "scales"):
         if values.model is not None and flag in values and values[flag].present:
             raise UsageError(f"--{flag} does not go with --model: a saved model has its own")
 
@@ -350,29 +370,31 @@ def _load_keras_quietly():
 def _new_model(values):
     """The model of a .keras file, or one built as the flags say."""
     _load_keras_quietly()
-    from rw_keras.descriptor import build_descriptor
+    from rw_keras.descriptor import build_descriptor, multi_scale
 
     if values.model is not None:
         return _saved_model(values.model)
-    return build_descriptor(
+    model = build_descriptor(
         values.backbone,
         weights=values.weights or "imagenet",
         levels=values.levels,
         shrinkage=values.shrinkage,
         whitening=values.whitening or "auto",
+        whiten=values.whiten,
     )
+    return model if values.scales is None else multi_scale(model, values.scales)
 
 
 def _model_of(recipe, values):
     """The model that made an index: of a .keras file, or built as the index's recipe says."""
     _load_keras_quietly()
-    from rw_keras.descriptor import build_descriptor
+    from rw_keras.descriptor import build_descriptor, multi_scale
 
     if values.model is not None:
         return _saved_model(values.model)
     whitening = recipe.get("whitening") or {}
     try:
-        return build_descriptor(
+        model = build_descriptor(
             recipe["backbone"],
             weights=values.weights or "imagenet",
             layer=recipe["layer"],
@@ -381,7 +403,9 @@ def _model_of(recipe, values):
             components=whitening.get("components"),
             shrinkage=whitening.get("shrinkage", 0.0),
             whitening=(values.whitening or "auto") if whitening else None,
+            whiten=recipe.get("whiten", "regions"),
         )
+        return multi_scale(model, recipe["scales"]) if "scales" in recipe else model
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"the model that made the index is not one that its recipe can build; pass it with --model ({error})"

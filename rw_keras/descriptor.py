@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,10 @@ import keras
 from rw_keras import backbones, layers, methods
 from rw_keras import whitening as whitenings
 from rw_keras.backbones.weights import digest
+from rw_keras.layers.image_scale import LARGEST_FACTOR
+
+# What a whitening is learned on and applied to: each region's vector, or their sum.
+WHITEN = ("regions", "global")
 
 
 def build_descriptor(
@@ -22,12 +27,14 @@ def build_descriptor(
     components: int | None = None,
     shrinkage: float | None = None,
     whitening: str | os.PathLike[str] | None = "auto",
+    whiten: str = "regions",
     name: str | None = None,
 ) -> layers.DescriptorModel:
     """Builds the model that turns photos into descriptors.
 
     The stages: the network with its preprocessing; the method (for `"rw"`: SpatialWeight, IDFChannelWeight,
-    RegionalSumPooling); L2Norm, PCAWhiten, L2Norm on each region vector; their sum; L2Norm.
+    RegionalSumPooling); L2Norm, PCAWhiten, L2Norm on each region vector; their sum; L2Norm. With `whiten="global"`: L2Norm on
+    each region vector; their sum; L2Norm, PCAWhiten, L2Norm on that.
 
     Input: RGB photos `(B, H, W, 3)`, 0..255, uint8 or float, of any size the network takes (16 x 16 and up for
     VGG16). Output: `(B, components)` float32 of unit length (512 by default for VGG16); zero where the
@@ -45,6 +52,8 @@ def build_descriptor(
             a whitening learned from few photos, as the shipped ones are, does better with 0.2.
         whitening: the path of a file that `save_whitening` wrote; `"auto"`: the one that ships with the package where
             it fits this very model, else identity; `None`: identity. A line on standard error says which.
+        whiten: what is whitened: "regions", each region's vector, as in the publication; or "global", the sum of the region
+            vectors, one vector a photo.
         name: the model's name.
 
     Returns:
@@ -56,6 +65,8 @@ def build_descriptor(
     """
     if name is not None and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", name):
         raise ValueError(f"A model's name is made of letters, digits, '_', '.' and '-', but got {name!r}.")
+    if whiten not in WHITEN:
+        raise ValueError(f"whiten is one of {', '.join(map(repr, WHITEN))}, but got {whiten!r}.")
     network, backbone_name = backbones.network(backbone, weights, layer)
     features = backbones.non_negative(network.outputs[0])
     function, method_name, used_levels = methods.resolve(method, levels)
@@ -70,9 +81,12 @@ def build_descriptor(
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
     vectors = layers.L2Norm(name="region_norm")(regions)
-    whiten = layers.PCAWhiten(components, shrinkage, name="whitening")
-    vectors = layers.L2Norm(name="whitened_norm")(whiten(vectors))
-    output = layers.L2Norm(name="descriptor")(layers.RegionSum(name="region_sum")(vectors))
+    stages = [layers.PCAWhiten(components, shrinkage, name="whitening"), layers.RegionSum(name="region_sum")]
+    between = "whitened_norm"
+    if whiten == "global":
+        stages, between = stages[::-1], "sum_norm"
+    vectors = layers.L2Norm(name=between)(stages[0](vectors))
+    output = layers.L2Norm(name="descriptor")(stages[1](vectors))
     model = layers.DescriptorModel(
         network.input,
         output,
@@ -84,10 +98,67 @@ def build_descriptor(
             "levels": used_levels,
             "min_side": backbones.smallest_side(network),
             "whitening": None,
+            # The other models keep the recipes that they had before there was a choice.
+            **({"whiten": whiten} if whiten != "regions" else {}),
         },
     )
     _apply_whitening(model, whitening)
     return model
+
+
+def multi_scale(model: layers.DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0.5)) -> layers.DescriptorModel:
+    """Builds the model that adds a model's descriptors of a photo at several scales.
+
+    The photo is resized inside the model (`layers.ImageScale`), described at each scale by the one network, and the descriptors, of
+    unit length, are added and scaled to unit length: the sum over scales of Gordo et al. (2017) and Radenovic et al. (2019).
+
+    Input and output are the model's own. A side is never reduced below the fewest pixels that the network takes, so the same
+    photos can be described. The time grows with the sum of the scales' squares: 1.75 times for the default.
+
+    Args:
+        model: a model of `build_descriptor`; its weights and whitening are shared, not copied. Learn the whitening on it.
+        scales: factors of a photo's sides, above 0 and up to 2, all different. 1 is the photo as it is.
+
+    Returns:
+        A `DescriptorModel` with the model's recipe and, in it, `scales`.
+
+    Raises:
+        ValueError: for scales out of range, or a model that is none of `build_descriptor` or is multi-scale already.
+
+    Example:
+
+    >>> model = rw_keras.multi_scale(rw_keras.build_descriptor("vgg16"))
+    >>> rw_keras.describe(model, "photo.jpg").shape
+    (512,)
+    """
+    scales = _checked_scales(scales)
+    if not isinstance(model, layers.DescriptorModel) or "min_side" not in model.recipe:
+        raise ValueError(f"multi_scale takes a model of rw_keras.build_descriptor, but got {model!r}.")
+    if model.inner is not None:
+        raise ValueError(
+            f"The model {model.name!r} is multi-scale already; pass the model that it was made of, {model.inner.name!r}."
+        )
+    photos = keras.Input(model.input_shape[1:], name="photos")
+    sizes = [layers.ImageScale(scale, model.recipe["min_side"], name=f"scale_{place}") for place, scale in enumerate(scales, 1)]
+    vectors = [model(resize(photos)) for resize in sizes]
+    total = keras.layers.Add(dtype=vectors[0].dtype, name="scale_sum")(vectors) if len(vectors) > 1 else vectors[0]
+    output = layers.L2Norm(name="multi_scale_descriptor")(total)
+    return layers.DescriptorModel(photos, output, name=f"multi_scale_{model.name}", recipe={"scales": scales})
+
+
+def _checked_scales(scales):
+    """The scales as a list of floats, or a ValueError that says what is wrong with them."""
+    try:
+        scales = list(scales)
+        factors = [layers.ImageScale(scale).factor for scale in scales]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"multi_scale takes numbers above 0, up to {LARGEST_FACTOR:g}, as `scales`, such as (1, 0.7071, 0.5), but "
+            f"got {scales!r}."
+        ) from error
+    if not factors or len(set(factors)) < len(factors):
+        raise ValueError(f"multi_scale takes one or more `scales`, all different, such as (1, 0.7071, 0.5), but got {scales!r}.")
+    return factors
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -111,7 +182,8 @@ def recipe(model: keras.Model) -> dict[str, Any]:
 
     Returns:
         A dictionary: backbone, layer, method, levels, min_side, `weights` (SHA-256 of everything but the whitening),
-        and `whitening` (`None`, or what it was learned on, with components, shrinkage and SHA-256).
+        and `whitening` (`None`, or what it was learned on, with components, shrinkage and SHA-256). `whiten` where that is
+        "global", and `scales` where the model is multi-scale.
     """
     layer = _find_whitening(model)
     apart = {id(variable) for variable in layer.variables} if layer else set()
@@ -135,6 +207,8 @@ def whitening_layer(model: keras.Model) -> layers.PCAWhiten:
 
 
 def _find_whitening(model):
+    if isinstance(model, layers.DescriptorModel):
+        model = model.inner or model
     return next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
 
 

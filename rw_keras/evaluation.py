@@ -11,8 +11,9 @@ import sys
 import numpy as np
 from absl import flags
 
+from rw_keras.cli import define_whiten_and_scales
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
-from rw_keras.descriptor import build_descriptor, recipe, whitening_layer
+from rw_keras.descriptor import build_descriptor, multi_scale, recipe, whitening_layer
 from rw_keras.extraction import describe_cached
 from rw_keras.images import list_photos
 from rw_keras.retrieval import Index, average_precision, bootstrap, landmark_by_name
@@ -155,6 +156,7 @@ def define_flags(qe):
     flags.DEFINE_float(
         "shrinkage", None, "How far the whitening's eigenvalues are drawn to their mean. Default: the method's own.", 0, 1
     )
+    define_whiten_and_scales(flags.FLAGS)
     flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
     flags.DEFINE_multi_integer("qe", qe, "Query expansion over so many vectors, the query among them; 1 is none.", lower_bound=1)
     flags.DEFINE_bool("allow_missing", False, "Go on where positives are not among the photos, and say how many.")
@@ -175,9 +177,12 @@ def run(title, corrupt=frozenset()):
             components=values.components,
             shrinkage=values.shrinkage,
             whitening=None if values.whitening == "none" or os.path.isdir(values.whitening) else values.whitening,
+            whiten=values.whiten,
         )
         if os.path.isdir(values.whitening):
             _learn_whitening(model, values.whitening, values.max_side, values.cache)
+        if values.scales is not None:
+            model = multi_scale(model, values.scales)
         result = evaluate(
             model,
             values.photos,
@@ -200,9 +205,11 @@ def _table(title, model, values, result):
     queries = result.average_precisions[values.qe[0]]
     yield f"{title}: {result.photos} photos, {len(queries)} queries, longer side {values.max_side}"
     backbone = model.recipe["backbone"].partition(" ")[0]
-    yield f"{values.method} on {backbone} {model.recipe['layer']}, levels {model.recipe['levels']}"
+    scales = f", scales {' '.join(f'{scale:.4g}' for scale in model.recipe['scales'])}" if "scales" in model.recipe else ""
+    yield f"{values.method} on {backbone} {model.recipe['layer']}, levels {model.recipe['levels']}{scales}"
     shrinkage = whitening_layer(model).shrinkage
-    yield f"whitening: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
+    on = " of global vectors" if "whiten" in model.recipe else ""
+    yield f"whitening{on}: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
     if values.allow_missing:
         yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
         yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"

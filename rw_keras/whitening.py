@@ -22,7 +22,9 @@ from rw_keras.images import list_photos
 _PHOTO_IDS = 1024
 
 # What has to be the same in the model a whitening was learned with and the one it is used in.
-_FIELDS = ("backbone", "layer", "method", "levels", "weights")
+_FIELDS = ("backbone", "layer", "method", "levels", "weights", "whiten")
+# What a recipe without a field means.
+_DEFAULTS = {"whiten": "regions"}
 
 
 @dataclasses.dataclass
@@ -30,12 +32,14 @@ class Whitening:
     """What `fit_whitening` learned.
 
     Attributes:
-        mean: `(d,)` float32, the mean of the region vectors.
+        mean: `(d,)` float32, the mean of the vectors learned from.
         eigenvectors: `(d, k)` float32, one principal axis a column, strongest first.
         eigenvalues: `(d,)` float32, the whole spectrum as found, largest first.
-        recipe: the model it was learned with: backbone, layer, method, levels, SHA-256 of the weights.
-        provenance: `name` of the set, `photos` and `regions` learned from, `max_side`, `photo_ids` (hashes of the
-            photos' names) and, where known, `recommended_shrinkage` and a `note`.
+        recipe: the model it was learned with: backbone, layer, method, levels, SHA-256 of the weights; `whiten` where it is
+            "global".
+        provenance: `name` of the set, `photos` learned from and their `regions` (of a model that whitens global vectors:
+            `vectors`), `max_side`, `photo_ids` (hashes of the photos' names) and, where known, `recommended_shrinkage`
+            and a `note`.
         failures: (photo, reason) for each photo that could not be read and was left out; not kept in the file.
     """
 
@@ -52,11 +56,8 @@ class Whitening:
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:
         """In which fields the model of `recipe` differs from the one this was learned with, in words."""
-        return [
-            f"its {field} is {self.recipe.get(field)!r}, the model's {recipe.get(field)!r}"
-            for field in _FIELDS
-            if self.recipe.get(field) != recipe.get(field)
-        ]
+        own, models = ({field: made.get(field, _DEFAULTS.get(field)) for field in _FIELDS} for made in (self.recipe, recipe))
+        return [f"its {field} is {own[field]!r}, the model's {models[field]!r}" for field in _FIELDS if own[field] != models[field]]
 
     def photos_in_common(self, names: Iterable[str]) -> int:
         """How many of the photos `names` are known to be among those learned from."""
@@ -64,16 +65,14 @@ class Whitening:
 
     def apply(self, model: keras.Model) -> None:
         """Sets the model's `PCAWhiten` layer, and notes the provenance in the model's recipe."""
-        from rw_keras.descriptor import whitening_layer
-
-        layer = whitening_layer(model)
+        layer = _layer_to_learn(model)
         kept = layer.eigenvectors.shape[1]
         if self.eigenvectors.shape[1] < kept:
             raise ValueError(
                 f"The whitening has {self.eigenvectors.shape[1]} components, fewer than the model's {kept}; build the model "
                 f"with components={self.eigenvectors.shape[1]} or fewer."
             )
-        layer.assign(self.mean, self.eigenvectors, self.eigenvalues, self.provenance.get("regions") or 1)
+        layer.assign(self.mean, self.eigenvectors, self.eigenvalues, _count(self.provenance)[0] or 1)
         model.recipe["whitening"] = dict(self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -108,7 +107,14 @@ class Whitening:
 def provenance_in_words(provenance: Mapping[str, Any]) -> str:
     """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"."""
     side = f", max_side {provenance['max_side']}" if provenance.get("max_side") else ""
-    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {provenance.get('regions')} regions{side})"
+    count, what = _count(provenance)
+    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {count} {what}{side})"
+
+
+def _count(provenance):
+    """How many vectors a whitening was learned from, and what they are: "regions", or "vectors" of whole photos."""
+    what = "vectors" if "vectors" in provenance else "regions"
+    return provenance.get(what), what
 
 
 def photos_in_common(provenance: Mapping[str, Any], names: Iterable[str]) -> int:
@@ -126,13 +132,15 @@ def shipped() -> list[Whitening]:
 def fit_whitening(
     model: keras.Model, images: Any, max_side: int | None = 1024, name: str | None = None, progress: bool = True
 ) -> Whitening:
-    """Learns a model's PCA-whitening from photos, on region vectors after their first L2 normalisation.
+    """Learns a model's PCA-whitening from photos, on the unit vectors that it is applied to.
+
+    Those are the region vectors or, of a model built with `whiten="global"`, their sums, one a photo.
 
     One pass, a photo at a time, any number of photos. Take another set than the one that is searched. A photo that
     cannot be read is left out, with a warning that lists all such at the end.
 
     Args:
-        model: a model of `build_descriptor`. Its whitening is replaced.
+        model: a model of `build_descriptor`, not yet multi-scale. Its whitening is replaced.
         images: a folder (with those below it), a list of paths or arrays, or a `tf.data.Dataset` of photos `(H, W, 3)` or
             of batches of them.
         max_side: the longer side of a photo is reduced to this many pixels. Default 1024. Take the size that is searched.
@@ -140,16 +148,15 @@ def fit_whitening(
         progress: whether to show a progress bar on standard error.
 
     Returns:
-        A `Whitening`: what was learned, from how many photos and regions, and the eigenvalue spectrum.
+        A `Whitening`: what was learned, from how many photos and vectors, and the eigenvalue spectrum.
 
     Raises:
-        ValueError: when the model has no whitening, or no photo could be read.
+        ValueError: when the model has no whitening, or is multi-scale, or no photo could be read.
         FileNotFoundError: when the folder does not exist.
     """
-    from rw_keras.descriptor import whitening_layer
     from rw_keras.extraction import describe_each, smallest_side
 
-    layer = whitening_layer(model)
+    layer = _layer_to_learn(model)
     if hasattr(images, "ndim") and images.ndim in (2, 3):
         images = [images]  # one photo
     elif isinstance(images, (str, os.PathLike)):
@@ -158,11 +165,11 @@ def fit_whitening(
     elif hasattr(images, "element_spec"):
         images = _photos_of(images)
     made_of = _made_of(model)
-    regions = keras.Model(model.input, layer.input)
+    before = keras.Model(model.input, layer.input)
     photos, ids, failures = 0, [], []
     layer.reset_state()
     words = "learning whitening" if progress else None
-    for source, vectors, error in describe_each(regions, images, max_side=max_side, min_side=smallest_side(model), progress=words):
+    for source, vectors, error in describe_each(before, images, max_side=max_side, min_side=smallest_side(model), progress=words):
         if error is not None:
             failures.append((source, str(error)))
             continue
@@ -178,7 +185,8 @@ def fit_whitening(
         raise ValueError(f"There was no photo that a whitening could be learned from.{reason}")
     seen = layer._seen
     layer.finalize_state()
-    provenance = {"name": name or "unnamed", "photos": photos, "regions": seen, "max_side": max_side, "photo_ids": ids}
+    counts = {"photos": photos, _counted(model): seen}
+    provenance = {"name": name or "unnamed", **counts, "max_side": max_side, "photo_ids": ids}
     learned = _learned(layer, made_of, provenance, failures)
     learned.apply(model)
     return learned
@@ -195,12 +203,31 @@ def save_whitening(model: keras.Model, path: str | os.PathLike[str]) -> None:
     layer = whitening_layer(model)
     if not layer.adapted:
         raise ValueError(f"The model {model.name!r} has no whitening to save; learn one with rw_keras.fit_whitening.")
-    provenance = {"name": "unnamed", "regions": layer.count, **(model.recipe.get("whitening") or {})}
+    provenance = {"name": "unnamed", _counted(model): layer.count, **(model.recipe.get("whitening") or {})}
     _learned(layer, _made_of(model), provenance, []).save(path)
 
 
+def _layer_to_learn(model):
+    """The model's `PCAWhiten`; of a multi-scale model, whose parts are another model's, a ValueError that names that one."""
+    from rw_keras.descriptor import whitening_layer
+
+    layer = whitening_layer(model)
+    inner = getattr(model, "inner", None)
+    if inner is not None:
+        raise ValueError(
+            f"The model {model.name!r} is multi-scale and shares the whitening of {inner.name!r}; learn it on that one, the "
+            "model that rw_keras.multi_scale was given."
+        )
+    return layer
+
+
+def _counted(model):
+    """The provenance's word for the vectors that a model whitens."""
+    return "vectors" if model.recipe.get("whiten") == "global" else "regions"
+
+
 def _made_of(model):
-    """What a whitening belongs to: the model's recipe but for the whitening itself, which is no part of the region vectors."""
+    """What a whitening belongs to: the model's recipe but for the whitening itself, which is no part of what it is learned on."""
     from rw_keras.descriptor import recipe
 
     return {field: value for field, value in recipe(model).items() if field in _FIELDS}

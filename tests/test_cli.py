@@ -15,7 +15,7 @@ import rw_keras
 from rw_keras import cli
 from rw_keras.retrieval import Index
 
-NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening"]
+NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening", "whiten", "scales"]
 EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "anew", "strict"]
 SHOWING = ["within", "min_score", "engine", "html", "sheet", "photos"]
 # The summary of six photos described: the index, how many were left out.
@@ -179,7 +179,16 @@ class TestIndex:
         assert sorted(photo_folder.rglob("*")) == before
 
     @pytest.mark.parametrize(
-        "flag", ["--shrinkage=0.2", "--backbone=alexnet", "--levels=2", "--weights=weights.npz", "--whitening=whitening.npz"]
+        "flag",
+        [
+            "--shrinkage=0.2",
+            "--backbone=alexnet",
+            "--levels=2",
+            "--weights=weights.npz",
+            "--whitening=whitening.npz",
+            "--whiten=global",
+            "--scales=1,0.5",
+        ],
     )
     def test_a_saved_model_has_its_own_parts(self, command, capsys, model_file, photo_folder, tmp_path, flag):
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, flag) == 2
@@ -202,6 +211,33 @@ class TestIndex:
         assert hits[0]["name"] == "b.png"
         assert hits[0]["cosine"] == pytest.approx(1, abs=1e-5)
         assert Index.load(tmp_path / "out").recipe["levels"] == 2
+
+    def test_scales_and_what_is_whitened(self, command, capsys, photo_folder, tmp_path):
+        """The search builds the model again from the index's recipe."""
+        network = rw_keras.backbones.alexnet(weights=None)
+        np.savez(tmp_path / "weights.npz", **{w.path: keras.ops.convert_to_numpy(w) for w in network.weights})
+        weights = ("--weights", tmp_path / "weights.npz")
+        model = rw_keras.build_descriptor("alexnet", weights=tmp_path / "weights.npz", whiten="global", whitening=None)
+        with pytest.warns(UserWarning, match="next to no variance"):
+            rw_keras.fit_whitening(model, photo_folder, progress=False)
+        rw_keras.save_whitening(model, tmp_path / "whitening.npz")
+        files = (*weights, "--whitening", tmp_path / "whitening.npz")
+        made = ("--backbone", "alexnet", "--whiten", "global", "--scales", "1,0.7071,0.5", *files)
+        assert command("index", photo_folder, "-o", tmp_path / "out", *made) == 0
+        index = Index.load(tmp_path / "out")
+        assert (index.recipe["whiten"], index.recipe["scales"]) == ("global", [1.0, 0.7071, 0.5])
+        expected = rw_keras.describe(rw_keras.multi_scale(model, (1, 0.7071, 0.5)), [photo_folder / name for name in NAMES])
+        np.testing.assert_allclose(index.descriptors, expected, atol=1e-5)
+        capsys.readouterr()
+        assert command("search", tmp_path / "out", photo_folder / "b.png", *files, "--json") == 0
+        hits = json.loads(capsys.readouterr().out)
+        assert hits[0]["name"] == "b.png"
+        assert hits[0]["cosine"] == pytest.approx(1, abs=1e-5)
+
+    @pytest.mark.parametrize("scales", ["1,half", "", "1,"])
+    def test_scales_that_are_no_numbers(self, command, capsys, photo_folder, tmp_path, scales):
+        assert command("index", photo_folder, "-o", tmp_path / "out", f"--scales={scales}") == 2
+        only_line(capsys, f"--scales={scales}", "takes numbers with commas between, such as 1,0.7071,0.5")
 
     def test_a_model_that_describes_nothing(self, command, capsys, photo_folder, tmp_path):
         photos = keras.Input((None, None, 3))

@@ -503,6 +503,202 @@ class TestRecipe:
         assert found["weights"] != recipe(keras.Sequential([keras.Input((None, None, 3)), *tiny_stages()[:2]]))["weights"]
 
 
+class TestWhitenGlobal:
+    @pytest.fixture
+    def model(self, build, draw):
+        model = build(whiten="global", shrinkage=0.1)
+        rw_keras.fit_whitening(model, [draw(seed) for seed in range(100, 130)], progress=False)
+        return model
+
+    @pytest.fixture
+    def sums(self, model):
+        """A function (photos) -> the unit sums of their unit region vectors, in float64."""
+        return lambda photos: reference.descriptor(reference.region_sums(reference.weighted(run(at_convolution(model), photos))))
+
+    def test_value(self, model, sums, photos, draw):
+        for batch in (photos, draw(5, 33, 17)[None], draw(6, 16, 16)[None]):
+            assert_same_descriptors(run(model, batch), reference.unit(learned_whitening(model, 0.1)(sums(batch))))
+
+    def test_is_learned_on_one_vector_a_photo(self, model, sums, draw):
+        mean, _, variances = reference.principal_axes(sums(np.stack([draw(seed) for seed in range(100, 130)])))
+        np.testing.assert_allclose(learned_arrays(model)[0], mean, atol=1e-6)
+        np.testing.assert_allclose(learned_arrays(model)[2], variances, rtol=1e-3, atol=1e-7)
+        assert whitening_layer(model).count == 30
+
+    def test_black_photo_is_zero_and_fewer_components(self, build, photos, draw):
+        model = build(whiten="global", components=5)
+        rw_keras.fit_whitening(model, [draw(seed) for seed in range(20)], progress=False)
+        found = run(model, np.concatenate([photos, 0 * photos[:1]]))
+        assert found.shape == (7, 5)
+        np.testing.assert_allclose(np.linalg.norm(found[:-1], axis=-1), 1, rtol=1e-6)
+        assert not found[-1].any()
+
+    def test_without_a_whitening_is_the_same_as_regions(self, build, photos):
+        np.testing.assert_allclose(run(build(whiten="global"), photos), run(build(), photos), atol=1e-6)
+
+    def test_provenance_counts_vectors(self, model, build, tmp_path, capsys):
+        known = model.recipe["whitening"]
+        assert (known["photos"], known["vectors"]) == (30, 30)
+        assert "regions" not in known
+        rw_keras.save_whitening(model, tmp_path / "learned.npz")
+        found = Whitening.load(tmp_path / "learned.npz")
+        assert found.describe() == "unnamed (30 photos, 30 vectors, max_side 1024)"
+        assert whitening_layer(build(whiten="global", whitening=tmp_path / "learned.npz")).count == 30
+        assert "rw_tiny is whitened as learned on unnamed (30 photos, 30 vectors, max_side 1024)" in capsys.readouterr().err
+        by_hand = build(whiten="global")
+        whitening_layer(by_hand).adapt(np.random.default_rng(0).normal(size=(50, 12)))
+        rw_keras.save_whitening(by_hand, tmp_path / "by_hand.npz")
+        assert Whitening.load(tmp_path / "by_hand.npz").provenance["vectors"] == 50
+
+    def test_a_whitening_of_the_other_kind_is_refused(self, model, fitted, build, tmp_path):
+        rw_keras.save_whitening(model, tmp_path / "global.npz")
+        rw_keras.save_whitening(fitted, tmp_path / "regions.npz")
+        with pytest.raises(ValueError, match="does not fit this model: its whiten is 'global', the model's 'regions'"):
+            build(whitening=tmp_path / "global.npz")
+        with pytest.raises(ValueError, match="does not fit this model: its whiten is 'regions', the model's 'global'"):
+            build(whiten="global", whitening=tmp_path / "regions.npz")
+        assert "whiten" not in Whitening.load(tmp_path / "regions.npz").recipe
+
+    def test_recipe_has_the_key_only_then(self, model, build, photos, tmp_path):
+        assert recipe(model)["whiten"] == "global"
+        assert "whiten" not in recipe(build()) | recipe(build(whiten="regions"))
+        model.save(tmp_path / "model.keras")
+        loaded = rw_keras.load_model(tmp_path / "model.keras")
+        assert recipe(loaded) == recipe(model)
+        np.testing.assert_array_equal(run(loaded, photos), run(model, photos))
+
+    @pytest.mark.parametrize("whiten", ["Global", "region", None, True])
+    def test_another_word_is_refused(self, build, whiten):
+        with pytest.raises(ValueError, match=re.escape(f"whiten is one of 'regions', 'global', but got {whiten!r}")):
+            build(whiten=whiten)
+
+
+class TestMultiScale:
+    SCALES = (1, 2**-0.5, 0.5)
+
+    def expected(self, model, photos, scales=SCALES):
+        """The unit sum of descriptors of photos resized in float64; no side below the 8 pixels of the tiny network."""
+
+        def side(before, scale):
+            return max(int(np.floor(before * scale + 0.5)), min(before, 8))
+
+        sizes = [[side(before, scale) for before in photos.shape[1:3]] for scale in scales]
+        return reference.unit(sum(run(model, reference.resized(photos, *size)).astype("float64") for size in sizes))
+
+    @pytest.mark.parametrize("scales", [SCALES, (1, 0.5), (0.7,), (0.3, 1.5, 2), [1]])
+    def test_value(self, fitted, draw, scales):
+        several = rw_keras.multi_scale(fitted, scales)
+        assert several.output_shape == (None, 12)
+        for height, width in ((16, 16), (17, 33), (64, 48), (8, 200)):
+            batch = np.stack([draw(seed, width, height) for seed in (3, 4)])
+            assert_same_descriptors(run(several, batch), self.expected(fitted, batch, scales))
+
+    def test_default_scales(self, fitted, photos):
+        several = rw_keras.multi_scale(fitted)
+        assert several.recipe["scales"] == list(self.SCALES)
+        np.testing.assert_array_equal(run(several, photos), run(rw_keras.multi_scale(fitted, np.array(self.SCALES)), photos))
+
+    def test_whole_numbers_black_photos_and_low_precision_policies(self, fitted, photos):
+        before = keras.config.dtype_policy()
+        expected = run(rw_keras.multi_scale(fitted), photos)
+        try:
+            for policy in ("mixed_float16", "mixed_bfloat16"):
+                keras.config.set_dtype_policy(policy)
+                found = keras.ops.convert_to_numpy(rw_keras.multi_scale(fitted)(np.concatenate([photos, 0 * photos[:1]])))
+                assert found.dtype == "float32"
+                np.testing.assert_allclose(found[:-1], expected, atol=1e-6)
+                assert not found[-1].any()
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def test_describes_what_a_single_scale_describes(self, fitted, photo_folder, draw):
+        several = rw_keras.multi_scale(fitted)
+        photo = read_image(photo_folder / "a.png")
+        for box in (None, (3, 5, 40, 47)):
+            found = rw_keras.describe(several, photo_folder / "a.png", box=box)
+            cut = photo if box is None else photo[box[1] : box[3], box[0] : box[2]]
+            assert_same_descriptors(found[None], self.expected(fitted, cut[None]))
+        assert rw_keras.describe(several, draw(1, 8, 8)).any()
+        with pytest.raises(ImageError, match=r"needs 8 or more"):
+            rw_keras.describe(several, draw(1, 7, 30))
+
+    def test_the_network_is_there_once(self, fitted):
+        several = rw_keras.multi_scale(fitted)
+        assert several.count_params() == fitted.count_params()
+        assert [variable.path for variable in several.variables] == [variable.path for variable in fitted.variables]
+        assert whitening_layer(several) is whitening_layer(fitted)
+
+    def test_recipe_is_the_models_with_the_scales(self, fitted):
+        several = rw_keras.multi_scale(fitted, (1, 0.5))
+        assert recipe(several) == {**recipe(fitted), "scales": [1.0, 0.5]}
+        assert "scales" not in recipe(fitted)
+
+    def test_whitening_is_learned_on_the_single_scale(self, build, photos, tmp_path):
+        model = build()
+        several = rw_keras.multi_scale(model)
+        with pytest.raises(
+            ValueError, match="'multi_scale_rw_tiny' is multi-scale and shares the whitening of 'rw_tiny'; learn it on"
+        ):
+            rw_keras.fit_whitening(several, list(photos), progress=False)
+        learned = rw_keras.fit_whitening(model, list(photos), progress=False)
+        with pytest.raises(ValueError, match="learn it on that one"):
+            learned.apply(several)
+        # What was learned after holds for it, and its recipe says so.
+        assert recipe(several) == {**recipe(model), "scales": list(self.SCALES)}
+        assert_same_descriptors(run(several, photos), self.expected(model, photos))
+        rw_keras.save_whitening(several, tmp_path / "learned.npz")
+        assert recipe(build(whitening=tmp_path / "learned.npz")) == recipe(model)
+
+    def test_saved_model_loads(self, fitted, photos, tmp_path):
+        several = rw_keras.multi_scale(fitted, (1, 0.6))
+        several.save(tmp_path / "model.keras")
+        loaded = rw_keras.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(run(loaded, photos), run(several, photos))
+        assert (recipe(loaded), loaded.recipe, loaded.name) == (recipe(several), several.recipe, several.name)
+        copy = type(several).from_config(several.get_config())
+        copy.set_weights(several.get_weights())
+        np.testing.assert_array_equal(run(copy, photos), run(several, photos))
+
+    def test_of_a_loaded_model_and_of_global_vectors(self, build, photos, draw, tmp_path):
+        model = build(whiten="global")
+        rw_keras.fit_whitening(model, [draw(seed) for seed in range(100, 130)], progress=False)
+        model.save(tmp_path / "model.keras")
+        several = rw_keras.multi_scale(rw_keras.load_model(tmp_path / "model.keras"))
+        assert_same_descriptors(run(several, photos), self.expected(model, photos))
+        assert (several.recipe["whiten"], several.recipe["scales"]) == ("global", list(self.SCALES))
+
+    def test_index_on_disk(self, fitted, photo_folder, tmp_path):
+        several = rw_keras.multi_scale(fitted)
+        rw_keras.extract(several, photo_folder, tmp_path / "index", progress=False)
+        index = rw_keras.retrieval.Index.load(tmp_path / "index")
+        np.testing.assert_allclose(index.descriptors, rw_keras.describe(several, list_photos(photo_folder)), atol=2e-6)
+        assert index.search_photo(several, photo_folder / "d.png")[0][0] == "d.png"
+        with pytest.raises(ValueError, match="scales differ"):
+            rw_keras.extract(fitted, photo_folder, tmp_path / "index", progress=False)
+
+    @pytest.mark.parametrize("scales", [(0,), (1, -0.5), (1, float("nan")), (2.1,), ("1",), (True,), (None,), 0.5, None])
+    def test_scale_out_of_range_is_refused(self, model, scales):
+        with pytest.raises(ValueError, match=r"takes numbers above 0, up to 2, as `scales`, such as .*, but got") as refused:
+            rw_keras.multi_scale(model, scales)
+        assert repr(list(scales) if isinstance(scales, tuple) else scales) in str(refused.value)
+
+    @pytest.mark.parametrize("scales", [(), (1, 0.5, 1), (0.5, 0.5)])
+    def test_no_scale_or_one_twice_is_refused(self, model, scales):
+        with pytest.raises(
+            ValueError, match=re.escape(f"one or more `scales`, all different, such as (1, 0.7071, 0.5), but got {list(scales)}")
+        ):
+            rw_keras.multi_scale(model, scales)
+
+    def test_what_is_no_model_of_one_scale_is_refused(self, model):
+        with pytest.raises(
+            ValueError, match="'multi_scale_rw_tiny' is multi-scale already; pass the model that it was made of, 'rw_tiny'"
+        ):
+            rw_keras.multi_scale(rw_keras.multi_scale(model))
+        for other in (functional(), layers.DescriptorModel(model.input, model.output), "vgg16"):
+            with pytest.raises(ValueError, match=r"takes a model of rw_keras\.build_descriptor, but got"):
+                rw_keras.multi_scale(other)
+
+
 class TestSaving:
     def test_loaded_model_gives_the_same_digits_and_recipe(self, fitted, photos, tmp_path):
         fitted.save(tmp_path / "model.keras")

@@ -259,6 +259,24 @@ class TestProgram:
         for query, precision in by_hand.items():
             assert [query, f"{precision:.4f}"] in [line.split() for line in lines]
 
+    @pytest.mark.filterwarnings("ignore:PCAWhiten")  # six photos are six vectors
+    def test_scales(self, program, tiny_model, collection, photo_folder, capsys):
+        """The whitening is learned on the single scale."""
+        flags_given = ("--scales=1,0.7071", "--whiten=global", "--shrinkage=0.3")
+        assert program("--whitening=none", *flags_given) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[1] == "rw on tiny convolution, levels 3, scales 1 0.7071"
+        single = tiny_model(whiten="global", shrinkage=0.3)
+        several = rw_keras.multi_scale(single, (1, 0.7071))
+        assert lines[5] == f"   1  {self.row(collection.by_hand(several, 1))}"
+        assert program(f"--whitening={photo_folder}", *flags_given) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[2] == "whitening of global vectors: photos (6 photos, 6 vectors, max_side 1024), shrinkage 0.3"
+        rw_keras.fit_whitening(single, photo_folder, progress=False)
+        assert lines[5] == f"   1  {self.row(collection.by_hand(several, 1))}"
+        assert program("--whitening=none", "--scales=1,3") == 1
+        assert "takes numbers above 0, up to 2, as `scales`" in capsys.readouterr().err
+
     def test_whitening_learned_on_a_folder_is_kept(self, program, tiny_model, collection, photo_folder, capsys, monkeypatch):
         arguments = (f"--whitening={photo_folder}", "--shrinkage=0.2", "--qe=1")
         assert program(*arguments) == 0

@@ -249,6 +249,43 @@ def test_a_folder_that_tf_serving_does_not_see_is_said_so(model, tmp_path):
         rw_keras.export_saved_model(model, tmp_path / "latest")
 
 
+class TestMultiScale:
+    """A model around another one, that resizes photos itself."""
+
+    SIZES = ((1, 16, 16), (2, 17, 33), (1, 64, 48), (1, 101, 37))
+
+    def pixels(self):
+        random = np.random.default_rng(12)
+        return [random.integers(0, 256, (*size, 3)).astype("float32") for size in self.SIZES]
+
+    @pytest.fixture
+    def several(self, exported):
+        return rw_keras.multi_scale(exported[0])
+
+    def test_saved_model(self, several, files, tmp_path):
+        rw_keras.export_saved_model(several, tmp_path / "1")
+        loaded = tf.saved_model.load(str(tmp_path / "1"))
+        for pixels in self.pixels():
+            found = loaded.signatures["pixels"](pixels=tf.constant(pixels))["descriptor"]
+            np.testing.assert_allclose(found, several(pixels), atol=1e-6)
+            found = loaded.signatures["pixels_uint8"](pixels=tf.constant(pixels.astype("uint8")))["descriptor"]
+            np.testing.assert_allclose(found, several(pixels), atol=1e-6)
+        found = loaded.signatures["serving_default"](image_bytes=tf.constant([file.read_bytes() for file in files]))["descriptor"]
+        np.testing.assert_allclose(found, rw_keras.describe(several, files), atol=1e-6)
+        card = json.loads((tmp_path / "1" / "assets.extra" / "model_card.json").read_text())
+        assert card["recipe"]["scales"] == [1.0, 2**-0.5, 0.5]
+
+    def test_half_weights_keep_the_whitenings_digits(self, several, tmp_path):
+        rw_keras.export_saved_model(several, tmp_path / "1", dtype="float16")
+        loaded = tf.saved_model.load(str(tmp_path / "1"))
+        assert {variable.dtype.name for variable in loaded.weights if len(variable.shape) == 4} == {"float16"}
+        (axes,) = (variable for variable in loaded.weights if variable.shape == (12, 12))
+        np.testing.assert_array_equal(axes, rw_keras.descriptor.whitening_layer(several).eigenvectors)
+        for pixels in self.pixels():
+            found = loaded.signatures["pixels"](pixels=tf.constant(pixels))["descriptor"].numpy()
+            assert (1 - (found * several(pixels).numpy()).sum(axis=1)).max() < 1e-4
+
+
 class TestHalfWeights:
     @pytest.mark.parametrize(("dtype", "error"), [("float16", 1e-5), ("bfloat16", 1e-3)])
     def test_are_close_and_smaller(self, tiny_model, draw, tmp_path, dtype, error):
@@ -329,6 +366,32 @@ class TestOtherFormats:
             return interpreter.get_signature_runner("serving_default")(pixels=pixels)["descriptor"]
 
         self.check(exported[0], run, error)
+
+    def test_multi_scale_model(self, exported, tmp_path):
+        several = rw_keras.multi_scale(exported[0])
+        pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+        onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
+        rw_keras.export_onnx(several, tmp_path / "model.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        self.check(several, lambda pixels: session.run(["descriptor"], {"pixels": pixels})[0])
+
+        openvino = pytest.importorskip("openvino", reason="OpenVINO needs the extra openvino")
+        rw_keras.export_openvino(several, tmp_path / "model.xml")
+        compiled = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.check(several, lambda pixels: compiled({"pixels": pixels})["descriptor"])
+
+    @pytest.mark.parametrize("int8", [False, True])
+    def test_multi_scale_model_as_litert(self, exported, tmp_path, int8):
+        litert = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT needs the extra litert")
+        several = rw_keras.multi_scale(exported[0])
+        rw_keras.export_litert(several, tmp_path / "model.tflite", int8=int8)
+        interpreter = litert.Interpreter(str(tmp_path / "model.tflite"))
+
+        def run(pixels):
+            interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], pixels.shape)
+            return interpreter.get_signature_runner("serving_default")(pixels=pixels)["descriptor"]
+
+        self.check(several, run, 1e-2 if int8 else 1e-6)
 
     def test_what_onnx_has_no_operation_for_is_refused(self, tmp_path):
         pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")

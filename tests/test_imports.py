@@ -17,7 +17,9 @@ CONTRACT = {
     "layers.L2Norm": "(axis=-1)",
     "layers.PCAWhiten": "(components=None, shrinkage=0.0, mask_zero=True)",
     "build_descriptor": "(backbone='vgg16', *, weights='imagenet', layer=None, method='rw', levels=3, components=None, "
-    "whitening='auto', name=None)",
+    "whitening='auto', whiten='regions', name=None)",
+    "multi_scale": "(model, scales=(1, 0.7071067811865476, 0.5))",
+    "layers.ImageScale": "(factor, min_side=1)",
     "describe": "(model, images, box=None, max_side=1024)",
     "fit_whitening": "(model, images, max_side=1024)",
     "save_whitening": "(model, path)",

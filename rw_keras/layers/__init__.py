@@ -9,6 +9,7 @@ from rw_keras.layers.descriptor_model import DescriptorModel
 from rw_keras.layers.gem_pooling import GeMPooling
 from rw_keras.layers.grouped_conv2d import GroupedConv2D
 from rw_keras.layers.idf_channel_weight import IDFChannelWeight
+from rw_keras.layers.image_scale import ImageScale
 from rw_keras.layers.imagenet_preprocessing import ImageNetPreprocessing
 from rw_keras.layers.l2_norm import L2Norm
 from rw_keras.layers.local_response_normalization import LocalResponseNormalization
@@ -27,6 +28,7 @@ __all__ = [
     "GroupedConv2D",
     "IDFChannelWeight",
     "ImageNetPreprocessing",
+    "ImageScale",
     "L2Norm",
     "LocalResponseNormalization",
     "PCAWhiten",

@@ -8,8 +8,9 @@ class DescriptorModel(keras.Model):
     """A functional `keras.Model` that remembers how its descriptors come about.
 
     `recipe` is a dictionary of plain values, saved with the model: backbone, layer, method, levels, what
-    the whitening was learned on. It lets an index refuse a query described in another way. It stands
-    beside the layers so that `import rw_keras.layers` registers all that a saved model needs.
+    the whitening was learned on. It lets an index refuse a query described in another way. A model around
+    another descriptor model has that one's recipe, with what it adds. It stands beside the layers so that
+    `import rw_keras.layers` registers all that a saved model needs.
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
@@ -17,8 +18,14 @@ class DescriptorModel(keras.Model):
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property
+    def inner(self) -> "DescriptorModel | None":
+        """The descriptor model that this one is built around, such as the one of a multi-scale model."""
+        return next((stage for stage in self.layers if isinstance(stage, DescriptorModel)), None)
+
+    @property
     def recipe(self) -> dict[str, Any]:
-        return self._recipe
+        # The inner one's as it is now: a whitening may be learned after.
+        return self._recipe if self.inner is None else {**self.inner.recipe, **self._recipe}
 
     def get_config(self):
         # By way of a plain functional model: whether Keras takes a subclass for one differs between its versions.

@@ -393,7 +393,10 @@ class Index:
         own = _flat({field: value for field, value in self.recipe.items() if field != "max_side"})
         if None in (own["whitening name"], made["whitening name"]):  # the other fields of a whitening tell nothing more
             shared = own.keys() & made.keys()
-            own, made = ({field: flat[field] for field in flat if field in shared} for flat in (own, made))
+            own, made = (
+                {field: flat[field] for field in flat if field in shared or not field.startswith("whitening ")}
+                for flat in (own, made)
+            )
         differing = [
             f"its {field} is {_short(own.get(field))}, the model's {_short(made.get(field))}"
             for field in {**own, **made}

@@ -181,3 +181,23 @@ MAPS = {
     "huge": lambda height, width: sparse_map(height, width) * np.float32(1e12),
     "zero": lambda height, width: np.zeros((2, height, width, 8), "float32"),
 }
+
+
+def resizing(before, after):
+    """`(after, before)`: antialiased bicubic resizing of a line of pixels, one new pixel at a time (Keys' cubic, a = -0.5)."""
+    matrix = np.zeros((after, before))
+    step = before / after  # old pixels from one new pixel to the next
+    for new in range(after):
+        for old in range(before):
+            x = abs((new + 0.5) * step - (old + 0.5)) / max(step, 1)
+            if x < 1:
+                matrix[new, old] = 1.5 * x**3 - 2.5 * x**2 + 1
+            elif x < 2:
+                matrix[new, old] = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def resized(photos, height, width):
+    """Photos `(B, H, W, C)` at another size."""
+    rows, columns = resizing(photos.shape[1], height), resizing(photos.shape[2], width)
+    return np.einsum("ph,qw,bhwc->bpqc", rows, columns, np.asarray(photos, "float64"), optimize=True)

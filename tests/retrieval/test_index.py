@@ -488,7 +488,13 @@ class TestModel:
 
     @pytest.mark.parametrize(
         ("field", "arguments"),
-        [("weights", {"seed": 1}), ("levels", {"levels": 2}), ("method", {"method": "sum"}), ("layer", {"layer": "photos"})],
+        [
+            ("weights", {"seed": 1}),
+            ("levels", {"levels": 2}),
+            ("method", {"method": "sum"}),
+            ("layer", {"layer": "photos"}),
+            ("whiten", {"whiten": "global"}),
+        ],
     )
     def test_another_model_is_refused(self, index, tiny_model, photo_folder, tmp_path, field, arguments):
         other = tiny_model(**arguments)
@@ -498,6 +504,16 @@ class TestModel:
                 opened.check_model(other)
             with pytest.raises(ValueError, match=f"its {field} is .*, the model's "):
                 opened.search_photo(other, photo_folder / "a.png")
+
+    def test_other_scales_are_refused(self, index, model, photo_folder):
+        several = rw_keras.multi_scale(model, (1, 0.5))
+        with pytest.raises(ValueError, match=r"another model: its scales is None, the model's \[1\.0, 0\.5\]\. Use"):
+            index.check_model(several)
+        made = Index.from_folder(several, photo_folder, progress=False)
+        made.check_model(rw_keras.multi_scale(model, (1, 0.5)))
+        for other in (model, rw_keras.multi_scale(model, (1, 0.7)), rw_keras.multi_scale(model, (0.5, 1))):
+            with pytest.raises(ValueError, match=r"its scales is \[1\.0, 0\.5\], the model's "):
+                made.check_model(other)
 
     def test_another_whitening_is_refused(self, index, tiny_model, photo_folder, tmp_path):
         whitened = tiny_model(shrinkage=0.2)

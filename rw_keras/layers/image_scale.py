@@ -1,0 +1,82 @@
+import numbers
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from rw_keras.layers.base import DescriptorLayer
+
+# A factor above this is a mistake, such as one that was given in per cent: enlarging shows a network nothing new.
+LARGEST_FACTOR = 2.0
+
+
+@keras.saving.register_keras_serializable(package="rw_keras")
+class ImageScale(DescriptorLayer):
+    """Resizes photos by a factor: antialiased bicubic, each side to the nearest pixel.
+
+    The filter is Keys' cubic with a = -0.5, widened by as much as a side is reduced, as Pillow's and TensorFlow's are; it is
+    computed as two matrix products, so that every backend gives the same digits and every export can express it. Values
+    are not rounded or clipped, and may leave the range of the input by a little at sharp edges.
+
+    Input: photos `(B, H, W, C)`, of any dtype; H and W may be unknown. Output: `(B, h, w, C)`, float32 (also under a
+    mixed-precision policy), where h is `H * factor` to the nearest pixel.
+
+    Args:
+        factor: above 0, up to 2; 1 leaves photos as they are.
+        min_side: no side is reduced to fewer pixels than this; one that has fewer stays as it is. Default 1.
+
+    Raises:
+        ValueError: for arguments out of range, or an input that is not of rank 4.
+
+    Example:
+
+    >>> rw_keras.layers.ImageScale(0.5)(np.zeros((1, 48, 65, 3), "uint8")).shape
+    TensorShape([1, 24, 33, 3])
+    """
+
+    input_rank = 4
+    input_form = "photos (batch, height, width, channels)"
+
+    def __init__(self, factor: float, min_side: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(factor, bool) or not isinstance(factor, numbers.Real) or not 0 < factor <= LARGEST_FACTOR:
+            raise ValueError(f"ImageScale takes a number above 0, up to {LARGEST_FACTOR:g}, as `factor`, but got {factor!r}.")
+        self.factor = float(factor)
+        self.min_side = self.whole_number("min_side", min_side)
+
+    def call(self, inputs):
+        photos = self.to_result_dtype(inputs)
+        if self.factor == 1:
+            return photos
+        _, height, width, _ = ops.shape(photos)
+        rows = self._filter(height, self._scaled(height))
+        columns = self._filter(width, self._scaled(width))
+        return ops.einsum("ph,bhwc->bpwc", rows, ops.einsum("qw,bhwc->bhqc", columns, photos))
+
+    def _scaled(self, side):
+        """The pixels of a side after resizing, a number where `side` is one."""
+        # In float32 either way, so that the two agree on every size.
+        if isinstance(side, int):
+            return max(int(np.float32(side) * np.float32(self.factor) + np.float32(0.5)), min(side, self.min_side))
+        scaled = ops.cast(ops.floor(ops.cast(side, "float32") * self.factor + 0.5), "int32")
+        return ops.maximum(scaled, ops.minimum(side, self.min_side))
+
+    def _filter(self, before, after):
+        """`(after, before)`: how much of each old pixel is in each new one."""
+        # Centres are at (i + 1/2) / after and (j + 1/2) / before of the side. Whole numbers make their distance exact.
+        new, old = ops.arange(after, dtype="int32"), ops.arange(before, dtype="int32")
+        distance = (2 * new[:, None] + 1) * before - (2 * old[None] + 1) * after
+        widest = ops.cast(2 * ops.maximum(before, after), self.result_dtype)
+        x = ops.abs(self.to_result_dtype(distance)) / widest
+        near = (1.5 * x - 2.5) * x * x + 1
+        far = ((2.5 - 0.5 * x) * x - 4) * x + 2
+        weights = ops.where(x < 1, near, ops.where(x < 2, far, 0.0))
+        return weights / ops.sum(weights, axis=1, keepdims=True)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        return (batch, *(side if side is None else self._scaled(side) for side in (height, width)), channels)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor, "min_side": self.min_side}
