@@ -23,6 +23,7 @@ import pathlib
 import sys
 import warnings
 
+import keras
 from absl import app, flags
 
 import rw_keras
@@ -30,6 +31,7 @@ from rw_keras import backbones
 from rw_keras.datasets import read_folder
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name
 from rw_keras.images import list_photos
+from rw_keras.layers import ImageScale
 from rw_keras.reproduction import figures, tables
 from rw_keras.reproduction.lab import Lab, Setting
 from rw_keras.reproduction.region_vectors import RegionVectors
@@ -65,10 +67,16 @@ def make_report():
     vectors = {"vgg16": _region_vectors("vgg16", _WEIGHTS.value, wanted)}
     if _ALEXNET.value:
         vectors["alexnet"] = _region_vectors("alexnet", _ALEXNET.value, tables.METHODS["alexnet"])
-    lab = Lab(sets, learned_on, vectors, list_photos(distractors) if distractors else ())
+    scales = {
+        ("vgg16", scale): _region_vectors("vgg16", _WEIGHTS.value, {key: (key, 3) for key in ("rw", "root_rw")}, scale)
+        for scale in tables.SCALES[1:]
+    }
+    lab = Lab(sets, learned_on, {**vectors, **scales}, list_photos(distractors) if distractors else ())
     for network, keys in (("vgg16", wanted), ("alexnet", tables.METHODS["alexnet"])):
         if network in vectors:
             lab.compute(network, list(keys), [key for key in tables.WITH_DISTRACTORS if key in keys])
+    for _, scale in scales:
+        lab.compute("vgg16", ["rw", "root_rw"], scale=scale)
     facts.append(f"Photos are reduced to a longer side of {_MAX_SIDE.value} pixels. The networks are {' and '.join(vectors)}.")
     facts.append("Intervals are of 95 %, over landmarks: the five queries of one are not independent.")
 
@@ -161,8 +169,11 @@ def _has_ground_truth(folder):
     return True
 
 
-def _region_vectors(name, weights, wanted):
+def _region_vectors(name, weights, wanted, scale=1.0):
     network, _ = backbones.network(name, weights, None)
+    if scale != 1:
+        resized = ImageScale(scale, backbones.smallest_side(network))(network.input)
+        network = keras.Model(network.input, network(resized), name=f"{name}_at_{scale:.6f}")
     return RegionVectors(network, wanted, os.path.join(_CACHE.value, "regions"), max_side=_MAX_SIDE.value)
 
 

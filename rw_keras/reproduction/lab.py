@@ -25,6 +25,7 @@ class Setting:
         shrinkage: of the whitening; `None`: no whitening.
         whiten: "regions", or "global": the whitening comes after the sum over regions, and is learned there.
         photos: how many photos the whitening is learned from, evenly spread over the set; `None`: all.
+        scales: of the photos whose descriptors are added, as `rw_keras.multi_scale` does; the whitening is learned at 1.
     """
 
     network: str
@@ -33,6 +34,7 @@ class Setting:
     shrinkage: float | None = 0.0
     whiten: str = "regions"
     photos: int | None = None
+    scales: tuple[float, ...] = (1.0,)
 
 
 class Lab:
@@ -42,14 +44,14 @@ class Lab:
         sets: name -> set that is searched.
         learned_on: name of a set -> photos that its whitening is learned on.
         distractors: photos that are added to either set as "oxford105k" and "paris106k".
-        vectors: network -> its `RegionVectors`; what is asked for is computed where it is not there.
+        vectors: network -> its `RegionVectors`; (network, scale) -> those of photos that are resized to it.
     """
 
     def __init__(
         self,
         sets: Mapping[str, PhotoSet],
         learned_on: Mapping[str, Sequence[pathlib.Path]],
-        vectors: Mapping[str, RegionVectors],
+        vectors: Mapping[str | tuple[str, float], RegionVectors],
         distractors: Sequence[pathlib.Path] = (),
     ) -> None:
         self.sets, self.vectors = dict(sets), dict(vectors)
@@ -63,15 +65,17 @@ class Lab:
         self._described = functools.cache(self._describe)
         self._scores: dict = {}
 
-    def compute(self, network: str, methods: Sequence[str], with_distractors: Sequence[str] = ()) -> None:
+    def compute(self, network: str, methods: Sequence[str], with_distractors: Sequence[str] = (), scale: float = 1.0) -> None:
         """Makes the region vectors of these methods, with one pass of the network over every photo."""
-        vectors = self.vectors[network]
+        vectors = self._vectors_at(network, scale)
+        words = network if scale == 1 else f"{network} at {scale:.2g}"
         for name, found in self.sets.items():
-            vectors.compute(self._photos(name), methods, f"{network}, {name}")
-            vectors.compute(_queries(found), methods, f"{network}, {name}'s queries")
-            vectors.compute(self._learned_on[name], methods, f"{network}, whitening")
+            vectors.compute(self._photos(name), methods, f"{words}, {name}")
+            vectors.compute(_queries(found), methods, f"{words}, {name}'s queries")
+            if scale == 1:
+                vectors.compute(self._learned_on[name], methods, f"{words}, whitening")
         if self._distractors and with_distractors:
-            vectors.compute(self._distractors, with_distractors, f"{network}, distractors")
+            vectors.compute(self._distractors, with_distractors, f"{words}, distractors")
 
     @property
     def has_distractors(self) -> bool:
@@ -133,12 +137,18 @@ class Lab:
             whiten.assign(*self._whitening(setting.network, setting.method, setting.whiten, setting.photos, name))
         norm, add = layers.L2Norm(), layers.RegionSum()
         stages = [whiten, norm, add, norm] if setting.whiten == "regions" else [add, norm, whiten, norm]
-        found = []
-        for block in self.vectors[setting.network].blocks(setting.method, photos):
-            for stage in stages:
-                block = stage(block)
-            found.append(keras.ops.convert_to_numpy(block))
-        return np.concatenate(found)
+        total = 0
+        for scale in setting.scales:
+            found = []
+            for block in self._vectors_at(setting.network, scale).blocks(setting.method, photos):
+                for stage in stages:
+                    block = stage(block)
+                found.append(keras.ops.convert_to_numpy(block))
+            total = total + np.concatenate(found)
+        return keras.ops.convert_to_numpy(norm(total)) if len(setting.scales) > 1 else total
+
+    def _vectors_at(self, network, scale):
+        return self.vectors[network if scale == 1 else (network, scale)]
 
     def _learn(self, network, method, whiten, count, name):
         """What `PCAWhiten.assign` takes, learned on the photos that go with the set `name`."""

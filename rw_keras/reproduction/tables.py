@@ -12,6 +12,7 @@ from rw_keras import methods
 from rw_keras.reproduction import published
 from rw_keras.reproduction.lab import Lab, Setting
 from rw_keras.retrieval import Index, Interval, bootstrap, expand_query, landmark_by_name, paired_difference
+from rw_keras.retrieval.int8 import FromInt8, encoded
 
 # The whitening as published, and with the shrinkage that fits one learned from few photos.
 AS_PUBLISHED, SHRUNK = 0.0, 0.2
@@ -308,13 +309,25 @@ def rankers() -> dict[str, Ranker]:
     def expanded(qe: int, alpha: float) -> Ranker:
         return lambda index, queries: index.rank_batch(expand_query(queries, index, qe, alpha=alpha))
 
-    def rounded(dtype: str) -> Ranker:
-        return lambda index, queries: Index(index.names, np.asarray(index.descriptors).astype(dtype)).rank_batch(queries)
+    def in_bits(dtype: str) -> Ranker:
+        def rank(index: Index, queries: np.ndarray) -> list[list[str]]:
+            rows = encoded(index.descriptors, dtype)
+            return Index(index.names, FromInt8(rows) if dtype == "int8" else rows).rank_batch(queries)
 
-    return {"alpha query expansion of 10, alpha 3": expanded(10, 3.0), "float16 descriptors": rounded("float16")}
+        return rank
+
+    return {
+        "alpha query expansion of 10, alpha 3": expanded(10, 3.0),
+        "float16 descriptors": in_bits("float16"),
+        "int8 descriptors": in_bits("int8"),
+    }
 
 
-SETTINGS: dict[str, dict[str, object]] = {"whitening after the sum over regions": {"whiten": "global"}}
+SCALES = (1.0, 2**-0.5, 0.5)
+SETTINGS: dict[str, dict[str, object]] = {
+    "three scales": {"scales": SCALES},
+    "whitening after the sum over regions": {"whiten": "global"},
+}
 
 
 def interval(scores: Mapping[str, float]) -> Interval:

@@ -7,6 +7,7 @@ from small_sets import WANTED
 import rw_keras
 from rw_keras.evaluation import evaluate
 from rw_keras.reproduction.lab import Lab, Setting
+from rw_keras.reproduction.region_vectors import RegionVectors
 
 
 def model_of(bench, network, name, method, **arguments):
@@ -101,3 +102,19 @@ def test_another_way_to_rank(bench):
     setting = Setting("vgg16", "rw")
     worst = bench.lab.scores(setting, "oxford5k", rank=lambda index, queries: [r[::-1] for r in index.rank_batch(queries)], tag="w")
     assert np.mean(list(worst.values())) < np.mean(list(bench.lab.scores(setting, "oxford5k").values()))
+
+
+def test_scales_are_those_of_the_multi_scale_model(bench, network, tmp_path):
+    import keras
+
+    scales = (1.0, 0.5)
+    small = keras.Model(network.input, network(rw_keras.layers.ImageScale(0.5, 8)(network.input)), name="half")
+    vectors = RegionVectors(small, {"rw": ("rw", 3)}, tmp_path / "kept", progress=False)
+    lab = Lab(bench.sets, bench.learned_on, {"vgg16": bench.vectors, ("vgg16", 0.5): vectors})
+    lab.compute("vgg16", ["rw"], scale=0.5)
+    model = rw_keras.multi_scale(model_of(bench, network, "oxford5k", "rw", shrinkage=0.5), scales)
+    index, queries = lab.descriptors(Setting("vgg16", "rw", shrinkage=0.5, scales=scales), "oxford5k")
+    found = bench.sets["oxford5k"]
+    np.testing.assert_allclose(index.descriptors, rw_keras.describe(model, list(found.photos.values())), atol=2e-4)
+    boxes = [query.box for query in found.queries.values()]
+    np.testing.assert_allclose(queries, rw_keras.describe(model, list(found.query_photos.values()), boxes), atol=2e-4)
