@@ -36,6 +36,7 @@ from rw_keras.reproduction import figures, tables
 from rw_keras.reproduction.lab import Lab, Setting
 from rw_keras.reproduction.region_vectors import RegionVectors
 from rw_keras.reproduction.report import Report
+from rw_keras.retrieval import Diffusion, Index
 
 _DATA = flags.DEFINE_string("data", None, "Folder with a folder of each set.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder of the report.", required=True)
@@ -60,6 +61,7 @@ def main(_):
 
 def make_report():
     """Measures everything, writes the report, and returns the path of its page."""
+    rw_keras.plot.figure_class(), Diffusion(Index(["a", "b"], [[1, 0], [0, 1]]))  # before hours go by: what they need is there
     sets, learned_on, facts = _sets(pathlib.Path(_DATA.value))
     distractors = _folder_of("oxford100k")
     own = _own_methods()

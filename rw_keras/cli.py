@@ -166,6 +166,9 @@ def _define_search(values):
     flags.DEFINE_integer(
         "expand", None, "Query expansion over so many photos, the query among them.", lower_bound=1, flag_values=values
     )
+    flags.DEFINE_float(
+        "alpha", 0.0, "Goes with --expand: weigh each photo by its cosine to this power.", lower_bound=0, flag_values=values
+    )
     _define_model(values)
     _define_weights(values)
     flags.DEFINE_string("within", None, "Only photos whose names begin with this.", flag_values=values)
@@ -242,6 +245,10 @@ def search_command(positional, values):
     _check_new_model(values)
     if len(positional) != 2:
         raise UsageError(f"search takes an index and a photo, NAME PHOTO, but got {len(positional)} arguments")
+    if values["alpha"].present and (values.expand or 1) == 1:
+        raise UsageError(
+            f"--alpha {values.alpha:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
+        )
     from rw_keras.images import read_image
     from rw_keras.retrieval import Index
 
@@ -252,7 +259,8 @@ def search_command(positional, values):
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
     model = _model_of(index.recipe, values)
-    hits = index.search_photo(model, photo, box, values.k, values.expand, within=values.within, min_score=values.min_score)
+    options = {"within": values.within, "min_score": values.min_score, "alpha": values.alpha}
+    hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
     if values.html or values.sheet:
         _show(name, photo, box, hits, values)
     if values.json:
@@ -274,6 +282,8 @@ def _show(name, photo, box, hits, values):
     found = [(rank, hit, score, folder and os.path.join(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
         options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
+        if values.alpha:
+            options["alpha"] = values.alpha
         page = result_page(photo, box, found, folder=os.path.dirname(os.path.abspath(values.html)), options=options)
         with written_whole(values.html) as file:
             file.write(page.encode("utf8"))

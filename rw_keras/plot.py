@@ -59,7 +59,7 @@ def weights(
 
     >>> rw_keras.plot.weights(model, "query.jpg", box=(136, 34, 648, 955)).savefig("why.png")
     """
-    new_figure = _figure_class()
+    new_figure = figure_class()
     regions = explain.region_shares(model, photo, box, max_side)
     best = regions.best(top)
     page = _Page(new_figure, figure, [regions.photo] * 3, 2 + len(best))
@@ -118,7 +118,7 @@ def agreement(
 
     >>> rw_keras.plot.agreement(model, "query.jpg", "hit.jpg", box=(136, 34, 648, 955)).savefig("why.png")
     """
-    new_figure = _figure_class()
+    new_figure = figure_class()
     found = explain.region_agreement(model, photo, other, box, other_box, max_side)
     best = found.best(top)
     page = _Page(new_figure, figure, [found.first.photo, found.second.photo], 2 + -(-len(best) // _COLUMNS))
@@ -132,7 +132,7 @@ def agreement(
     return page.figure
 
 
-def _figure_class():
+def figure_class():
     """matplotlib's `Figure`, or an ImportError that says how to get it: asked for before the network runs for nothing."""
     try:
         from matplotlib.figure import Figure

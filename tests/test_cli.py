@@ -299,6 +299,19 @@ class TestSearch:
         assert out == self.table(index[1].search_photo(model, photo_folder / "a.png", expand=4))
         assert out != self.table(index[1].search_photo(model, photo_folder / "a.png"))
 
+    def test_alpha(self, command, capsys, index, model, model_file, photo_folder):
+        arguments = ["search", index[0], photo_folder / "a.png", "--expand", 4, "--model", model_file, "--json"]
+        assert command(*arguments, "--alpha", 3) == 0
+        hits = [(hit["name"], hit["cosine"]) for hit in json.loads(capsys.readouterr().out)]
+        assert hits == index[1].search_photo(model, photo_folder / "a.png", expand=4, alpha=3)
+        assert hits != index[1].search_photo(model, photo_folder / "a.png", expand=4)
+
+    @pytest.mark.parametrize("expand", [[], ["--expand", 1]], ids=str)
+    @pytest.mark.parametrize("alpha", ["3", "0"])
+    def test_alpha_without_expansion_is_refused(self, command, capsys, index, photo_folder, expand, alpha):
+        assert command("search", index[0], photo_folder / "a.png", "--alpha", alpha, *expand) == 2
+        only_line(capsys, f"--alpha {alpha} weighs what --expand averages", "a number above 1")
+
     def test_the_size_is_the_indexs(self, command, capsys, model, model_file, photo_folder, tmp_path):
         index = Index.from_folder(model, photo_folder, max_side=32, progress=False)
         index.save(tmp_path / "small")
@@ -401,7 +414,7 @@ class TestCommandLine:
         [
             ("index", ["output", "json", "quiet", "max_side", *EXTRACTION, *NEW_MODEL, "help"]),
             ("export", ["format", "dtype", "int8", "batching", "max_side", *NEW_MODEL, "help"]),
-            ("search", ["box", "k", "expand", "model", "weights", "whitening", "json", *SHOWING, "help"]),
+            ("search", ["box", "k", "expand", "alpha", "model", "weights", "whitening", "json", *SHOWING, "help"]),
             ("duplicates", ["threshold", "groups", "json", "help"]),
             ("demo", ["output", "json", "help"]),
         ],
@@ -437,6 +450,8 @@ class TestCommandLine:
             ["index", "photos", "-o"],
             ["search", "index", "photo", "--k", "0"],
             ["search", "index", "photo", "--expand", "0"],
+            ["search", "index", "photo", "--alpha", "-1", "--expand", "5"],
+            ["search", "index", "photo", "--alpha", "high", "--expand", "5"],
             ["search", "index", "photo", "--verbose"],
             ["export", "1", "--format", "caffe"],
             ["export", "1", "--dtype", "int4"],

@@ -53,6 +53,10 @@ CONTRACT = {
     "explain.region_agreement": "(model, photo, other, box=None, other_box=None, max_side=1024)",
     "plot.weights": "(model, photo, box=None, max_side=1024, top=3, figure=None)",
     "plot.agreement": "(model, photo, other, box=None, other_box=None, max_side=1024, top=5, figure=None)",
+    "retrieval.augment": "(index, neighbours=10, alpha=1.0)",
+    "retrieval.Diffusion": "(index, neighbours=50, alpha=0.99, gamma=3.0, query_neighbours=10)",
+    "retrieval.Diffusion.search": "(self, query, k=10)",
+    "retrieval.Diffusion.rank": "(self, query)",
     "datasets.photos.load": "()",
     "datasets.read_folder": "(folder, dataset='oxford5k', drop_incomplete=False)",
 }
@@ -64,13 +68,14 @@ import rw_keras
 assert "retrieval" in dir(rw_keras) and rw_keras.__version__
 rw_keras.retrieval
 rw_keras.images
-from rw_keras.retrieval import Index, average_precision, expand_query, mean_average_precision
+from rw_keras.retrieval import Diffusion, Index, augment, average_precision, expand_query, mean_average_precision
 index = Index.load(sys.argv[1])
 ranking = index.rank(np.array([1.0, 0.1]), expand=2)
 assert ranking == ["a", "b"], ranking
 assert average_precision(ranking, {"a"}) == 1
+assert augment(index).rank(np.array([1.0, 0.1]), expand=2, alpha=3) == ranking
 index.save(sys.argv[1])
-loaded = {"tensorflow", "keras", "jax", "torch"} & set(sys.modules)
+loaded = {"tensorflow", "keras", "jax", "torch", "scipy"} & set(sys.modules)
 assert not loaded, loaded
 """
 

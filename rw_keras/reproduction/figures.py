@@ -1,18 +1,24 @@
 """The figures: tables drawn, curves, and photos that are found."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from rw_keras.contact_sheet import RIGHT, Hit, Row, contact_sheet
 from rw_keras.images import read_image
+from rw_keras.plot import figure_class
 from rw_keras.reproduction import published
 from rw_keras.reproduction.lab import Lab, Setting
 from rw_keras.reproduction.tables import Curve, Table
 from rw_keras.retrieval import landmark_by_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which stay apart for the colour-blind.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -24,7 +30,7 @@ _TILE_SIDE = 180
 def chart(table: Table) -> Figure:
     """A table's values as dots with their intervals, and those published as diamonds."""
     kinds = list(dict.fromkeys(kind for point in table.points for kind in point.measured))
-    figure = Figure(figsize=(9, 1.6 + 0.34 * len(table.points)), layout="constrained")
+    figure = figure_class()(figsize=(9, 1.6 + 0.34 * len(table.points)), layout="constrained")
     axes = figure.subplots()
     for place, kind in enumerate(kinds):
         offset = (place - (len(kinds) - 1) / 2) * 0.3
@@ -49,7 +55,7 @@ def chart(table: Table) -> Figure:
 
 def expansion_curve(lab: Lab, methods: Sequence[str], shrinkages: Sequence[float], most: int = 50) -> Figure:
     """Figure 3: mAP against the number of vectors that a query is expanded by, 1 to `most`, for each set."""
-    figure = Figure(figsize=(5.6 * len(lab.sets) + 1, 4.4), layout="constrained")
+    figure = figure_class()(figsize=(5.6 * len(lab.sets) + 1, 4.4), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, len(lab.sets), squeeze=False)), lab.sets):
         number = 0
         for method in methods:
@@ -69,7 +75,7 @@ def expansion_curve(lab: Lab, methods: Sequence[str], shrinkages: Sequence[float
 def curve_figure(found: Mapping[str, Mapping[str, Curve]], name: str) -> Figure:
     """mAP by shrinkage, by the photos that the whitening is learned from, and by dimensions; `found`: method -> its curves."""
     words = {"shrinkage": "shrinkage of the whitening", "photos": "photos it is learned from", "components": "dimensions kept"}
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = figure_class()(figsize=(13, 4.2), layout="constrained")
     for axes, (kind, label) in zip(figure.subplots(1, 3, sharey=True), words.items()):
         for colour, (method, all_curves) in zip(_COLOURS, found.items()):
             values, measured = zip(*all_curves[kind].items())

@@ -11,7 +11,7 @@ import numpy as np
 from rw_keras import methods
 from rw_keras.reproduction import published
 from rw_keras.reproduction.lab import Lab, Setting
-from rw_keras.retrieval import Index, Interval, bootstrap, expand_query, landmark_by_name, paired_difference
+from rw_keras.retrieval import Diffusion, Index, Interval, augment, bootstrap, landmark_by_name, paired_difference
 from rw_keras.retrieval.int8 import FromInt8, encoded
 
 # The whitening as published, and with the shrinkage that fits one learned from few photos.
@@ -306,9 +306,6 @@ def claims(lab: Lab, networks: Sequence[str]) -> Table:
 def rankers() -> dict[str, Ranker]:
     """Other ways to rank, for `options_table`."""
 
-    def expanded(qe: int, alpha: float) -> Ranker:
-        return lambda index, queries: index.rank_batch(expand_query(queries, index, qe, alpha=alpha))
-
     def in_bits(dtype: str) -> Ranker:
         def rank(index: Index, queries: np.ndarray) -> list[list[str]]:
             rows = encoded(index.descriptors, dtype)
@@ -316,8 +313,22 @@ def rankers() -> dict[str, Ranker]:
 
         return rank
 
+    def augmented(index: Index, queries: np.ndarray) -> list[list[str]]:
+        return augment(index).rank_batch(queries)
+
+    def augmented_and_expanded(index: Index, queries: np.ndarray) -> list[list[str]]:
+        return augment(index).rank_batch(queries, 5, alpha=3.0)
+
+    def diffused(index: Index, queries: np.ndarray) -> list[list[str]]:
+        diffusion = Diffusion(index)
+        return [diffusion.rank(query) for query in queries]
+
     return {
-        "alpha query expansion of 10, alpha 3": expanded(10, 3.0),
+        "query expansion of 5, alpha 3": lambda index, queries: index.rank_batch(queries, 5, alpha=3.0),
+        "query expansion of 10, alpha 3": lambda index, queries: index.rank_batch(queries, 10, alpha=3.0),
+        "database-side augmentation": augmented,
+        "augmentation, then expansion of 5, alpha 3": augmented_and_expanded,
+        "diffusion": diffused,
         "float16 descriptors": in_bits("float16"),
         "int8 descriptors": in_bits("int8"),
     }

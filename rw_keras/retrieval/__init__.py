@@ -1,5 +1,7 @@
-"""Searching descriptors and measuring how well it went. NumPy only: nothing here loads TensorFlow."""
+"""Searching descriptors and measuring how well it went. NumPy only, and SciPy for `Diffusion`: nothing here loads TensorFlow."""
 
+from rw_keras.retrieval.augmentation import augment
+from rw_keras.retrieval.diffusion import Diffusion
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.index import Index
 from rw_keras.retrieval.intervals import Difference, Interval, bootstrap, landmark_by_name, paired_difference
@@ -18,9 +20,11 @@ from rw_keras.retrieval.metrics import (
 
 __all__ = [
     "Difference",
+    "Diffusion",
     "Index",
     "Interval",
     "Revisited",
+    "augment",
     "average_precision",
     "average_precisions",
     "bootstrap",

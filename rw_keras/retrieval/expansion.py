@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rw_keras.retrieval.vectors import check_count, unit_vector, unit_vectors
+from rw_keras.retrieval.vectors import check_count, check_power, unit_vector, unit_vectors, weights
 
 if TYPE_CHECKING:
     from rw_keras.retrieval.filters import Within
@@ -37,15 +37,13 @@ def expand_query(query: ArrayLike, index: Index, qe: int, *, within: Within | No
         ValueError: for `qe` below 1, an `alpha` that is not a finite number of at least 0, or a query that does not fit the index.
     """
     check_count("qe", qe)
-    if not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha is a finite number of at least 0, but got {alpha!r}.")
+    check_power("alpha", alpha)
     dimensions = index.descriptors.shape[1]
     several = np.ndim(query) == 2
     queries = unit_vectors(query, dimensions) if several else unit_vector(query, dimensions)[None]
     asked = np.flatnonzero(queries.any(axis=1))
     if qe > 1 and len(asked):
         for number, nearest, cosines in zip(asked, *index.nearest_batch(queries[asked], qe - 1, within=within)):
-            weights = np.maximum(cosines.astype("float64"), 0) ** alpha if alpha else np.ones(len(nearest))
-            mean = queries[number] + weights @ np.asarray(index.descriptors[nearest], "float64")
+            mean = queries[number] + weights(cosines, alpha) @ np.asarray(index.descriptors[nearest], "float64")
             queries[number] = unit_vector(mean, dimensions)
     return queries if several else queries[0]

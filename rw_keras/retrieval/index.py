@@ -21,7 +21,7 @@ from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, checked_metadata, passing
 from rw_keras.retrieval.int8 import encoded, stored_dtype
 from rw_keras.retrieval.rows import RowStore
-from rw_keras.retrieval.vectors import check_count, unit_descriptors, unit_vector, unit_vectors
+from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_descriptors, unit_vector, unit_vectors
 
 if TYPE_CHECKING:
     import keras
@@ -141,6 +141,7 @@ class Index:
         *,
         within: Within | None = None,
         min_score: float | None = None,
+        alpha: float = 0.0,
     ) -> list[tuple[str, float]]:
         """The `k` best matches of a query vector.
 
@@ -150,15 +151,17 @@ class Index:
             expand: query expansion over so many vectors, the query among them (see `expand_query`). Default: none.
             within: which rows may be found (see `Index`). Default: all.
             min_score: hits with a lower cosine are left out. Default: none.
+            alpha: goes with `expand`: the power of the cosine that each vector is weighted by. Default 0: all alike.
 
         Returns:
             A list of (name, cosine), best first.
 
         Raises:
-            ValueError: for a query of other dimensions, or with NaN, `k` or `expand` below 1, or a filter that does not fit.
+            ValueError: for a query of other dimensions, or with NaN, `k` or `expand` below 1, a filter that does not fit, or an
+                `alpha` below 0, or without `expand`.
         """
         query = unit_vector(query, self.descriptors.shape[1])
-        return self.search_batch(query[None], k, expand, within=within, min_score=min_score)[0]
+        return self.search_batch(query[None], k, expand, within=within, min_score=min_score, alpha=alpha)[0]
 
     def search_batch(
         self,
@@ -168,14 +171,18 @@ class Index:
         *,
         within: Within | None = None,
         min_score: float | None = None,
+        alpha: float = 0.0,
     ) -> list[list[tuple[str, float]]]:
         """`search` for several queries `(Q, D)` at once: one pass over the descriptors, and for each query the same list."""
-        if min_score is not None and not _is_number(min_score):
+        if min_score is not None and not is_number(min_score):
             raise ValueError(f"`min_score` is a cosine, but got {min_score!r}.")
+        check_power("alpha", alpha)
+        if alpha and expand is None:
+            raise ValueError(f"`alpha` weighs what `expand` averages, but got {alpha!r} without `expand`; give both, or neither.")
         mask = passing(within, self.names, self.position, self.metadata)  # once, for the expansion and the search
         queries = unit_vectors(queries, self.descriptors.shape[1])
         if expand is not None:
-            queries = expand_query(queries, self, expand, within=mask)
+            queries = expand_query(queries, self, expand, within=mask, alpha=alpha)
         found = zip(*self.nearest_batch(queries, k, within=mask))
         return [
             [
@@ -186,13 +193,13 @@ class Index:
             for positions, scores in found
         ]
 
-    def rank(self, query: ArrayLike, expand: int | None = None) -> list[str]:
+    def rank(self, query: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[str]:
         """All names, best first; arguments as for `search`."""
-        return [name for name, _ in self.search(query, max(len(self), 1), expand)]
+        return [name for name, _ in self.search(query, max(len(self), 1), expand, alpha=alpha)]
 
-    def rank_batch(self, queries: ArrayLike, expand: int | None = None) -> list[list[str]]:
+    def rank_batch(self, queries: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[list[str]]:
         """`rank` for several queries `(Q, D)` at once."""
-        return [[name for name, _ in hits] for hits in self.search_batch(queries, max(len(self), 1), expand)]
+        return [[name for name, _ in hits] for hits in self.search_batch(queries, max(len(self), 1), expand, alpha=alpha)]
 
     def recall(self, queries: ArrayLike, k: int = 10) -> float:
         """How much of the exact result the engine finds: recall@k, the mean share of the `k` best that it returns.
@@ -321,7 +328,7 @@ class Index:
         Raises:
             ValueError: for another threshold, a limit below 1, or a limit on groups.
         """
-        if not _is_number(threshold) or not 0 < threshold <= 1:
+        if not is_number(threshold) or not 0 < threshold <= 1:
             raise ValueError(f"`threshold` is a cosine above 0 and up to 1, but got {threshold!r}.")
         if limit is not None:
             check_count("limit", limit)
@@ -366,13 +373,14 @@ class Index:
         *,
         within: Within | None = None,
         min_score: float | None = None,
+        alpha: float = 0.0,
     ) -> list[tuple[str, float]]:
         """Describes a photo as the index's own were described, and searches.
 
         Args:
             model: the model that made the index.
             photo, box: see `rw_keras.describe`.
-            k, expand, within, min_score: see `search`.
+            k, expand, within, min_score, alpha: see `search`.
 
         Raises:
             ValueError: when the model makes other descriptors than the index holds, naming what differs.
@@ -381,7 +389,7 @@ class Index:
 
         self.check_model(model)
         query = describe(model, photo, box, max_side=(self.recipe or {}).get("max_side", 1024))
-        return self.search(query, k, expand, within=within, min_score=min_score)
+        return self.search(query, k, expand, within=within, min_score=min_score, alpha=alpha)
 
     def check_model(self, model: keras.Model) -> None:
         """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index."""
@@ -521,10 +529,6 @@ def _positions(names, first=0):
         if positions.setdefault(name, position) != position:
             raise ValueError(f"The name {name!r} stands at positions {positions[name]} and {position}; give each once.")
     return positions
-
-
-def _is_number(value):
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == value  # NaN is not
 
 
 def _flat(recipe):

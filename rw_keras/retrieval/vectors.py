@@ -1,4 +1,4 @@
-"""Checks and unit length of vectors, for the index and the expansion."""
+"""Checks, unit length and weights of vectors: for the index and for what is made of its neighbours."""
 
 from __future__ import annotations
 
@@ -109,3 +109,19 @@ def check_count(name: str, value: int) -> None:
     """Says so when `value` is not a whole number from 1 up."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"`{name}` is a whole number of at least 1, but got {value!r}.")
+
+
+def check_power(name: str, value: float) -> None:
+    """Says so when `value` is not a finite number from 0 up."""
+    if not is_number(value) or not 0 <= value < float("inf"):
+        raise ValueError(f"`{name}` is a finite number of at least 0, but got {value!r}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number; NaN and booleans are none."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == value
+
+
+def weights(cosines: np.ndarray, power: float) -> np.ndarray:
+    """Cosines to a power, float64, with 0 for one below 0; all 1 for the power 0."""
+    return np.clip(cosines.astype("float64"), 0, 1) ** power  # rounding takes the cosine of equal vectors above 1

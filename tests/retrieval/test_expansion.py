@@ -98,7 +98,48 @@ class TestAlpha:
         expected = unit + weights @ vectors[first]
         np.testing.assert_allclose(expand_query(query, index, 15, alpha=alpha), expected / np.linalg.norm(expected), atol=1e-6)
 
-    @pytest.mark.parametrize("alpha", [-1, float("nan"), float("inf")])
+    @pytest.mark.parametrize("alpha", [-1, float("nan"), float("inf"), "3", None, True])
     def test_out_of_range_is_refused(self, alpha):
-        with pytest.raises(ValueError, match="alpha is a finite number of at least 0"):
+        with pytest.raises(ValueError, match="`alpha` is a finite number of at least 0"):
             expand_query(np.ones(6), self.index(), 5, alpha=alpha)
+
+    @pytest.mark.parametrize("expand", [1, 4, 15])
+    @pytest.mark.parametrize("alpha", [0, 3])
+    def test_an_index_searches_with_it(self, expand, alpha):
+        index, queries = self.index(), np.random.default_rng(5).standard_normal((7, 6))
+        expanded = expand_query(queries, index, expand, alpha=alpha)
+        assert index.search_batch(queries, 9, expand, alpha=alpha) == index.search_batch(expanded, 9)
+        assert index.rank_batch(queries, expand, alpha=alpha) == index.rank_batch(expanded)
+        for query, own in zip(queries, expanded):
+            assert index.search(query, 9, expand, alpha=alpha) == index.search(own, 9)
+            assert index.rank(query, expand, alpha=alpha) == index.rank(own)
+        if expand == 15:
+            assert (index.rank_batch(queries, expand, alpha=alpha) == index.rank_batch(queries, expand)) == (alpha == 0)
+
+    def test_within(self):
+        index, query = self.index(), np.random.default_rng(5).standard_normal(6)
+        only = Index(index.names[::2], index.descriptors[::2])
+        assert index.search(query, 5, 6, within=only.names, alpha=3) == only.search(query, 5, 6, alpha=3)
+        assert index.search(query, 5, 6, within=only.names, alpha=3) != only.search(query, 5, 6)
+
+    def calls(self):
+        index, query = self.index(), np.ones(6)
+        return {
+            index.search: query,
+            index.search_batch: query[None],
+            index.rank: query,
+            index.rank_batch: query[None],
+        }.items()
+
+    def test_without_expansion_is_refused(self):
+        for call, query in self.calls():
+            with pytest.raises(ValueError, match="`alpha` weighs what `expand` averages, but got 3 without `expand`; give both"):
+                call(query, alpha=3)
+            assert call(query, alpha=0) == call(query)
+
+    @pytest.mark.parametrize("alpha", [-1, float("nan"), float("inf"), "3", None, True])
+    @pytest.mark.parametrize("expand", [None, 5])
+    def test_out_of_range_is_refused_by_an_index(self, alpha, expand):
+        for call, query in self.calls():
+            with pytest.raises(ValueError, match=f"`alpha` is a finite number of at least 0, but got {alpha!r}"):
+                call(query, expand=expand, alpha=alpha)
