@@ -5,12 +5,12 @@ import re
 import pytest
 from PIL import Image
 
-pytest.importorskip("matplotlib", reason='matplotlib is not installed: pip install "rw_keras[plot]"')
-
 from rw_keras.reproduction import figures, tables
 from rw_keras.reproduction.lab import Setting
 from rw_keras.reproduction.report import Report
 from rw_keras.retrieval import Interval
+
+pytest.importorskip("matplotlib", reason='matplotlib is not installed: pip install "rw_keras[plot]"')
 
 
 def test_a_page_holds_tables_and_pictures_and_needs_nothing_else(tmp_path):
