@@ -122,8 +122,8 @@ def _add_figures(report, lab):
     for name in lab.sets:
         found = {method: tables.curves(lab, name, method) for method in ("rw", "root_rw")}
         for kind, words in (("shrinkage", "shrinkage"), ("photos", "photos of the whitening"), ("components", "dimensions")):
-            report.add_table(tables.curve_table(lab, name, found, kind, f"Curve, {name}: mAP by {words}"))
-        title = f"Curves, {name}: shrinkage, photos of the whitening, dimensions"
+            report.add_table(tables.curve_table(lab, name, found, kind, f"mAP by {words}, {name}"))
+        title = f"Curves of all three, {name}"
         caption = "Bands are 95 % intervals of each value, not of differences. Shrinkage is 0.2 where it does not vary."
         report.add_figure(f"curves_{name}", title, figures.png(figures.curve_figure(found, name)), "png", caption)
 

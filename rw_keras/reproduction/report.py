@@ -16,7 +16,7 @@ h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.6rem}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem}nav a{white-space:nowrap}a{color:inherit}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13.5px}
 th,td{padding:.28rem .6rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}
-td.long{white-space:normal;min-width:11rem}
+td.long{white-space:normal;min-width:20rem}
 th{vertical-align:bottom;white-space:normal;min-width:4.2rem}tbody tr:nth-child(even){background:var(--band)}
 p,li{max-width:80ch}.quiet{color:var(--quiet);font-size:13.5px}img{max-width:100%;height:auto;background:#fff}
 figure{margin:1.2rem 0}figcaption{color:var(--quiet);font-size:13.5px}
