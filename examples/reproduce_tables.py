@@ -82,14 +82,15 @@ def make_report():
     facts.append(f"Photos are reduced to a longer side of {_MAX_SIDE.value} pixels. The networks are {' and '.join(vectors)}.")
     facts.append("Intervals are of 95 %, over landmarks: the five queries of one are not independent.")
 
-    report = Report(pathlib.Path(_OUT.value), "Feature weighting and regional integration, measured", facts)
+    data = "; ".join(map(str, sets.values()))
+    report = Report(pathlib.Path(_OUT.value), "Feature weighting and regional integration, measured", facts, data)
     networks = list(vectors)
     # Few photos to learn from leave flat axes. Every table says how many there were; a warning for each setting says no more.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="PCAWhiten .* has learned", category=UserWarning)
         report.add_table(tables.claims(lab, networks))
         for table in _tables(lab, networks, own):
-            report.add_table(table, figures.png(figures.chart(table)))
+            report.add_table(table, figures.png(figures.chart(table, data)))
         _add_figures(report, lab)
     return report.finish()
 
@@ -148,7 +149,7 @@ def _sets(data):
             )
         sets[name] = found
         learned_on[name] = [path for stem, path in photos_by_name(other).items() if stem not in PARIS6K_CORRUPT]
-        facts += [f"{found}.", f"Its whitening is learned on {len(learned_on[name])} photos of {_OTHER[name]}."]
+        facts.append(f"The whitening for {name} is learned on {len(learned_on[name])} photos of {_OTHER[name]}.")
     if not sets:
         raise FileNotFoundError(f"There is no oxford5k or paris6k with jpg/ and gt/ in {data}; put one there, whole or a part.")
     return sets, learned_on, facts

@@ -27,8 +27,8 @@ FRAMES = "green: right, orange: wrong, grey: junk, which counts neither way"
 _TILE_SIDE = 180
 
 
-def chart(table: Table) -> Figure:
-    """A table's values as dots with their intervals, and those published as diamonds."""
+def chart(table: Table, data: str) -> Figure:
+    """A table's values as dots with their intervals, those published as diamonds; `data`: how much of the sets was there."""
     kinds = list(dict.fromkeys(kind for point in table.points for kind in point.measured))
     figure = figure_class()(figsize=(9, 1.6 + 0.34 * len(table.points)), layout="constrained")
     axes = figure.subplots()
@@ -48,7 +48,7 @@ def chart(table: Table) -> Figure:
     axes.set_xlabel("mAP, with its 95 % interval over landmarks")
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)
-    figure.suptitle(table.title, fontsize=11)
+    figure.suptitle(f"{table.title}\n{data}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 

@@ -1,6 +1,7 @@
 """The report: tables and figures as files, and one page that holds all of them."""
 
 import base64
+import dataclasses
 import html
 import pathlib
 from collections.abc import Sequence
@@ -29,17 +30,21 @@ class Report:
     Args:
         folder: made where it does not exist.
         title: of the page.
-        facts: sentences above everything: the sets, how much of them was there, the settings.
+        facts: sentences above everything, and below each table: the settings.
+        data: how much of the sets was there, which stands in every file.
     """
 
-    def __init__(self, folder: pathlib.Path, title: str, facts: Sequence[str]) -> None:
-        self._folder, self._title, self._facts = folder, title, facts
+    def __init__(self, folder: pathlib.Path, title: str, facts: Sequence[str], data: str) -> None:
+        self._folder, self._title, self._facts, self._data = folder, title, facts, data
         self._parts: list[tuple[str, str, str]] = []
 
     def add_table(self, table: Table, drawn: bytes | None = None) -> None:
         """Writes NAME.md, NAME.csv and, of what is drawn of it, NAME.png."""
-        self._write(f"{table.name}.md", table.markdown().encode())
-        self._write(f"{table.name}.csv", table.csv().encode())
+        whole = dataclasses.replace(table, notes=[*table.notes, f"{self._data}.", *self._facts])
+        self._write(f"{table.name}.md", whole.markdown().encode())
+        rows = [[*row, self._data] for row in table.rows]
+        whole = dataclasses.replace(table, columns=[*table.columns, "data"], rows=rows)
+        self._write(f"{table.name}.csv", whole.csv().encode())
         head = "".join(f"<th>{_text(column)}</th>" for column in table.columns)
         rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in table.rows)
         body = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
@@ -57,7 +62,7 @@ class Report:
     def finish(self) -> pathlib.Path:
         """Writes `index.html`, and returns where."""
         links = "".join(f'<a href="#{name}">{_text(title.partition(":")[0])}</a>' for name, title, _ in self._parts)
-        facts = "".join(f"<li>{_text(fact)}</li>" for fact in self._facts)
+        facts = "".join(f"<li>{_text(fact)}</li>" for fact in (f"{self._data}.", *self._facts))
         parts = "".join(f'<section id="{name}"><h2>{_text(title)}</h2>{body}</section>\n' for name, title, body in self._parts)
         page = (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

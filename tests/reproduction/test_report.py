@@ -14,10 +14,10 @@ pytest.importorskip("matplotlib", reason='matplotlib is not installed: pip insta
 
 
 def test_a_page_holds_tables_and_pictures_and_needs_nothing_else(tmp_path):
-    report = Report(tmp_path / "report", "A <title>", ["12 of 34 photos & more"])
+    report = Report(tmp_path / "report", "A <title>", ["A fact & more."], "12 of 34 photos")
     measured = {"as published": Interval(0.5, 0.4, 0.6, 0.95, 30, 6)}
     table = tables.Table("one", "One: a table", ["a", "b"], [["1", "<2>"]], ["A note."], [tables.Point("a row", 0.45, measured)])
-    report.add_table(table, figures.png(figures.chart(table)))
+    report.add_table(table, figures.png(figures.chart(table, "12 of 34 photos")))
     report.add_figure("two", "Two", figures.jpeg(Image.new("RGB", (8, 8))), "jpeg", "A caption")
     page = report.finish().read_text()
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
@@ -27,7 +27,9 @@ def test_a_page_holds_tables_and_pictures_and_needs_nothing_else(tmp_path):
         "one.png",
         "two.jpg",
     ]
-    assert "A &lt;title&gt;" in page and "&lt;2&gt;" in page and "34 photos &amp; more" in page
+    assert "A &lt;title&gt;" in page and "&lt;2&gt;" in page and "12 of 34 photos." in page and "A fact &amp; more." in page
+    assert "12 of 34 photos." in (tmp_path / "report" / "one.md").read_text()
+    assert (tmp_path / "report" / "one.csv").read_text() == "a,b,data\n1,<2>,12 of 34 photos\n"
     pictures = re.findall(r'src="([^"]+)"', page)
     assert [picture.partition(";")[0] for picture in pictures] == ["data:image/png", "data:image/jpeg"]
     for picture in pictures:

@@ -61,8 +61,10 @@ def test_writes_all_of_it_and_a_second_run_needs_no_network(small, tmp_path):
     assert {"claims.md", "figure_3.png", "figure_2_oxford5k_rw.jpg", "figure_4_oxford5k_root_rw.jpg", "index.html"} <= files
     page = (tmp_path / "report" / "index.html").read_text()
     assert "oxford5k: 12 of 5063 photos, 4 of 55 queries" in page
-    assert "Its whitening is learned on 12 photos of paris6k." in page
+    assert "The whitening for oxford5k is learned on 12 photos of paris6k." in page
     assert "rw_alpha_1" in (tmp_path / "report" / "methods.md").read_text()
+    for file in ("table_1.md", "table_1.csv"):
+        assert "oxford5k: 12 of 5063 photos, 4 of 55 queries" in (tmp_path / "report" / file).read_text()
     assert "alexnet" in (tmp_path / "report" / "table_1.csv").read_text()
     Image.open(tmp_path / "report" / "table_2.png").verify()
 
