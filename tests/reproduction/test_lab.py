@@ -9,6 +9,8 @@ from rw_keras.evaluation import evaluate
 from rw_keras.reproduction.lab import Lab, Setting
 from rw_keras.reproduction.region_vectors import RegionVectors
 
+pytestmark = pytest.mark.filterwarnings("ignore:PCAWhiten")  # 18 photos are few
+
 
 def model_of(bench, network, name, method, **arguments):
     """The descriptor model with its whitening learned as the lab's is."""
@@ -17,7 +19,6 @@ def model_of(bench, network, name, method, **arguments):
     return model
 
 
-@pytest.mark.filterwarnings("ignore:PCAWhiten")
 @pytest.mark.parametrize("name", ["oxford5k", "paris6k"])
 @pytest.mark.parametrize(
     ("method", "arguments"),

@@ -10,6 +10,7 @@ from rw_keras.reproduction.lab import Setting
 from rw_keras.reproduction.report import Report
 from rw_keras.retrieval import Interval
 
+pytestmark = pytest.mark.filterwarnings("ignore:PCAWhiten")  # 18 photos are few
 pytest.importorskip("matplotlib", reason='matplotlib is not installed: pip install "rw_keras[plot]"')
 
 
