@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rw_keras import backbones, datasets, explain, images, layers, methods, plot, retrieval
+    from rw_keras import backbones, datasets, engines, explain, images, layers, methods, plot, retrieval
     from rw_keras.descriptor import build_descriptor, load_model, multi_scale
     from rw_keras.export import export_litert, export_onnx, export_openvino, export_saved_model
     from rw_keras.extraction import describe, extract
@@ -33,6 +33,7 @@ __all__ = [
     "build_descriptor",
     "datasets",
     "describe",
+    "engines",
     "explain",
     "export_litert",
     "export_onnx",

@@ -1,5 +1,6 @@
-"""The command line: `rw-keras index`, `search`, `export`, `demo`."""
+"""The command line: `rw-keras index`, `search`, `engines`, `export`, `demo`."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ _USAGE = """rw-keras: find photos of the same thing.
   rw-keras index PHOTOS -o NAME      describe photos and write the index NAME, or bring it up to date
   rw-keras search NAME PHOTO         find the photos of the index NAME that show what PHOTO shows
   rw-keras duplicates NAME           photos of the index NAME that are almost the same
+  rw-keras engines                   what computes the network, and how fast it is on this machine
   rw-keras export PATH               write a model that serves: a SavedModel, or ONNX, OpenVINO, LiteRT
   rw-keras demo                      try it on ten photos that need no download
 
@@ -97,6 +99,7 @@ def _define_index(values):
     flags.DEFINE_integer("workers", None, "Threads that read photos. Default: one a processor.", 1, flag_values=values)
     flags.DEFINE_bool("checksum", False, "See a change by a photo's bytes, not by its size and time.", flag_values=values)
     flags.DEFINE_bool("anew", False, "Describe all photos, also those that the index holds.", flag_values=values)
+    _define_engine(values, "engine", "What computes the network.")
     flags.DEFINE_bool("strict", False, "End with an error at the first photo that cannot be read.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=values)
     flags.DEFINE_bool("quiet", False, "No progress bar.", short_name="q", flag_values=values)
@@ -150,6 +153,24 @@ def _check_new_model(values):
             raise UsageError(f"--{flag} does not go with --model: a saved model has its own")
 
 
+def _define_engine(values, name, words):
+    help_text = f"{words} auto: the fastest that is installed, measured once."
+    flags.DEFINE_enum(name, "tensorflow", ["tensorflow", "openvino", "ncnn", "auto"], help_text, flag_values=values)
+    _define_precision(values)
+
+
+def _define_precision(values):
+    words = "exact: a cosine to TensorFlow in float32 of at least 0.999999; fast: of 0.9999."
+    flags.DEFINE_enum("precision", "exact", ["exact", "fast"], words, flag_values=values)
+
+
+def _define_engines(values):
+    _define_new_model(values)
+    _define_precision(values)
+    flags.DEFINE_bool("anew", False, "Measure again.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print the table as JSON.", flag_values=values)
+
+
 def _define_export(values):
     _define_new_model(values)
     flags.DEFINE_enum("format", "saved_model", list(_FORMATS), "What to write.", flag_values=values)
@@ -174,6 +195,7 @@ def _define_search(values):
     flags.DEFINE_string("within", None, "Only photos whose names begin with this.", flag_values=values)
     flags.DEFINE_float("min_score", None, "Leave out hits with a lower cosine.", flag_values=values)
     flags.DEFINE_string("engine", None, "What searches: numpy, faiss-flat, faiss-hnsw, faiss-ivfpq.", flag_values=values)
+    _define_engine(values, "network_engine", "What computes the network on PHOTO.")
     flags.DEFINE_string("html", None, "A page of the hits to write.", flag_values=values)
     flags.DEFINE_string("sheet", None, "A picture of the hits to write.", flag_values=values)
     flags.DEFINE_string(
@@ -226,6 +248,8 @@ def index_command(positional, values):
         strict=values.strict,
         progress=not values.quiet,
         source=os.path.abspath(source) if os.path.isdir(source) else None,
+        engine=values.engine,
+        precision=values.precision,
     )
     if values.json:
         failures = [{"name": name, "reason": reason} for name, reason in done.failures]
@@ -258,7 +282,7 @@ def search_command(positional, values):
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
-    model = _model_of(index.recipe, values)
+    model = _describer_of(index.recipe, values)
     options = {"within": values.within, "min_score": values.min_score, "alpha": values.alpha}
     hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
     if values.html or values.sheet:
@@ -306,6 +330,21 @@ def duplicates_command(positional, values):
     else:
         for one, other, score in found:
             print(f"{score:6.3f}  {printable(one)}  {printable(other)}")
+    return DONE
+
+
+def engines_command(positional, values):
+    """rw-keras engines: what can compute the network on this machine, how fast, how exactly, and what --engine auto takes."""
+    _check_new_model(values)
+    if positional:
+        raise UsageError(f"engines takes no arguments, but got {positional[0]!r}")
+    model = _new_model(values)
+    from rw_keras import engines
+    from rw_keras.extraction import smallest_side
+
+    size = engines.usual_size(values.max_side, smallest_side(model))
+    choice = engines.choose(model, values.precision, size, anew=values.anew)
+    print(json.dumps(dataclasses.asdict(choice)) if values.json else choice)
     return DONE
 
 
@@ -395,6 +434,21 @@ def _new_model(values):
     return model if values.scales is None else multi_scale(model, values.scales)
 
 
+def _describer_of(recipe, values):
+    """What describes a query: the model that made an index, on the engine asked for; without Keras, where it was used before."""
+    from rw_keras import engines
+
+    plain = (values.network_engine, values.precision) == ("tensorflow", "exact")
+    size = engines.usual_size(recipe.get("max_side", 1024), recipe.get("min_side", 1))
+    given = any(values[flag].present for flag in ("model", "weights", "whitening"))
+    if not plain and not given:
+        found = engines.load_cached(recipe, values.network_engine, values.precision, size=size)
+        if found is not None:
+            return found
+    model = _model_of(recipe, values)
+    return model if plain else engines.load(model, values.network_engine, values.precision, size=size)
+
+
 def _model_of(recipe, values):
     """The model that made an index: of a .keras file, or built as the index's recipe says."""
     _load_keras_quietly()
@@ -455,6 +509,7 @@ _COMMANDS = {
     "index": (index_command, _define_index),
     "search": (search_command, _define_search),
     "duplicates": (duplicates_command, _define_duplicates),
+    "engines": (engines_command, _define_engines),
     "export": (export_command, _define_export),
     "demo": (demo_command, _define_demo),
 }

@@ -133,7 +133,7 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
     _new(path.with_suffix(".bin"), "choose another name or remove it")
     with _needs("openvino"):
         import openvino
-    with _saved_for_converters(model) as saved:
+    with saved_for_converters(model) as saved:
         converted = openvino.convert_model(saved)
         if int8:
             with _needs("openvino"):
@@ -162,7 +162,7 @@ def export_litert(model: keras.Model, path: str | os.PathLike[str], *, int8: boo
     """
     path = _new_file(path, ".tflite")
     tf = _tensorflow()
-    with _saved_for_converters(model) as saved:
+    with saved_for_converters(model) as saved:
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         if int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -225,9 +225,9 @@ def _pixels_function(model: keras.Model, dtype: str = "float32", call: Callable 
 
 
 @contextlib.contextmanager
-def _saved_for_converters(model: keras.Model) -> Iterator[str]:
+def saved_for_converters(model: keras.Model, dtype: str = "float32") -> Iterator[str]:
     """A temporary SavedModel of the `pixels` signature alone, which converters can read: they know no string operations."""
-    pixels = _pixels_function(model)
+    pixels = _pixels_function(model, dtype)
     module = _module(model)
     module.pixels = pixels
     with tempfile.TemporaryDirectory() as folder:

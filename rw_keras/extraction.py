@@ -1,5 +1,7 @@
 """Many photos -> descriptors: decoding ahead on other threads while the network works."""
 
+from __future__ import annotations
+
 import collections
 import concurrent.futures
 import dataclasses
@@ -12,19 +14,21 @@ import pathlib
 import sys
 import time
 import warnings
-import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
+from rw_keras import engines
 from rw_keras.collection import Collection
-from rw_keras.descriptor import recipe
+from rw_keras.engines.tensorflow import BATCH_PIXELS, batch_function
 from rw_keras.files import written_whole
 from rw_keras.images import Box, ImageError, Photo, check_max_side, list_photos, read_image
 from rw_keras.retrieval import storage
 from rw_keras.sources import photo_items
+
+if TYPE_CHECKING:
+    import keras
 
 # Two decoding threads keep up with a network that takes 50 ms a photo; two photos in hand for each bridge an uneven one.
 _DECODERS = 2
@@ -34,18 +38,19 @@ _AHEAD = 2
 _WINDOW = 128
 # Decoded photos that wait for others of their size.
 _WAITING_BYTES = 256 << 20
-# Pixels that go through the network together: one photo of 512 x 384 on a processor, more of them on a GPU.
-_BATCH_PIXELS, _GPU_BATCHES = 512 * 384, 16
+# On a GPU so many times the pixels go through the network together.
+_GPU_BATCHES = 16
 _LINE_SECONDS = 30
-
-_compiled = weakref.WeakKeyDictionary()
 
 
 def describe(
-    model: keras.Model,
+    model: keras.Model | engines.Describer,
     images: Photo | Sequence[Photo],
     box: Box | Sequence[Box | None] | None = None,
     max_side: int | None = 1024,
+    *,
+    engine: str = "tensorflow",
+    precision: str = "exact",
 ) -> np.ndarray:
     """Turns photos into descriptors.
 
@@ -57,12 +62,15 @@ def describe(
     network sees it, and reduced by the factor of the whole photo.
 
     Args:
-        model: a model of `build_descriptor`.
+        model: a model of `build_descriptor`, or what `rw_keras.engines.load` made of one.
         images: the path of a photo, an array of RGB pixels 0..255 `(H, W, 3)`, or a list of either (an array
             `(N, H, W, 3)` counts as one).
         box: (x1, y1, x2, y2) in pixels of the upright full-size photo; for a list of images, a list of boxes, one each
             (`None`: the whole photo).
         max_side: pixels. Default 1024. `None`: no limit.
+        engine: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
+            `rw_keras.engines.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
+        precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999.
 
     Returns:
         `(D,)` float32 of unit length for one photo, `(N, D)` for a list.
@@ -71,7 +79,9 @@ def describe(
         FileNotFoundError: when there is no such file.
         ImageError: (a ValueError) when a photo cannot be read or is under 16 pixels a side (for VGG16), or the box does
             not lie in it.
+        ValueError, ImportError, OSError: when the engine cannot be used; see `rw_keras.engines.load`.
     """
+    model = _on(model, engine, precision, max_side)
     single = isinstance(images, (str, os.PathLike)) or (hasattr(images, "ndim") and images.ndim != 4)
     images = [images] if single else list(images)
     boxes = [box] if single else _boxes(box, len(images))
@@ -89,7 +99,7 @@ def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progr
     """Runs a model over photos one by one, reading ahead.
 
     Args:
-        model: any model of pixels.
+        model: any model of pixels, or what `rw_keras.engines.load` made of one.
         images: an iterable of paths or arrays.
         boxes: an iterable of boxes, one each, or `None`.
         max_side, min_side: see `rw_keras.images.read_image`.
@@ -99,7 +109,7 @@ def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progr
         (image, output, error) in the order of `images`: the model's output for a batch of one, or `None` and the
         FileNotFoundError or ImageError that says why not.
     """
-    run = batch_function(model)
+    run = _function(model)
     pairs = zip(images, itertools.repeat(None) if boxes is None else boxes)
     if progress:
         import tqdm
@@ -137,28 +147,40 @@ def _read_ahead(items, read, workers):
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def batch_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pixels `(B, H, W, 3)`, uint8, to the model's output as an array (a list, where it has several), compiled
-    once for all sizes."""
-    if model not in _compiled:
-        if keras.backend.backend() != "tensorflow":
-            return model.predict_on_batch
-        import tensorflow as tf
-
-        weak = weakref.ref(model)  # the function must not keep alive the model that it is kept for
-
-        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
-        def graph(pixels):
-            return weak()(pixels, training=False)
-
-        _compiled[model] = graph
-    graph = _compiled[model]
-    return lambda pixels: keras.tree.map_structure(lambda output: output.numpy(), graph(pixels))
-
-
-def smallest_side(model: keras.Model) -> int:
+def smallest_side(model: keras.Model | engines.Describer) -> int:
     """The fewest pixels a side that leave the model a feature map."""
     return getattr(model, "recipe", {}).get("min_side", 1)
+
+
+def recipe_of(model: keras.Model | engines.Describer) -> dict[str, Any]:
+    """`rw_keras.descriptor.recipe` of a model, or of the one that an engine computes."""
+    if isinstance(model, engines.Describer):
+        return model.recipe
+    from rw_keras.descriptor import recipe
+
+    return recipe(model)
+
+
+def described_with(model: keras.Model | engines.Describer) -> dict[str, str]:
+    """What computes a model's descriptors, as an index's manifest notes it: engine, precision, and what it computes in."""
+    if isinstance(model, engines.Describer):
+        return {"engine": model.engine, "precision": model.precision, "computes_in": model.variant}
+    import keras
+
+    return {"engine": keras.backend.backend(), "precision": "exact", "computes_in": "float32"}
+
+
+def _on(model, engine, precision, max_side):
+    """The model on an engine; as it is, where that is TensorFlow in float32."""
+    engines.check_arguments(engine, precision)
+    if (engine, precision) == ("tensorflow", "exact"):
+        return model
+    return engines.load(model, engine, precision, size=engines.usual_size(max_side, smallest_side(model)))
+
+
+def _function(model):
+    """A function from pixels `(B, H, W, 3)` to the model's output."""
+    return model if isinstance(model, engines.Describer) else batch_function(model)
 
 
 def _boxes(box, count):
@@ -196,7 +218,7 @@ def describe_folder(model, folder, *, max_side=1024, progress=True):
         if not names:
             raise ImageError(f"None of the {len(photos)} photos in {folder} can be read:{listed}")
         warnings.warn(f"{len(failures)} of {len(photos)} photos were left out:{listed}", stacklevel=3)
-    return names, np.stack(vectors), {**recipe(model), "max_side": max_side}, failures
+    return names, np.stack(vectors), {**recipe_of(model), "max_side": max_side}, failures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +253,7 @@ class Extraction:
 
 
 def extract(
-    model: keras.Model,
+    model: keras.Model | engines.Describer,
     photos: Any,
     out: str | os.PathLike[str],
     *,
@@ -245,6 +267,8 @@ def extract(
     progress: bool = True,
     devices: Sequence[str] | None = None,
     source: str | None = None,
+    engine: str = "tensorflow",
+    precision: str = "exact",
 ) -> Extraction:
     """Describes a collection of any size into an index on disk, and brings one that is there up to date.
 
@@ -255,13 +279,13 @@ def extract(
     has changed.
 
     Args:
-        model: a model of `build_descriptor`.
+        model: a model of `build_descriptor`, or what `rw_keras.engines.load` made of one.
         photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, or a list; see `rw_keras.sources.photo_items`.
             A dataset is taken up where it was left: it has to give the same photos in the same order.
         out: the index: a folder, made where it does not exist. `rw_keras.retrieval.Index.load` opens it.
         max_side: the longer side of a photo is reduced to this many pixels. Default 1024. `None`: no limit.
         batch_size: photos of one size that go through the network together. "auto": as many as make up one photo of 512 x 384
-            (64 of 64 x 48), on a GPU sixteen times as many.
+            (64 of 64 x 48), on a GPU sixteen times as many; with "ncnn" each photo goes alone.
         workers: threads that read and decode. "auto": one a processor, at most 16.
         resume: whether to go on with an index that is there. `False` makes it anew.
         dtype: "float32", "float16" for half the space, or "int8" for a quarter. An index that is there keeps its own.
@@ -270,12 +294,14 @@ def extract(
         progress: whether to show a progress bar on standard error; where that is no terminal, a line every 30 seconds.
         devices: names of the devices that take batches in turn, such as "GPU:0". Default: all GPUs, else the processor.
         source: the folder that names are relative to, noted for who shows the photos. Default: `photos`, where it is one.
+        engine, precision: see `describe`; the index notes them. An index may be brought up to date by another engine.
 
     Returns:
         An `Extraction`, which says what was done.
 
     Raises:
-        ValueError: for an argument out of range, or an index that another model made, or that another process is writing.
+        ValueError: for an argument out of range, an engine that cannot be used (see `rw_keras.engines.load`), or an index that
+            another model made, or that another process is writing.
         ImageError: with `strict`, for a photo that cannot be read; when there is no photo.
         OSError: when the index cannot be written, as on a full disk. What was finished stays.
     """
@@ -287,10 +313,13 @@ def extract(
         if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f'{name} is "auto" or a whole number of at least 1, but got {value!r}.')
     items = photo_items(photos)
-    made = {**recipe(model), "max_side": max_side}
+    model = _on(model, engine, precision, max_side)
+    if devices is not None and isinstance(model, engines.Describer):
+        raise ValueError(f'devices={devices!r} goes with engine="tensorflow" and precision="exact", but got {model!r}.')
+    made = {**recipe_of(model), "max_side": max_side}
     out = pathlib.Path(out)
     source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
-    with Collection(out, made, model.output_shape[-1], dtype, _about(source), anew=not resume) as collection:
+    with Collection(out, made, model.output_shape[-1], dtype, _about(source, model, out, resume), anew=not resume) as collection:
         network = _Network(model, batch_size, devices)
         earlier = {name for name in collection.known if name not in collection.failed}
         names: list[str] = []
@@ -420,9 +449,14 @@ class _Network:
     def __init__(self, model, batch_size, devices):
         self.dimensions, self.seconds, self._turn = model.output_shape[-1], 0.0, 0
         self._batch_size = batch_size
+        if isinstance(model, engines.Describer):
+            found = _gpus() if model.engine == "tensorflow" else []
+            self._pixels = (model.batch_pixels or 0) * (_GPU_BATCHES if found else 1)
+            self._threads, self._functions = [], [_function(model)]
+            return
         found = _gpus()
         wanted, devices = devices, list(found if devices is None else devices)
-        self._pixels = _BATCH_PIXELS * (_GPU_BATCHES if found else 1)
+        self._pixels = BATCH_PIXELS * (_GPU_BATCHES if found else 1)
         several = devices if len(devices) > 1 or wanted is not None else []
         self._threads = [concurrent.futures.ThreadPoolExecutor(1) for _ in several]
         self._functions = [_replica(model, device) for device in devices] if self._threads else [batch_function(model)]
@@ -449,6 +483,8 @@ class _Network:
 
 
 def _gpus():
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         return []
     import tensorflow as tf
@@ -513,12 +549,18 @@ def _duration(seconds):
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _about(source):
-    """What a manifest says beside the recipe: the versions of what described, and where the photos lay."""
-    packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "numpy", "pillow")
-    wanted = {"rw_keras", "keras", keras.backend.backend(), "numpy", "pillow"}
+def _about(source, model, out, resume):
+    """What a manifest says beside the recipe: the versions of what described, which engines did, and where the photos lay."""
+    packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
+    now = described_with(model)
+    wanted = {"rw_keras", now["engine"], "numpy", "pillow"}
+    if not isinstance(model, engines.Describer) or model.model is not None:
+        wanted.add("keras")
     versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
-    return {"versions": versions, "source": source}
+    earlier = []
+    if resume and (out / storage.MANIFEST).is_file():
+        earlier = storage.read_manifest(out).get("described_with", [])
+    return {"versions": versions, "source": source, "described_with": [*(own for own in earlier if own != now), now]}
 
 
 def describe_cached(model, paths, boxes=None, *, max_side=1024, cache=None, progress=True):
@@ -534,7 +576,10 @@ def describe_cached(model, paths, boxes=None, *, max_side=1024, cache=None, prog
         A list of `(D,)` vectors, `None` where a photo could not be read, and a list of (path, reason) for those.
     """
     boxes = [None] * len(paths) if boxes is None else list(boxes)
-    store = _Store(cache, {**recipe(model), "max_side": max_side}) if cache is not None else None
+    made = {**recipe_of(model), "max_side": max_side}
+    if isinstance(model, engines.Describer) and (model.engine, model.variant) != ("tensorflow", "float32"):
+        made["described_with"] = described_with(model)  # its digits are others
+    store = _Store(cache, made) if cache is not None else None
     keys = [None] * len(paths) if store is None else [_key(path, box) for path, box in zip(paths, boxes)]
     vectors = [None if key is None or store is None else store.vectors.get(key) for key in keys]
     todo = [position for position, vector in enumerate(vectors) if vector is None]

@@ -16,8 +16,8 @@ from rw_keras import cli
 from rw_keras.retrieval import Index
 
 NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening", "whiten", "scales"]
-EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "anew", "strict"]
-SHOWING = ["within", "min_score", "engine", "html", "sheet", "photos"]
+EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "anew", "strict", "engine", "precision"]
+SHOWING = ["within", "min_score", "engine", "network_engine", "precision", "html", "sheet", "photos"]
 # The summary of six photos described: the index, how many were left out.
 ALL_SIX = r"{}: 6 described, {} left out; 6 photos in the index \(12 dimensions, \d+ s\)\n"
 NAMES = ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
@@ -415,6 +415,7 @@ class TestCommandLine:
             ("index", ["output", "json", "quiet", "max_side", *EXTRACTION, *NEW_MODEL, "help"]),
             ("export", ["format", "dtype", "int8", "batching", "max_side", *NEW_MODEL, "help"]),
             ("search", ["box", "k", "expand", "alpha", "model", "weights", "whitening", "json", *SHOWING, "help"]),
+            ("engines", ["max_side", "precision", "anew", "json", *NEW_MODEL, "help"]),
             ("duplicates", ["threshold", "groups", "json", "help"]),
             ("demo", ["output", "json", "help"]),
         ],
@@ -438,7 +439,7 @@ class TestCommandLine:
 
     def test_unknown_command(self, command, capsys):
         assert command("find", "photo.jpg") == 2
-        only_line(capsys, "'find'", "index, search, duplicates, export, demo")
+        only_line(capsys, "'find'", "index, search, duplicates, engines, export, demo")
 
     @pytest.mark.parametrize(
         "arguments",

@@ -58,15 +58,20 @@ def load(max_side: int = 640) -> tuple[dict[str, np.ndarray], dict[str, View]]:
     Raises:
         ImportError: when scikit-learn or scikit-image is not installed.
     """
-    photos = {name: read_image(_path(*where), max_side=max_side) for name, where in _FILES.items()}
+    photos = {name: photo(name, max_side) for name in _FILES}
     random = np.random.default_rng(_SEED)
     queries = {}
-    for name, photo in photos.items():
+    for name, pixels in photos.items():
         for kind, make in _VIEWS.items():
-            view, box = make(Image.fromarray(photo), random)
+            view, box = make(Image.fromarray(pixels), random)
             queries[f"{name}, {kind}"] = View(np.asarray(view), box, frozenset({name}))
     queries["motorcycle, other eye"] = View(read_image(_path(*_OTHER_EYE), max_side=max_side), None, frozenset({"motorcycle"}))
     return photos, queries
+
+
+def photo(name: str, max_side: int = 640) -> np.ndarray:
+    """One photo of the set, `(H, W, 3)` uint8, without any views."""
+    return read_image(_path(*_FILES[name]), max_side=max_side)
 
 
 def _path(package, inside):

@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
+from rw_keras.grid import region_axes, window_masks
 from rw_keras.layers.regional_pooling import RegionalPooling
-from rw_keras.layers.regions import region_axes, window_masks
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
+from rw_keras.grid import count_regions
 from rw_keras.layers.base import MapLayer
-from rw_keras.layers.regions import count_regions
 
 
 class RegionalPooling(MapLayer):

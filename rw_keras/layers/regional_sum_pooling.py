@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
+from rw_keras.grid import region_windows, window_masks, window_shares
 from rw_keras.layers.regional_pooling import RegionalPooling
-from rw_keras.layers.regions import region_windows, window_masks, window_shares
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")

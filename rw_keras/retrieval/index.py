@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -26,6 +27,7 @@ from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit
 if TYPE_CHECKING:
     import keras
 
+    from rw_keras.engines import Describer
     from rw_keras.images import Box, Photo
 
 
@@ -63,6 +65,7 @@ class Index:
         recipe: a dictionary, or `None`.
         metadata: column -> list of N values.
         failures: (name, reason) for each photo that `from_folder` could not read.
+        described_with: which engines described the photos (`rw_keras.engines`): dictionaries, none where it is not known.
 
     Raises:
         ValueError: for a name that is there twice, numbers that do not agree, or a vector that is not finite.
@@ -84,6 +87,7 @@ class Index:
         self.names = list(names)
         self.recipe = None if recipe is None else dict(recipe)
         self.failures: list[tuple[str, str]] = []
+        self.described_with: list[dict[str, str]] = []
         self._positions = _positions(self.names)
         self.descriptors = unit_descriptors(self.names, descriptors)
         self.metadata = checked_metadata(metadata, len(self.names))
@@ -365,7 +369,7 @@ class Index:
 
     def search_photo(
         self,
-        model: keras.Model,
+        model: keras.Model | Describer,
         photo: Photo,
         box: Box | None = None,
         k: int = 10,
@@ -378,7 +382,7 @@ class Index:
         """Describes a photo as the index's own were described, and searches.
 
         Args:
-            model: the model that made the index.
+            model: the model that made the index, or what `rw_keras.engines.load` made of it: its engine may be another one.
             photo, box: see `rw_keras.describe`.
             k, expand, within, min_score, alpha: see `search`.
 
@@ -391,13 +395,18 @@ class Index:
         query = describe(model, photo, box, max_side=(self.recipe or {}).get("max_side", 1024))
         return self.search(query, k, expand, within=within, min_score=min_score, alpha=alpha)
 
-    def check_model(self, model: keras.Model) -> None:
-        """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index."""
-        from rw_keras.descriptor import recipe
+    def check_model(self, model: keras.Model | Describer) -> None:
+        """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index.
+
+        Which engine computes is not in the recipe: within their promises all give the same hits. Warns where the index was
+        described at a precision that promises nothing known here.
+        """
+        from rw_keras.engines import PRECISIONS
+        from rw_keras.extraction import recipe_of
 
         if self.recipe is None:
             raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
-        made = _flat(json.loads(json.dumps(recipe(model))))
+        made = _flat(json.loads(json.dumps(recipe_of(model))))
         own = _flat({field: value for field, value in self.recipe.items() if field != "max_side"})
         if None in (own["whitening name"], made["whitening name"]):  # the other fields of a whitening tell nothing more
             shared = own.keys() & made.keys()
@@ -412,10 +421,17 @@ class Index:
         ]
         if differing:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
+        unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
+        if unknown:
+            warnings.warn(
+                f"The index was described by {unknown[0].get('engine')!r} at the precision {unknown[0].get('precision')!r}, and "
+                f"only {', '.join(PRECISIONS)} are known here: cosines may be off; describe the photos anew.",
+                stacklevel=2,
+            )
 
     @classmethod
     def from_folder(
-        cls, model: keras.Model, folder: str | os.PathLike[str], *, max_side: int | None = 1024, progress: bool = True
+        cls, model: keras.Model | Describer, folder: str | os.PathLike[str], *, max_side: int | None = 1024, progress: bool = True
     ) -> Index:
         """Describes every photo in a folder, and those below it.
 
@@ -423,7 +439,7 @@ class Index:
         and in a warning at the end.
 
         Args:
-            model: a model of `rw_keras.build_descriptor`.
+            model: a model of `rw_keras.build_descriptor`, or what `rw_keras.engines.load` made of one.
             folder: where the photos lie.
             max_side: see `rw_keras.describe`. Default 1024.
             progress: whether to show a progress bar on standard error.
@@ -432,11 +448,11 @@ class Index:
             FileNotFoundError: when there is no such folder.
             ValueError: when no photo in it can be read.
         """
-        from rw_keras.extraction import describe_folder
+        from rw_keras.extraction import describe_folder, described_with
 
         names, descriptors, recipe, failures = describe_folder(model, folder, max_side=max_side, progress=progress)
         index = cls(names, descriptors, recipe=recipe)
-        index.failures = failures
+        index.failures, index.described_with = failures, [described_with(model)]
         return index
 
     def save(self, path: str | os.PathLike[str], *, dtype: str | None = None) -> None:
@@ -464,6 +480,7 @@ class Index:
             "dimensions": int(self.descriptors.shape[1]),
             "dtype": dtype,
             "engine": {**self.engine_config, "file": None},
+            **({"described_with": self.described_with} if self.described_with else {}),
             "shards": [],
         }
         try:
@@ -511,6 +528,7 @@ class Index:
         index = cls.__new__(cls)  # all that __init__ checks was checked when it was saved
         index.names, index.descriptors, index.failures = names, descriptors, failures
         index.recipe, index.metadata = manifest["recipe"], manifest["metadata"]
+        index.described_with = manifest.get("described_with", [])
         index._positions = {name: position for position, name in enumerate(index.names)}
         saved = manifest.get("engine") or {"name": "numpy", "parameters": {}, "file": None}
         chosen = {"name": saved["name"], "parameters": saved["parameters"]}
