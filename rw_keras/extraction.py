@@ -70,7 +70,8 @@ def describe(
         max_side: pixels. Default 1024. `None`: no limit.
         engine: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
             `rw_keras.engines.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
-        precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999.
+        precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999, on
+            the photos that the engine was checked with.
 
     Returns:
         `(D,)` float32 of unit length for one photo, `(N, D)` for a list.

@@ -4,7 +4,9 @@ An engine computes the network up to the feature map; what comes after is stated
 the Keras model's own layers, kept in `~/.cache/rw_keras/engines` (or below `$XDG_CACHE_HOME`), and checked against TensorFlow on
 first use. From then on `load_cached` gives the same descriptors in a process that loads neither Keras nor TensorFlow.
 
-Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999.
+Precisions, as cosines to TensorFlow's float32 descriptor on the photos of that check: "exact" at least 0.999999, "fast" at least
+0.9999. Float32 leaves the first a wide margin on any photo. Of bfloat16 the second holds on most: of VGG16 and `rw` on 20 photos of
+Oxford5k, longer side 512, the mean was 0.99996 and the lowest 0.99989.
 """
 
 from __future__ import annotations

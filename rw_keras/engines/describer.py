@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`).
 ENGINES = {"tensorflow": tensorflow_engine, "openvino": openvino_engine, "ncnn": ncnn_engine}
 
-# The lowest cosine to TensorFlow's float32 descriptor of the same pixels that each promises.
+# The lowest cosine to TensorFlow's float32 descriptor of the same pixels that each allows on the photos of the check.
 PRECISIONS = {"exact": 0.999999, "fast": 0.9999}
 
 _prepared = weakref.WeakKeyDictionary()

@@ -48,8 +48,11 @@ def load(files: list[pathlib.Path], variant: str) -> Callable[[np.ndarray], np.n
     net.opt.use_vulkan_compute = False
     net.opt.use_winograd_convolution = net.opt.use_sgemm_convolution = net.opt.use_packing_layout = True
     # Half precision is left to no default: on ARM it would be on.
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    net.opt.use_bf16_packed = net.opt.use_bf16_storage = variant == "bfloat16"
+    halves = dict.fromkeys(("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"), False)
+    halves |= dict.fromkeys(("use_bf16_packed", "use_bf16_storage"), variant == "bfloat16")
+    for option, value in halves.items():
+        if hasattr(net.opt, option):  # which there are depends on ncnn's version
+            setattr(net.opt, option, value)
     if net.load_param(text) or net.load_model(weights):
         raise ValueError(f"ncnn cannot read {text} and {weights}; remove them, and they are written again.")
     order = np.array(about["order"])
