@@ -155,7 +155,7 @@ def _check_new_model(values):
 
 def _define_engine(values, name, words):
     help_text = f"{words} auto: the fastest that is installed, measured once."
-    flags.DEFINE_enum(name, "tensorflow", ["tensorflow", "openvino", "ncnn", "auto"], help_text, flag_values=values)
+    flags.DEFINE_enum(name, "auto", ["tensorflow", "openvino", "ncnn", "auto"], help_text, flag_values=values)
     _define_precision(values)
 
 

@@ -231,7 +231,12 @@ def saved_for_converters(model: keras.Model, dtype: str = "float32") -> Iterator
     module = _module(model)
     module.pixels = pixels
     with tempfile.TemporaryDirectory() as folder:
-        _save(module, folder, {"serving_default": pixels})
+        disabled = logging.root.manager.disable
+        logging.disable(logging.INFO)  # it tells every step of what nobody will see
+        try:
+            _save(module, folder, {"serving_default": pixels})
+        finally:
+            logging.disable(disabled)
         yield folder
 
 

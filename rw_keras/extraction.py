@@ -70,8 +70,7 @@ def describe(
         max_side: pixels. Default 1024. `None`: no limit.
         engine: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
             `rw_keras.engines.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
-        precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999, on
-            the photos that the engine was checked with.
+        precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999.
 
     Returns:
         `(D,)` float32 of unit length for one photo, `(N, D)` for a list.
@@ -176,7 +175,9 @@ def _on(model, engine, precision, max_side):
     engines.check_arguments(engine, precision)
     if (engine, precision) == ("tensorflow", "exact"):
         return model
-    return engines.load(model, engine, precision, size=engines.usual_size(max_side, smallest_side(model)))
+    found = engines.load(model, engine, precision, size=engines.usual_size(max_side, smallest_side(model)))
+    plain = (found.engine, found.variant) == ("tensorflow", "float32") and not isinstance(model, engines.Describer)
+    return model if plain else found
 
 
 def _function(model):

@@ -4,19 +4,19 @@ An engine computes the network up to the feature map; what comes after is stated
 the Keras model's own layers, kept in `~/.cache/rw_keras/engines` (or below `$XDG_CACHE_HOME`), and checked against TensorFlow on
 first use. From then on `load_cached` gives the same descriptors in a process that loads neither Keras nor TensorFlow.
 
-Precisions, as cosines to TensorFlow's float32 descriptor on the photos of that check: "exact" at least 0.999999, "fast" at least
-0.9999. Float32 leaves the first a wide margin on any photo. Of bfloat16 the second holds on most: of VGG16 and `rw` on 20 photos of
-Oxford5k, longer side 512, the mean was 0.99996 and the lowest 0.99989.
+Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999. An engine is taken for
+one where it leaves a margin of five on the photos of that check.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rw_keras.engines import cache
 from rw_keras.engines.choice import Choice, check_arguments, choose, kept_choice, usual_size
-from rw_keras.engines.describer import ENGINES, PRECISIONS, About, Describer, Prepared, check_installed
+from rw_keras.engines.describer import ENGINES, PRECISIONS, About, Describer, Prepared, check_installed, keeps
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,8 @@ def load(
 
     Args:
         model: a model of `build_descriptor`; a `Describer` is given back as it is.
-        engine: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`.
+        engine: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`;
+            TensorFlow in float32 where the others do not know what comes after the network, as in a multi-scale model.
         precision: "exact" or "fast".
         size: (height, width) of the photos, to measure at.
 
@@ -49,7 +50,7 @@ def load(
         return model
     if engine != "auto":
         check_installed(engine)
-    if (engine, precision) == ("tensorflow", "exact"):
+    if (engine, precision) == ("tensorflow", "exact") or (engine == "auto" and _is_without_choice(model, precision)):
         return _tensorflow(model)
     prepared = Prepared.of(model)
     if engine == "auto" or precision != "exact":
@@ -58,6 +59,18 @@ def load(
     else:
         variant = "float32"
     return prepared.describer(engine, variant, precision)
+
+
+def _is_without_choice(model, precision):
+    """Whether only TensorFlow in float32 can compute a model here: no other engine is there, or they do not know its head."""
+    others = [name for name, module in ENGINES.items() if module.EXTRA and importlib.util.find_spec(module.PACKAGE)]
+    if not others and precision == "exact":
+        return True
+    try:
+        Prepared.of(model)
+    except ValueError:
+        return True
+    return False
 
 
 def _tensorflow(model):
@@ -99,6 +112,6 @@ def load_cached(
     module = ENGINES[engine]
     check = cache.read_json(about.measured_name()).get("checks", {}).get(f"{engine} {variant}", {})
     files = cache.built(about.stem(engine), module.SUFFIXES)
-    if files is None or not check.get("cosine", 0) >= PRECISIONS[precision]:
+    if files is None or not keeps(check.get("cosine", 0), precision):
         return None
     return about.describer(engine, variant, precision, check["cosine"], about.with_head(module.load(files, variant)))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from rw_keras.engines import cache
-from rw_keras.engines.describer import ENGINES, PRECISIONS, About, Prepared, check_installed, least_seconds, record
+from rw_keras.engines.describer import ENGINES, PRECISIONS, About, Prepared, check_installed, keeps, least_seconds, record
 
 if TYPE_CHECKING:
     import keras
@@ -109,7 +109,7 @@ def choose(
                 row["note"] = str(error)
                 continue
             row["cosine"] = check["cosine"]
-            if not check["cosine"] >= PRECISIONS[precision]:
+            if not keeps(check["cosine"], precision):
                 row["note"] = "cosine too low"
             else:
                 running.append((check["seconds"], row))

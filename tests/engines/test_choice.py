@@ -40,7 +40,7 @@ def values(default, **others):
 
 class TestChoose:
     def test_the_fastest_that_keeps_the_promise(self, vgg_like, pretend):
-        pretend(values(1.0, openvino_bfloat16=0.99995), values(0.5, openvino_bfloat16=0.1, ncnn_float32=0.3))
+        pretend(values(1.0, openvino_bfloat16=0.99999), values(0.5, openvino_bfloat16=0.1, ncnn_float32=0.3))
         exact, fast = engines.choose(vgg_like), engines.choose(vgg_like, "fast")
         assert (exact.engine, exact.variant) == ("ncnn", "float32")
         assert (fast.engine, fast.variant) == ("openvino", "bfloat16")
@@ -52,6 +52,12 @@ class TestChoose:
         assert chosen.engine == "tensorflow"
         assert "ncnn float32" not in runs[0] and "tensorflow bfloat16" not in runs[0]
         assert str(chosen).count("cosine too low") == 2
+
+    def test_a_margin_is_left(self, vgg_like, pretend):
+        pretend(
+            values(1.0, openvino_bfloat16=0.99996, ncnn_bfloat16=0.999981), values(0.5, openvino_bfloat16=0.1, ncnn_bfloat16=0.2)
+        )
+        assert (engines.choose(vgg_like, "fast").engine, engines.choose(vgg_like).engine) == ("ncnn", "tensorflow")
 
     def test_one_that_is_hopeless_is_not_measured(self, vgg_like, pretend):
         runs = pretend(values(1.0), values(0.5, tensorflow_bfloat16=9.0))

@@ -12,6 +12,7 @@ import pytest
 import rw_keras
 from rw_keras import engines
 from rw_keras.engines import cache, describer
+from rw_keras.engines import tensorflow as tensorflow_engine
 from rw_keras.extraction import batch_function
 
 SIZES = [(17, 33), (64, 48), (16, 16)]
@@ -63,9 +64,40 @@ class TestDescriptors:
         np.testing.assert_allclose(np.linalg.norm(described), 1, atol=1e-6)
         assert 0.999 < (described * batch_function(vgg_like)(pixels)).sum() < 1 - 1e-7
 
+    def test_bfloat16_begins_after_the_first_convolution(self, vgg_like):
+        """Pixels less their mean take more than bfloat16's 8 bits."""
+        copy = tensorflow_engine._in_precision(vgg_like, "mixed_bfloat16")
+        computes_in = {layer.name: layer.compute_dtype for layer in copy.layers}
+        assert (computes_in["preprocessing"], computes_in["conv0"], computes_in["conv1"]) == ("float32", "float32", "bfloat16")
+        assert computes_in["whitening"] == "float32"
+
     def test_tensorflow_is_the_model_itself(self, vgg_like):
         pixels = photos(64, 48)
         np.testing.assert_array_equal(engines.load(vgg_like, "tensorflow")(pixels), batch_function(vgg_like)(pixels))
+
+    def test_auto_takes_tensorflow_for_what_the_others_do_not_know(self, vgg_like):
+        several = rw_keras.multi_scale(vgg_like)
+        describe = engines.load(several, "auto", "fast")
+        assert (describe.engine, describe.variant) == ("tensorflow", "float32")
+        pixels = photos(64, 48)
+        np.testing.assert_array_equal(describe(pixels), batch_function(several)(pixels))
+        with pytest.raises(ValueError, match="Only TensorFlow computes"):
+            engines.load(several, "tensorflow", "fast")
+
+    def test_auto_measures_nothing_where_there_is_no_choice(self, vgg_like, monkeypatch):
+        monkeypatch.setattr(engines, "choose", None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        assert engines.load(vgg_like).engine == "tensorflow"
+
+
+@pytest.mark.imagenet
+@pytest.mark.parametrize("name", ["coffee", "temple", "flower"])
+def test_bfloat16_of_vgg16_keeps_its_promise(name):
+    model = rw_keras.build_descriptor()
+    pixels = rw_keras.datasets.photos.photo(name, 384)[None]
+    exact = batch_function(model)(pixels)[0].astype("float64")
+    found = describer.Prepared.of(model).function("tensorflow", "bfloat16")(pixels)[0].astype("float64")
+    assert 1 - exact @ found / np.linalg.norm(exact) / np.linalg.norm(found) < 5e-5
 
 
 class TestWeights:
@@ -122,7 +154,7 @@ class TestRefusals:
 
     def test_descriptors_that_break_the_promise(self, engine, vgg_like, monkeypatch):
         monkeypatch.setattr(describer.Prepared, "check", lambda *_: {"cosine": 0.99, "seconds": 1.0})
-        with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.990000.*precision="exact" promises 0.999999'):
+        with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999 that precision="exact" promises'):
             engines.load(vgg_like, engine)
 
     def test_a_cache_that_cannot_be_written(self, engine, vgg_like, tmp_path, monkeypatch):
