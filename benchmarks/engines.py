@@ -12,8 +12,8 @@ The limit is the network's multiply-adds over the rate of the largest product of
 precision, measured in the same run; Winograd's algorithm multiplies less, and may go below it. On a GPU it is the rate that its
 maker states, where that is known here.
 
-With `--data`, a folder of Oxford5k (`jpg/` and `gt/`, whole or a part), each candidate describes all of it: the lowest and mean
-cosine to TensorFlow's float32, and mAP.
+With `--data`, a folder of Oxford5k (`jpg/` and `gt/`, whole or a part), each engine describes all of it: the lowest and mean cosine
+to TensorFlow's float32, and mAP. `--rounds 0` does that alone.
 """
 
 import json
@@ -30,7 +30,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed turns of each, after one that is not counted.", lower_bound=2)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed turns of each, after one that is not counted.", lower_bound=0)
 _SIZES = flags.DEFINE_list("sizes", ["224x224", "512x384", "1024x768"], "Width x height of the photos.")
 _BATCHES = flags.DEFINE_list("batches", ["1"], "How many photos go through the network together.")
 _ONLY = flags.DEFINE_list("only", None, 'Candidates, such as "tensorflow float32". Default: all.')
@@ -272,10 +272,10 @@ def main(_):
     print(_machine(gpu))
     sizes = [tuple(map(int, size.split("x"))) for size in _SIZES.value]
     for batch in map(int, _BATCHES.value):
-        for width, height in sizes:
+        for width, height in sizes if _ROUNDS.value else ():
             _print_size(processes, names, absent, rates, width, height, batch)
     if _DATA.value:
-        _print_digits(processes, names)
+        _print_digits(processes, [name for name in names if name not in _TORCH])
     for process in processes.values():
         process.end()
 
