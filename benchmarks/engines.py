@@ -39,8 +39,9 @@ _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "With --data: photos are reduc
 _WEIGHTS = flags.DEFINE_string("weights", "imagenet", "VGG16's weights.")
 _WORKER = flags.DEFINE_string("worker", None, "Serve one candidate; used by the program itself.")
 
-_BASE = "tensorflow float32"
+_BASE, _KERAS = "tensorflow float32", ("tensorflow", "pytorch")
 _TORCH = ("pytorch float32", "pytorch bfloat16")
+_RECIPE = "RW_KERAS_BENCHMARK_RECIPE"  # the variable that tells a process of an engine alone what its model is
 _PEAKS = {"float32": "peak float32", "bfloat16": "peak bfloat16"}
 # Dense, from the makers' data sheets: what the name of a GPU holds -> precision -> multiply-adds a second.
 _STATED = {
@@ -57,7 +58,7 @@ def _worker(name):
     """Reads a line of JSON, does it, and answers with one."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    candidate = _Peak(name) if name.startswith("peak") else _Candidate(name)
+    candidate = (_Builder if name == "builder" else _Peak if name.startswith("peak") else _Candidate)(name)
     for line in sys.stdin:
         task = json.loads(line)
         answers.write(json.dumps(getattr(candidate, task.pop("do"))(**task)) + "\n")
@@ -68,25 +69,25 @@ class _Candidate:
     """One engine, or PyTorch, in one precision."""
 
     def __init__(self, name):
-        import rw_keras
-
-        model = rw_keras.build_descriptor("vgg16", weights=None if _WEIGHTS.value == "none" else _WEIGHTS.value)
         engine, _, variant = name.partition(" ")
+        if engine in ("tensorflow", "pytorch"):
+            self._model = _model()
         if engine == "pytorch":
-            self.run = _torch_side(model, variant)
-        else:
-            from rw_keras.engines.describer import Prepared
+            self.run = _torch_side(self._model, variant)
+            return
+        from rw_keras.engines import ENGINES, cache
+        from rw_keras.engines.describer import About, Prepared
 
-            prepared = Prepared.of(model)
+        if engine == "tensorflow":
+            import tensorflow as tf
+
             tf32 = variant.endswith("tf32")
-            if engine == "tensorflow":
-                import tensorflow as tf
-
-                tf.config.experimental.enable_tensor_float_32_execution(tf32)
-            self.run = prepared.function(engine, "float32" if tf32 else variant)
-            if engine != "tensorflow":  # a process that searches has the engine alone
-                self.model = None
-        self.model = model
+            tf.config.experimental.enable_tensor_float_32_execution(tf32)
+            self.run = Prepared.of(self._model).function(engine, "float32" if tf32 else variant)
+            return
+        # As a process that searches has it: the engine alone, no Keras and no TensorFlow.
+        about, module = About.load(json.loads(os.environ[_RECIPE])), ENGINES[engine]
+        self.run = about.with_head(module.load(cache.built(about.stem(engine), module.SUFFIXES), variant))
 
     def seconds(self, width, height, batch):
         """How long one batch takes."""
@@ -111,6 +112,33 @@ class _Candidate:
             seconds += time.perf_counter() - began
         np.save(into, np.stack(rows))
         return seconds
+
+
+def _model():
+    import rw_keras
+
+    return rw_keras.build_descriptor("vgg16", weights=None if _WEIGHTS.value == "none" else _WEIGHTS.value)
+
+
+class _Builder:
+    """Makes the engines' files, in a process that then ends."""
+
+    def __init__(self, _):
+        from rw_keras.engines.describer import Prepared
+
+        self._model = _model()
+        self._prepared = Prepared.of(self._model)
+        self._prepared.about.save()
+
+    def build(self, names):
+        """The recipe of the model; and what cannot be built, with the reason."""
+        failed = {}
+        for name in names:
+            try:
+                self._prepared.function(*name.split(" ", 1))
+            except (ValueError, ImportError, RuntimeError) as error:
+                failed[name] = str(error)[:90]
+        return [self._prepared.about.recipe, failed]
 
 
 class _Peak:
@@ -266,6 +294,13 @@ def main(_):
         return
     names, absent = _candidates()
     gpu, rates = _stated_peaks()
+    builder = _Process("builder")
+    os.environ[_RECIPE], unbuilt = map(
+        json.dumps, builder.do("build", names=[name for name in names if not name.startswith(_KERAS)])
+    )
+    builder.end()
+    absent |= json.loads(unbuilt)
+    names = [name for name in names if name not in absent]
     processes = {name: _Process(name) for name in names}
     if not gpu:
         processes |= {peak: _Process(peak) for peak in _PEAKS.values()}
