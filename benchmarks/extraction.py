@@ -1,6 +1,6 @@
 """What `rw_keras.extraction.extract` costs beyond the network, and what a collection of any size needs.
 
-    python benchmarks/extraction.py --photos FOLDER [--max_side 512] [--limit 60] [--rounds 3]
+    python benchmarks/extraction.py --photos FOLDER [--max_side 512] [--limit 60] [--rounds 3] [--engine auto]
     python benchmarks/extraction.py --generated 1000
 
 With `--photos`, by turns in one process, on the same photos: the bare network on the decoded photos, which lie in memory, in the
@@ -31,6 +31,8 @@ _GENERATED = flags.DEFINE_integer("generated", None, "How many photos to make.",
 _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "The longer side of a photo is reduced to this.", lower_bound=16)
 _LIMIT = flags.DEFINE_integer("limit", None, "Take this many photos of the source.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 1, "Timed runs of each side.", lower_bound=1)
+_ENGINE = flags.DEFINE_string("engine", "tensorflow", "What computes the network; see `rw_keras.engines.load`.")
+_PRECISION = flags.DEFINE_string("precision", "exact", "At which precision.")
 _INTO = flags.DEFINE_string("into", None, "Extract the photos into this folder and print figures; used by the program itself.")
 
 
@@ -40,8 +42,12 @@ def _peak():
 
 def _model():
     import rw_keras
+    from rw_keras import engines
 
-    return rw_keras.build_descriptor("vgg16")
+    model = rw_keras.build_descriptor("vgg16")
+    if (_ENGINE.value, _PRECISION.value) == ("tensorflow", "exact"):
+        return model
+    return engines.load(model, _ENGINE.value, _PRECISION.value, size=engines.usual_size(_MAX_SIDE.value))
 
 
 class _Batches:
@@ -74,10 +80,10 @@ def _batches(model, items):
 
 
 def _network_side(model, items, _):
-    from rw_keras.extraction import batch_function
+    from rw_keras.extraction import _function
 
     batches = _batches(model, items)
-    run = batch_function(model)
+    run = _function(model)
     began = time.perf_counter()
     for pixels in batches:
         run(pixels)
@@ -108,7 +114,7 @@ _SIDES = {"extract": _extract_side, "describe, photo by photo": _describe_side, 
 
 
 def _compare():
-    from rw_keras.extraction import batch_function
+    from rw_keras.extraction import _function
     from rw_keras.sources import photo_items
 
     model, items = _model(), list(photo_items(_PHOTOS.value))[: _LIMIT.value]
@@ -116,8 +122,10 @@ def _compare():
         raise app.UsageError("--photos takes a folder, a glob or a list file here.")
     shapes = [pixels.shape for pixels in _batches(model, items)]
     for shape in sorted(set(shapes)):
-        batch_function(model)(np.zeros(shape, "uint8"))
-    print(f"{len(items)} photos, max_side {_MAX_SIDE.value}, {len(shapes)} batches of {len(set(shapes))} shapes")
+        _function(model)(np.zeros(shape, "uint8"))
+    print(
+        f"{model if _ENGINE.value != 'tensorflow' else 'tensorflow'}: {len(items)} photos, max_side {_MAX_SIDE.value}, {len(shapes)} batches of {len(set(shapes))} shapes"
+    )
     times, details, peaks = {side: [] for side in _SIDES}, [], {}
     for _ in range(_ROUNDS.value):
         for side, run in _SIDES.items():
@@ -161,6 +169,7 @@ def _sizes():
                 if run == "1 % changed":
                     _make(photos, range(0, count, 100), seed=1)
                 command = [sys.executable, __file__, f"--photos={photos}", f"--into={index}", f"--max_side={_MAX_SIDE.value}"]
+                command += [f"--engine={_ENGINE.value}", f"--precision={_PRECISION.value}"]
                 began = time.perf_counter()
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 wall = time.perf_counter() - began
