@@ -114,6 +114,8 @@ _SIDES = {"extract": _extract_side, "describe, photo by photo": _describe_side, 
 
 
 def _compare():
+    import keras
+
     from rw_keras.extraction import _function
     from rw_keras.sources import photo_items
 
@@ -123,9 +125,8 @@ def _compare():
     shapes = [pixels.shape for pixels in _batches(model, items)]
     for shape in sorted(set(shapes)):
         _function(model)(np.zeros(shape, "uint8"))
-    print(
-        f"{model if _ENGINE.value != 'tensorflow' else 'tensorflow'}: {len(items)} photos, max_side {_MAX_SIDE.value}, {len(shapes)} batches of {len(set(shapes))} shapes"
-    )
+    print("tensorflow" if isinstance(model, keras.Model) else model, end=": ")
+    print(f"{len(items)} photos, max_side {_MAX_SIDE.value}, {len(shapes)} batches of {len(set(shapes))} shapes")
     times, details, peaks = {side: [] for side in _SIDES}, [], {}
     for _ in range(_ROUNDS.value):
         for side, run in _SIDES.items():
