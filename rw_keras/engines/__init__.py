@@ -5,7 +5,7 @@ the Keras model's own layers, kept in `~/.cache/rw_keras/engines` (or below `$XD
 first use. From then on `load_cached` gives the same descriptors in a process that loads neither Keras nor TensorFlow.
 
 Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999. An engine is taken for
-one where it leaves a margin of five on the photos of that check.
+one where it is six times as close on the photos of that check.
 """
 
 from __future__ import annotations
