@@ -73,7 +73,8 @@ def make_report():
         ("vgg16", scale): _region_vectors("vgg16", _WEIGHTS.value, {key: (key, 3) for key in ("rw", "root_rw")}, scale)
         for scale in tables.SCALES[1:]
     }
-    lab = Lab(sets, learned_on, {**vectors, **scales}, list_photos(distractors) if distractors else ())
+    more = list_photos(distractors) if distractors else []
+    lab = Lab(sets, learned_on, {**vectors, **scales}, more)
     for network, keys in (("vgg16", wanted), ("alexnet", tables.METHODS["alexnet"])):
         if network in vectors:
             lab.compute(network, list(keys), [key for key in tables.WITH_DISTRACTORS if key in keys])
@@ -82,7 +83,7 @@ def make_report():
     facts.append(f"Photos are reduced to a longer side of {_MAX_SIDE.value} pixels. The networks are {' and '.join(vectors)}.")
     facts.append("Intervals are of 95 %, over landmarks: the five queries of one are not independent.")
 
-    data = "; ".join(map(str, sets.values()))
+    data = "; ".join([*map(str, sets.values()), *([f"{len(more)} distractors"] if more else [])])
     report = Report(pathlib.Path(_OUT.value), "Feature weighting and regional integration, measured", facts, data)
     networks = list(vectors)
     # Few photos to learn from leave flat axes. Every table says how many there were; a warning for each setting says no more.
@@ -137,7 +138,7 @@ def _sets(data):
     sets, learned_on, facts = {}, {}, []
     for name, folder in folders.items():
         other = folders[_OTHER[name]]
-        if folder is None or not _has_ground_truth(folder):
+        if folder is None or not _has_ground_truth(folder, name):
             continue
         if other is None:
             raise FileNotFoundError(f"There is no {_OTHER[name]} in {data}, and {name} is whitened on its photos; put some there.")
@@ -164,9 +165,9 @@ def _folder_of(name):
     return found[0] if found else None
 
 
-def _has_ground_truth(folder):
+def _has_ground_truth(folder, name):
     try:
-        read_folder(folder, "oxford5k")
+        read_folder(folder, name)
     except FileNotFoundError:
         return False
     return True
