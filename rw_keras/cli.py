@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 import sys
 
 from absl import flags, logging
@@ -15,6 +14,9 @@ _USAGE = """rw-keras: find photos of the same thing.
   rw-keras index PHOTOS -o NAME      describe photos and write the index NAME, or bring it up to date
   rw-keras search NAME PHOTO         find the photos of the index NAME that show what PHOTO shows
   rw-keras duplicates NAME           photos of the index NAME that are almost the same
+  rw-keras check NAME                compare all of the index NAME with its checksums
+  rw-keras merge NAME NAME -o NAME   join indices of one recipe into a new one
+  rw-keras export-vectors NAME FILE  write the descriptors of the index NAME to a .npy or .parquet file
   rw-keras engines                   what computes the network, and how fast it is on this machine
   rw-keras export PATH               write a model that serves: a SavedModel, or ONNX, OpenVINO, LiteRT
   rw-keras demo                      try it on ten photos that need no download
@@ -83,7 +85,8 @@ def _flag_help(values):
     """A line for each flag that the command itself defines."""
     for name in sorted(values):
         flag = values[name]
-        if name == flag.name and name not in ("flagfile", "undefok"):
+        # An alias is an earlier name, which goes on working.
+        if name == flag.name and name not in ("flagfile", "undefok") and not flag.help.startswith("Alias for"):
             short = f"-{flag.short_name}, " if flag.short_name else ""
             default = f" Default: {flag.default}." if flag.default not in (None, False) else ""
             yield f"  {short + '--' + name:16s}{flag.help}{default}"
@@ -92,13 +95,20 @@ def _flag_help(values):
 def _define_index(values):
     flags.DEFINE_string("output", None, "The index to write: a folder.", short_name="o", flag_values=values)
     _define_new_model(values)
-    flags.DEFINE_enum("dtype", "float32", ["float32", "float16", "int8"], "What descriptors are kept as.", flag_values=values)
+    flags.DEFINE_enum(
+        "dtype", None, ["float32", "float16", "int8"], "What descriptors are kept as. Default: float32.", flag_values=values
+    )
     flags.DEFINE_integer(
         "batch_size", None, "Photos of one size that the network takes at once. Default: as many as fit.", 1, flag_values=values
     )
     flags.DEFINE_integer("workers", None, "Threads that read photos. Default: one a processor.", 1, flag_values=values)
     flags.DEFINE_bool("checksum", False, "See a change by a photo's bytes, not by its size and time.", flag_values=values)
-    flags.DEFINE_bool("anew", False, "Describe all photos, also those that the index holds.", flag_values=values)
+    flags.DEFINE_bool(
+        "force", False, "Describe all photos, also those that the index holds, and replace it at the end.", flag_values=values
+    )
+    flags.DEFINE_alias("anew", "force", flag_values=values)
+    flags.DEFINE_bool("prune", False, "Let any number of photos leave the index, also more than half of it.", flag_values=values)
+    flags.DEFINE_string("metadata", None, "A CSV file with a column of names, and columns to search within.", flag_values=values)
     _define_engine(values, "engine", "What computes the network.")
     flags.DEFINE_bool("strict", False, "End with an error at the first photo that cannot be read.", flag_values=values)
     flags.DEFINE_bool("json", False, "Print the summary as JSON.", flag_values=values)
@@ -192,7 +202,12 @@ def _define_search(values):
     )
     _define_model(values)
     _define_weights(values)
-    flags.DEFINE_string("within", None, "Only photos whose names begin with this.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "within",
+        [],
+        "Only photos whose names begin with this; or a condition on a column, such as city=Oxford or year>=2005. May be repeated.",
+        flag_values=values,
+    )
     flags.DEFINE_float("min_score", None, "Leave out hits with a lower cosine.", flag_values=values)
     flags.DEFINE_string("engine", None, "What searches: numpy, faiss-flat, faiss-hnsw, faiss-ivfpq.", flag_values=values)
     _define_engine(values, "network_engine", "What computes the network on PHOTO.")
@@ -202,6 +217,18 @@ def _define_search(values):
         "photos", None, "Where the photos lie, for --html and --sheet. Default: where they lay.", flag_values=values
     )
     flags.DEFINE_bool("json", False, "Print the hits as JSON.", flag_values=values)
+
+
+def _define_check(values):
+    flags.DEFINE_bool("json", False, "Print what was found as JSON.", flag_values=values)
+
+
+def _define_merge(values):
+    flags.DEFINE_string("output", None, "The index to write: a folder.", short_name="o", flag_values=values)
+
+
+def _define_nothing(values):
+    """A command without flags of its own."""
 
 
 def _define_duplicates(values):
@@ -219,49 +246,76 @@ def index_command(positional, values):
     """rw-keras index PHOTOS -o NAME: describe photos and write the index NAME, or bring it up to date.
 
     PHOTOS: a folder (with those below it), a glob in quotes, a .tar archive, or a text file of paths. Run again, it describes what
-    is new or has changed, and drops what is gone. Interrupted, it goes on where it was.
+    is new or has changed, and drops what is gone; it takes its settings from the index, so no flag is needed. Interrupted, it goes
+    on where it was.
     """
     _check_new_model(values)
     if len(positional) != 1:
         raise UsageError(f"index takes one source of PHOTOS, but got {len(positional)} arguments; quote a name that has spaces")
     if not values.output:
         raise UsageError("index needs -o NAME, the index to write")
-    from rw_keras.retrieval import Index
-    from rw_keras.sources import photo_items
+    from rw_keras.extraction import extract, listed_photos
+    from rw_keras.index_settings import check_flags, known_settings
+    from rw_keras.retrieval import columns, store
+    from rw_keras.update import check_loss
 
-    source = positional[0]
-    items = photo_items(source)  # before minutes are spent on the network
-    Index.check_target(values.output)
-    model = _new_model(values)
-    from rw_keras.extraction import extract
-
+    (source,) = positional
+    # All that can be refused is, before seconds are spent on the network.
+    about = store.about(store.check_target(values.output))
+    known = {} if about is None else known_settings(about)
+    if not values.force:
+        check_flags(values.output, known, {flag: values[flag].value for flag in known if values[flag].present})
+    items = listed_photos(source, values.prune and about is not None)
+    names = {item.name for item in items}
+    check_loss(values.output, names, values.prune)
+    table = columns.read_columns(values.metadata, names) if values.metadata else {}
+    settings = _take_files(values, about)
+    model = _model_for(values, about, known)
+    engine, precision = (
+        known.get(flag, values[flag].value) if not values[flag].present else values[flag].value for flag in ("engine", "precision")
+    )
     done = extract(
         model,
         items,
         values.output,
-        max_side=values.max_side,
+        max_side=values.max_side if values["max_side"].present else known.get("max_side", values.max_side),
         batch_size=values.batch_size or "auto",
         workers=values.workers or "auto",
-        resume=not values.anew,
-        dtype=values.dtype,
+        resume=not values.force,
+        dtype=values.dtype or known.get("dtype"),
         checksum=values.checksum,
         strict=values.strict,
         progress=not values.quiet,
         source=os.path.abspath(source) if os.path.isdir(source) else None,
-        engine=values.engine,
-        precision=values.precision,
+        engine=engine,
+        precision=precision,
+        prune=values.prune,
+        settings=settings,
     )
+    if table:
+        columns.add_columns(values.output, table)
+    _tell_of_index(values, done, model.output_shape[-1])
+    return LEFT_OUT if done.failures or done.unread else DONE
+
+
+def _tell_of_index(values, done, dimensions):
+    """The summary of `index`: all counts, and every photo that has no descriptor, or an old one, by name."""
+    lists = {
+        "left_out": (done.failures, "left out"),
+        "unread": (done.unread, "could not be read now; what the index holds of them was kept"),
+        "undecodable": (done.undecodable, "have changed and cannot be decoded; they left the index"),
+    }
     if values.json:
-        failures = [{"name": name, "reason": reason} for name, reason in done.failures]
         counts = {field: getattr(done, field) for field in ("described", "changed", "kept", "removed")}
-        print(json.dumps({"index": values.output, "photos": done.described + done.kept, **counts, "left_out": failures}))
-    else:
-        print(f"{values.output}: {done} ({model.output_shape[-1]} dimensions, {done.seconds:.0f} s)")
-        if done.failures:
-            print(f"{len(done.failures)} left out:")
-            for name, reason in done.failures:
+        listed = {field: [{"name": name, "reason": reason} for name, reason in found] for field, (found, _) in lists.items()}
+        print(json.dumps({"index": values.output, "photos": done.described + done.kept, **counts, **listed}))
+        return
+    print(f"{values.output}: {done} ({dimensions} dimensions, {done.seconds:.0f} s)")
+    for found, words in lists.values():
+        if found:
+            print(f"{len(found)} {words}:")
+            for name, reason in found:
                 print(f"  {printable(name)}: {printable(reason)}")
-    return LEFT_OUT if done.failures else DONE
 
 
 def search_command(positional, values):
@@ -274,16 +328,18 @@ def search_command(positional, values):
             f"--alpha {values.alpha:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
         )
     from rw_keras.images import read_image
-    from rw_keras.retrieval import Index
+    from rw_keras.retrieval import Index, columns, store
 
     name, photo = positional
     box = _box(values.box)
+    _take_files(values, store.about(name))
     index = Index.load(name, engine=values.engine)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
     model = _describer_of(index.recipe, values)
-    options = {"within": values.within, "min_score": values.min_score, "alpha": values.alpha}
+    within = columns.condition(values.within, index.metadata)
+    options = {"within": within, "min_score": values.min_score, "alpha": values.alpha}
     hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
     if values.html or values.sheet:
         _show(name, photo, box, hits, values)
@@ -300,9 +356,9 @@ def _show(name, photo, box, hits, values):
     """Writes the pages that `search --html` and `--sheet` ask for."""
     from rw_keras.files import written_whole
     from rw_keras.result_page import result_page, search_sheet
-    from rw_keras.retrieval import storage
+    from rw_keras.retrieval import store
 
-    folder = values.photos or storage.read_manifest(pathlib.Path(name)).get("source")
+    folder = values.photos or (store.about(name) or {}).get("source")
     found = [(rank, hit, score, folder and os.path.join(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
         options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
@@ -330,6 +386,54 @@ def duplicates_command(positional, values):
     else:
         for one, other, score in found:
             print(f"{score:6.3f}  {printable(one)}  {printable(other)}")
+    return DONE
+
+
+def check_command(positional, values):
+    """rw-keras check NAME: read all of the index NAME and compare it with its checksums.
+
+    Exit codes: 0 it is as it was written; 1 it is damaged, with the files and the photos that are concerned.
+    """
+    if len(positional) != 1:
+        raise UsageError(f"check takes one index, NAME, but got {len(positional)} arguments")
+    from rw_keras.retrieval import store
+
+    (name,) = positional
+    found = store.check(name)
+    if values.json:
+        print(json.dumps([dataclasses.asdict(damage) for damage in found]))
+    elif not found:
+        print(f"{name}: no damage found")
+    for damage in () if values.json else found:
+        print(f"{name}: {damage.file}: {printable(damage.what)}")
+        for photo in damage.photos:
+            print(f"  {printable(photo)}")
+    return FAILED if found else DONE
+
+
+def merge_command(positional, values):
+    """rw-keras merge NAME NAME ... -o NAME: join indices of one recipe into a new one; they stay as they are."""
+    if len(positional) < 2:
+        raise UsageError(f"merge takes two indices or more, but got {len(positional)} arguments")
+    if not values.output:
+        raise UsageError("merge needs -o NAME, the index to write")
+    from rw_keras.retrieval.exchange import merge
+
+    print(f"{values.output}: {merge(positional, values.output)} photos of {len(positional)} indices")
+    return DONE
+
+
+def export_vectors_command(positional, values):
+    """rw-keras export-vectors NAME FILE: write the descriptors of the index NAME to a file for other tools.
+
+    FILE ends in .npy: an array of float32, with the names beside it in a JSON list; or in .parquet: names, descriptors, metadata.
+    """
+    if len(positional) != 2:
+        raise UsageError(f"export-vectors takes an index and a file, NAME FILE, but got {len(positional)} arguments")
+    from rw_keras.retrieval.exchange import export_vectors
+
+    name, path = positional
+    print(f"{path}: {export_vectors(name, path)} descriptors of {name}")
     return DONE
 
 
@@ -449,6 +553,25 @@ def _describer_of(recipe, values):
     return model if plain else engines.load(model, values.network_engine, values.precision, size=size)
 
 
+def _take_files(values, about):
+    """Takes files that an index was made with, where the flags name none; flag -> absolute path of those that count."""
+    noted = (about or {}).get("settings") or {}
+    for flag in ("model", "weights", "whitening"):
+        if not values[flag].present and not values["model"].present and noted.get(flag):
+            values[flag].value = noted[flag]
+    return {flag: os.path.abspath(values[flag].value) for flag in ("model", "weights", "whitening") if values[flag].value}
+
+
+def _model_for(values, about, known):
+    """The model that `index` describes with: as the flags say, and where they say nothing as an index that is there was made."""
+    given = [flag for flag in ("backbone", "levels", "shrinkage", "whiten", "scales") if values[flag].present]
+    if about is None or about["recipe"] is None or (values.force and given):
+        for flag in known.keys() & {"backbone", "levels", "shrinkage", "whiten", "scales"} - set(given):
+            values[flag].value = known[flag]
+        return _new_model(values)
+    return _model_of(about["recipe"], values)
+
+
 def _model_of(recipe, values):
     """The model that made an index: of a .keras file, or built as the index's recipe says."""
     _load_keras_quietly()
@@ -509,6 +632,9 @@ _COMMANDS = {
     "index": (index_command, _define_index),
     "search": (search_command, _define_search),
     "duplicates": (duplicates_command, _define_duplicates),
+    "check": (check_command, _define_check),
+    "merge": (merge_command, _define_merge),
+    "export-vectors": (export_vectors_command, _define_nothing),
     "engines": (engines_command, _define_engines),
     "export": (export_command, _define_export),
     "demo": (demo_command, _define_demo),

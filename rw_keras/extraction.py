@@ -14,18 +14,19 @@ import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rw_keras import engines
-from rw_keras.collection import Collection
 from rw_keras.engines.tensorflow import BATCH_PIXELS, batch_function
 from rw_keras.files import written_whole
 from rw_keras.images import Box, ImageError, Photo, check_max_side, list_photos, read_image
-from rw_keras.retrieval import storage
+from rw_keras.retrieval import store
+from rw_keras.retrieval.writer import Writer
 from rw_keras.sources import photo_items
+from rw_keras.update import Update, check_loss, read_item
 
 if TYPE_CHECKING:
     import keras
@@ -194,33 +195,58 @@ def _boxes(box, count):
     return boxes
 
 
-def describe_folder(model, folder, *, max_side=1024, progress=True):
-    """Describes every photo in a folder, and those below it; what `Index.from_folder` holds.
+class Described(NamedTuple):
+    """What `Index.from_folder` holds.
 
-    Returns:
-        The names (paths below `folder`, with "/"), `(N, D)` float32, the recipe of the model with `max_side`, and a list of
-        (name, reason) for the photos that could not be read, of which a warning tells as well.
+    Attributes:
+        names: of the photos: paths below the folder, with "/".
+        descriptors: `(N, D)` float32.
+        stamps: [size in bytes, time of the last change in nanoseconds] of each.
+        recipe: of the model, with `max_side`.
+        failures: (name, reason) of the photos that could not be read.
+    """
+
+    names: list[str]
+    descriptors: np.ndarray
+    stamps: list[store.Stamp | None]
+    recipe: dict[str, Any]
+    failures: list[tuple[str, str]]
+
+
+def describe_folder(model, folder, *, max_side=1024, progress=True):
+    """Describes every photo in a folder, and those below it, as `Described`; of those that cannot be read a warning tells as well.
 
     Raises:
         FileNotFoundError: when there is no such folder.
         ImageError: when no photo in it can be read.
     """
     photos = list_photos(folder)
-    names, vectors, failures = [], [], []
+    stamps = [_stamp(photo) for photo in photos]
+    found = Described([], [], [], {**recipe_of(model), "max_side": max_side}, [])
     words = "describing photos" if progress else None
-    for photo, described, error in describe_each(model, photos, max_side=max_side, min_side=smallest_side(model), progress=words):
+    each = describe_each(model, photos, max_side=max_side, min_side=smallest_side(model), progress=words)
+    for stamp, (photo, described, error) in zip(stamps, each):
         name = photo.relative_to(folder).as_posix()
         if error is None:
-            names.append(name)
-            vectors.append(described[0])
+            found.names.append(name)
+            found.descriptors.append(described[0])
+            found.stamps.append(stamp)
         else:
-            failures.append((name, str(error)))
-    if failures:
-        listed = "".join(f"\n  {reason}" for _, reason in failures)
-        if not names:
+            found.failures.append((name, str(error)))
+    if found.failures:
+        listed = "".join(f"\n  {reason}" for _, reason in found.failures)
+        if not found.names:
             raise ImageError(f"None of the {len(photos)} photos in {folder} can be read:{listed}")
-        warnings.warn(f"{len(failures)} of {len(photos)} photos were left out:{listed}", stacklevel=3)
-    return names, np.stack(vectors), {**recipe_of(model), "max_side": max_side}, failures
+        warnings.warn(f"{len(found.failures)} of {len(photos)} photos were left out:{listed}", stacklevel=3)
+    return found._replace(descriptors=np.stack(found.descriptors))
+
+
+def _stamp(path):
+    try:
+        about = os.stat(path)
+    except OSError:  # reading it says why
+        return None
+    return [about.st_size, about.st_mtime_ns]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,11 +257,14 @@ class Extraction:
         folder: the index.
         described: photos described now, among them
         changed: those that an earlier run had described, and that have changed since.
-        kept: photos that an earlier run had described.
+        kept: photos whose descriptors an earlier run had made.
         removed: photos that are gone from the source, and now from the index.
-        failures: (name, reason) of all photos that cannot be read, now or earlier.
+        failures: (name, reason) of all photos that cannot be read, now or earlier, and are not in the index.
         seconds: how long it took, of which
         network_seconds: the network worked.
+        unread: (name, reason) of photos among the kept ones that could not be read now.
+        undecodable: (name, reason) of photos among the failures that left the index now, because their bytes have changed and
+            cannot be decoded.
     """
 
     folder: pathlib.Path
@@ -246,12 +275,19 @@ class Extraction:
     failures: list[tuple[str, str]]
     seconds: float
     network_seconds: float
+    unread: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    undecodable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def __str__(self):
         words = [f"{self.described} described" + (f" ({self.changed} of them had changed)" if self.changed else "")]
         words += [f"{number} {what}" for number, what in ((self.kept, "kept"), (self.removed, "removed")) if number]
         words.append(f"{len(self.failures)} left out")
-        return f"{', '.join(words)}; {self.described + self.kept} photos in the index"
+        sentence = f"{', '.join(words)}; {self.described + self.kept} photos in the index"
+        if self.unread:
+            sentence += f"; {len(self.unread)} could not be read now, what the index holds of them was kept"
+        if self.undecodable:
+            sentence += f"; {len(self.undecodable)} have changed and cannot be decoded, they left the index"
+        return sentence
 
 
 def extract(
@@ -259,145 +295,167 @@ def extract(
     photos: Any,
     out: str | os.PathLike[str],
     *,
-    max_side: int | None = 1024,
+    max_side: int | str | None = "auto",
     batch_size: int | str = "auto",
     workers: int | str = "auto",
     resume: bool = True,
-    dtype: str = "float32",
+    dtype: str | None = None,
     checksum: bool = False,
     strict: bool = False,
     progress: bool = True,
     devices: Sequence[str] | None = None,
     source: str | None = None,
-    engine: str = "tensorflow",
-    precision: str = "exact",
+    engine: str | None = None,
+    precision: str | None = None,
+    prune: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Extraction:
     """Describes a collection of any size into an index on disk, and brings one that is there up to date.
 
     Photos are decoded on other threads while the network works, and grouped by their exact size into batches: nothing is
     padded. What is described is on the disk after every 128 photos, so a run that is killed goes on where it was, and its
-    result is that of a run which was not, byte for byte (on one machine, with the same settings). A photo that has changed is
-    described again, one that is gone leaves the index. A photo that cannot be read is left out and listed, and tried again once it
-    has changed.
+    result is that of a run which was not (on one machine, with the same settings). A photo that has changed is described again;
+    one that its source no longer lists leaves the index. A photo that cannot be read is left out and listed, and tried again once
+    it has changed; a descriptor that the index holds of it stays, unless the photo's bytes have changed and cannot be decoded. Rows
+    that `Index.add` brought stay. `docs/collections.md` has the rules.
 
     Args:
         model: a model of `build_descriptor`, or what `rw_keras.engines.load` made of one.
         photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, or a list; see `rw_keras.sources.photo_items`.
             A dataset is taken up where it was left: it has to give the same photos in the same order.
         out: the index: a folder, made where it does not exist. `rw_keras.retrieval.Index.load` opens it.
-        max_side: the longer side of a photo is reduced to this many pixels. Default 1024. `None`: no limit.
+        max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. "auto", the default: as the index was
+            made; 1024 for a new one.
         batch_size: photos of one size that go through the network together. "auto": as many as make up one photo of 512 x 384
             (64 of 64 x 48), on a GPU sixteen times as many; with "ncnn" each photo goes alone.
         workers: threads that read and decode. "auto": one a processor, at most 16.
-        resume: whether to go on with an index that is there. `False` makes it anew.
-        dtype: "float32", "float16" for half the space, or "int8" for a quarter. An index that is there keeps its own.
+        resume: whether to go on with an index that is there. `False` makes a new one beside it, which takes its place at the end.
+        dtype: "float32", "float16" for half the space, or "int8" for a quarter. Default: the index's own; "float32" for a new one.
         checksum: whether a change is seen by the SHA-256 of a photo's bytes, and not by its size and time.
         strict: whether a photo that cannot be read ends the run.
         progress: whether to show a progress bar on standard error; where that is no terminal, a line every 30 seconds.
         devices: names of the devices that take batches in turn, such as "GPU:0". Default: all GPUs, else the processor.
         source: the folder that names are relative to, noted for who shows the photos. Default: `photos`, where it is one.
-        engine, precision: see `describe`; the index notes them. An index may be brought up to date by another engine.
+        engine, precision: see `describe`; the index notes them. Default: those that described the index last, for a new one
+            "tensorflow" and "exact". An index may be brought up to date by another engine.
+        prune: whether any number of rows may leave the index: more than half of them at once, all of them when the source is
+            missing or empty, and those of changed photos that cannot be decoded when they are more than a tenth.
+        settings: what else the index notes for later runs, such as the file of the weights.
 
     Returns:
         An `Extraction`, which says what was done.
 
     Raises:
-        ValueError: for an argument out of range, an engine that cannot be used (see `rw_keras.engines.load`), or an index that
-            another model made, or that another process is writing.
+        ValueError: for an argument out of range, an engine that cannot be used (see `rw_keras.engines.load`), an index that was
+            made in another way, or that another process is writing; and without `prune`, when more than half of it would leave it.
         ImageError: with `strict`, for a photo that cannot be read; when there is no photo.
         OSError: when the index cannot be written, as on a full disk. What was finished stays.
     """
     began = time.monotonic()
-    check_max_side(max_side)
-    if dtype not in storage.DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(storage.DTYPES)}, but got {dtype!r}.")
+    out = store.check_target(out)
+    about = store.about(out) if resume else None
+    max_side = settled_max_side(max_side, about)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f'{name} is "auto" or a whole number of at least 1, but got {value!r}.')
-    items = photo_items(photos)
-    model = _on(model, engine, precision, max_side)
-    if devices is not None and isinstance(model, engines.Describer):
-        raise ValueError(f'devices={devices!r} goes with engine="tensorflow" and precision="exact", but got {model!r}.')
+    if dtype not in (None, *store.DTYPES):
+        raise ValueError(f"dtype is one of {', '.join(store.DTYPES)}, but got {dtype!r}.")
+    items = listed_photos(photos, prune and about is not None)
+    if hasattr(items, "__len__"):
+        check_loss(out, {item.name for item in items}, prune, beside=not resume)
+    engine, precision = settled_engine(engine, precision, about)
+    engines.check_arguments(engine, precision)
     made = {**recipe_of(model), "max_side": max_side}
-    out = pathlib.Path(out)
     source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
-    with Collection(out, made, model.output_shape[-1], dtype, _about(source, model, out, resume), anew=not resume) as collection:
+    with Writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True) as writer:
+        update = Update(writer, items, checksum, strict, prune)
+        model = _on(model, engine, precision, max_side)
+        if devices is not None and isinstance(model, engines.Describer):
+            raise ValueError(f'devices={devices!r} goes with engine="tensorflow" and precision="exact", but got {model!r}.')
         network = _Network(model, batch_size, devices)
-        earlier = {name for name in collection.known if name not in collection.failed}
-        names: list[str] = []
-        described = changed = 0
-        total = len(items) if hasattr(items, "__len__") else None
-        with _Progress(total, progress) as bar:
-
-            def todo():
-                for item in items:
-                    names.append(item.name)
-                    if _is_known(item, collection, checksum):
-                        if strict and item.name in collection.failed:
-                            raise ImageError(collection.failed[item.name])
-                        bar.advance(item.name in collection.failed, new=False)
-                    else:
-                        yield item
-
-            def read(item):
-                return _read_item(item, max_side, smallest_side(model), checksum)
-
-            window = _Window(network)
-            for item, (pixels, stamp, error) in _read_ahead(todo(), read, workers):
-                if error is not None and strict:
-                    raise error
-                window.take(item.name, stamp, pixels, error)
-                bar.advance(error is not None)
-                if error is None:
-                    described, changed = described + 1, changed + (item.name in earlier)
-                if window.count == _WINDOW:
-                    collection.add(*window.close())
-            if window.count:
-                collection.add(*window.close())
-        removed = collection.finish(names)
-        failures = sorted(collection.failed.items())
-        if len(failures) == len(collection.known):
-            collection.discard()
+        _note(writer, {"source": source, "settings": dict(settings) if settings else None})
+        with _Progress(len(items) if hasattr(items, "__len__") else None, progress) as bar:
+            _describe_all(update, network, model, max_side, checksum, workers, bar, lambda: _note(writer, _made_by(writer, model)))
+        update.finish()
+        failures = writer.failures()
+        if writer.abandon():
             listed = "".join(f"\n  {reason}" for _, reason in failures[:20])
             raise ImageError(f"None of the {len(failures)} photos can be read, so there is no index:{listed}")
-        kept = len(collection.known) - len(failures) - described
-    return Extraction(out, described, changed, kept, removed, failures, time.monotonic() - began, network.seconds)
+        kept = writer.count() - update.described
+    seconds = time.monotonic() - began
+    done = update.described, update.changed, kept, update.removed, failures
+    return Extraction(out, *done, seconds, network.seconds, sorted(update.unread), sorted(update.undecodable))
 
 
-def _is_known(item, collection, checksum):
-    """Whether a photo, as it is now, was described before, or found unreadable."""
-    if item.name not in collection.known:
-        return False
-    stamp = collection.known[item.name]
-    if item.stamp is None or stamp is None:
-        return item.stamp is None and stamp is None  # an array; or a path where still nothing is that could be read
-    if not checksum:
-        return stamp[:2] == item.stamp
+def settled_max_side(max_side: int | str | None, about: Mapping[str, Any] | None) -> int | None:
+    """`max_side` of `extract`: "auto" is as the index was made, 1024 where there is none."""
+    if max_side == "auto":
+        return ((about or {}).get("recipe") or {"max_side": 1024}).get("max_side", 1024)
+    check_max_side(max_side)
+    return max_side
+
+
+def settled_engine(engine: str | None, precision: str | None, about: Mapping[str, Any] | None) -> tuple[str, str]:
+    """`engine` and `precision` of `extract`: `None` is what described the index last, or TensorFlow at "exact"."""
+    last = ((about or {}).get("described_with") or [{}])[-1]
+    known = last.get("engine") if last.get("engine") in engines.ENGINES else "tensorflow"
+    return engine or known, precision or (last.get("precision") if last.get("precision") in engines.PRECISIONS else "exact")
+
+
+def listed_photos(photos: Any, may_be_none: bool) -> Any:
+    """What `rw_keras.sources.photo_items` gives; an empty list for a source that is missing or empty, where that is allowed."""
     try:
-        return len(stamp) > 2 and stamp[2] == _content_digest(item)
-    except OSError:
-        return False
+        return photo_items(photos)
+    except (FileNotFoundError, ImageError):
+        if not may_be_none:
+            raise
+        return []
 
 
-def _content_digest(item):
-    source = item.open()
-    if hasattr(source, "read"):
-        return hashlib.sha256(source.read()).hexdigest()
-    with open(source, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _describe_all(update, network, model, max_side, checksum, workers, bar, note):
+    """Reads ahead, describes and keeps, a window at a time. `note` is called before the first descriptors are kept."""
+    min_side = smallest_side(model)
+
+    def read(task):
+        return read_item(*task, max_side, min_side, checksum)
+
+    def keep():
+        readings, vectors = window.close()
+        if readings:
+            note()
+            update.put(readings, vectors)
+        update.commit()
+
+    window = _Window(network)
+    for _, reading in _read_ahead(update.todo(bar), read, workers):
+        if reading.pixels is not None:
+            window.take(reading)
+        elif reading.error is not None:
+            update.failed(reading)
+        else:
+            update.found_same(reading)
+        bar.advance(reading.error is not None, new=reading.pixels is not None)
+        if window.count == _WINDOW:
+            keep()
+    keep()
 
 
-def _read_item(item, max_side, min_side, checksum):
-    """A photo's pixels, its stamp, and the error that says why there are none."""
-    stamp = item.stamp
-    try:
-        if checksum and stamp is not None:
-            stamp = [*stamp, _content_digest(item)]
-        return read_image(item.open(), None, max_side, min_side), stamp, None
-    except ImageError as error:
-        return None, stamp, error
-    except (OSError, MemoryError) as error:  # it may pass: without a stamp the photo is tried again
-        return None, None, error if str(error) else ImageError(f"{item.name} cannot be read: {type(error).__name__}.")
+def _note(writer, fields):
+    for field, value in fields.items():
+        if value is not None:
+            writer.set(field, value)
+
+
+def _made_by(writer, model):
+    """What an index says beside the recipe: the versions of what described it, and which engines did, the last one last."""
+    packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
+    now = described_with(model)
+    wanted = {"rw_keras", now["engine"], "numpy", "pillow"}
+    if not isinstance(model, engines.Describer) or model.model is not None:
+        wanted.add("keras")
+    versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
+    earlier = writer.about.get("described_with") or []
+    return {"versions": versions, "described_with": [*(own for own in earlier if own != now), now]}
 
 
 class _Window:
@@ -409,18 +467,14 @@ class _Window:
 
     def _start(self):
         self.count = self._waiting = 0
-        self._names, self._stamps, self._failures = [], [], []
-        self._groups, self._running = {}, []
+        self._readings, self._groups, self._running = [], {}, []
 
-    def take(self, name, stamp, pixels, error):
+    def take(self, reading):
+        pixels = reading.pixels
         self.count += 1
-        if error is not None:
-            self._failures.append((name, str(error), stamp))
-            return
         group = self._groups.setdefault(pixels.shape, [])
-        group.append((len(self._names), pixels))
-        self._names.append(name)
-        self._stamps.append(stamp)
+        group.append((len(self._readings), pixels))
+        self._readings.append(reading._replace(pixels=None))
         self._waiting += pixels.nbytes
         if len(group) == self._network.batch_of(pixels.shape):
             self._run(pixels.shape)
@@ -434,15 +488,15 @@ class _Window:
         self._running.append((rows, self._network.run(np.stack([pixels for _, pixels in group]))))
 
     def close(self):
-        """Describes what still waits; names, stamps, descriptors and failures, in the order in which they were taken."""
+        """Describes what still waits: the readings in the order in which they were taken, and their descriptors."""
         while self._groups:
             self._run(next(iter(self._groups)))
-        vectors = np.empty((len(self._names), self._network.dimensions), "float32")
+        vectors = np.empty((len(self._readings), self._network.dimensions), "float32")
         for rows, result in self._running:
             vectors[rows] = result.result()
-        window = self._names, self._stamps, vectors, self._failures
+        readings = self._readings
         self._start()
-        return window
+        return readings, vectors
 
 
 class _Network:
@@ -549,20 +603,6 @@ class _Progress:
 def _duration(seconds):
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _about(source, model, out, resume):
-    """What a manifest says beside the recipe: the versions of what described, which engines did, and where the photos lay."""
-    packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
-    now = described_with(model)
-    wanted = {"rw_keras", now["engine"], "numpy", "pillow"}
-    if not isinstance(model, engines.Describer) or model.model is not None:
-        wanted.add("keras")
-    versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
-    earlier = []
-    if resume and (out / storage.MANIFEST).is_file():
-        earlier = storage.read_manifest(out).get("described_with", [])
-    return {"versions": versions, "source": source, "described_with": [*(own for own in earlier if own != now), now]}
 
 
 def describe_cached(model, paths, boxes=None, *, max_side=1024, cache=None, progress=True):

@@ -16,7 +16,7 @@ from rw_keras import cli
 from rw_keras.retrieval import Index
 
 NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening", "whiten", "scales"]
-EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "anew", "strict", "engine", "precision"]
+EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "force", "prune", "metadata", "strict", "engine", "precision"]
 SHOWING = ["within", "min_score", "engine", "network_engine", "precision", "html", "sheet", "photos"]
 # The summary of six photos described: the index, how many were left out.
 ALL_SIX = r"{}: 6 described, {} left out; 6 photos in the index \(12 dimensions, \d+ s\)\n"
@@ -46,12 +46,10 @@ def interrupted(model):
 extraction.batch_function = interrupted
 """,
     "saving": """
-import numpy
-real = numpy.save
-def interrupted(file, array, **keywords):
-    file.write(b"half")
+from rw_keras.retrieval.writer import Writer
+def interrupted(self):
     signal.raise_signal(signal.SIGINT)
-numpy.save = interrupted
+Writer.commit = interrupted
 """,
 }
 
@@ -126,7 +124,13 @@ class TestIndex:
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--json") == 0
         captured = capsys.readouterr()
         counts = {"photos": 6, "described": 6, "changed": 0, "kept": 0, "removed": 0}
-        assert json.loads(captured.out) == {"index": str(tmp_path / "out"), **counts, "left_out": []}
+        assert json.loads(captured.out) == {
+            "index": str(tmp_path / "out"),
+            **counts,
+            "left_out": [],
+            "unread": [],
+            "undecodable": [],
+        }
 
     @pytest.mark.parametrize("as_json", [False, True])
     def test_lists_what_was_left_out(self, command, capsys, recwarn, model_file, photo_folder, tmp_path, as_json):
@@ -343,9 +347,9 @@ class TestSearch:
         only_line(capsys, tmp_path / "none", "rw-keras index")
 
     def test_a_damaged_index(self, command, capsys, index, photo_folder, tmp_path):
-        next((tmp_path / "index").glob("descriptors-*")).unlink()
+        next((tmp_path / "index").glob("rows-*")).unlink()
         assert command("search", index[0], photo_folder / "a.png") == 1
-        only_line(capsys, index[0], "make it again")
+        only_line(capsys, index[0], "is missing", "make the index again")
 
     def test_no_photo(self, command, capsys, index, tmp_path):
         assert command("search", index[0], tmp_path / "none.jpg") == 1
@@ -424,6 +428,9 @@ class TestCommandLine:
             ("search", ["box", "k", "expand", "alpha", "model", "weights", "whitening", "json", *SHOWING, "help"]),
             ("engines", ["max_side", "precision", "anew", "json", *NEW_MODEL, "help"]),
             ("duplicates", ["threshold", "groups", "json", "help"]),
+            ("check", ["json", "help"]),
+            ("merge", ["output", "help"]),
+            ("export-vectors", ["help"]),
             ("demo", ["output", "json", "help"]),
         ],
     )
@@ -528,7 +535,7 @@ class TestCommandLine:
 
     def test_another_size_is_refused_and_leaves_the_index(self, command, capsys, index, model_file, photo_folder):
         assert command("index", photo_folder, "-o", index[0], "--max_side=40", "--model", model_file, "-q") == 1
-        assert "was made in another way: max_side differ" in capsys.readouterr().err
+        assert "has max_side 1024, and you asked for --max_side 40" in capsys.readouterr().err
         kept = Index.load(index[0])
         assert kept.recipe == index[1].recipe
         assert kept.descriptors.tobytes() == index[1].descriptors.tobytes()

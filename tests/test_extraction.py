@@ -314,7 +314,7 @@ class TestDescribeCached:
 
 class TestDescribeFolder:
     def test_names_vectors_and_recipe(self, model, photo_folder):
-        names, vectors, recipe, failures = describe_folder(model, photo_folder, max_side=48, progress=False)
+        names, vectors, stamps, recipe, failures = describe_folder(model, photo_folder, max_side=48, progress=False)
         assert names == ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
         np.testing.assert_array_equal(vectors, describe(model, [photo_folder / name for name in names], max_side=48))
         assert (recipe["backbone"].partition(" ")[0], recipe["method"], recipe["levels"], recipe["max_side"]) == (
@@ -324,11 +324,12 @@ class TestDescribeFolder:
             48,
         )
         assert failures == []
+        assert stamps == [[path.stat().st_size, path.stat().st_mtime_ns] for path in (photo_folder / name for name in names)]
 
     def test_failures_are_warned_of_and_listed(self, model, photo_folder):
         spoil(photo_folder)
         with pytest.warns(UserWarning, match=r"2 of 8 photos were left out:\n.*b_text\.jpg.*\n.*more/empty\.png.*0 bytes"):
-            names, vectors, _, failures = describe_folder(model, photo_folder, progress=False)
+            names, vectors, _, _, failures = describe_folder(model, photo_folder, progress=False)
         assert [name for name, _ in failures] == ["b_text.jpg", "more/empty.png"]
         assert len(names) == len(vectors) == 6
         assert "b_text.jpg" not in names

@@ -41,5 +41,5 @@ def augment(index: Index, neighbours: int = 10, alpha: float = 1.0) -> Index:
             total += shares[:, column, None] * index.descriptors[nearest[:, column]]
         vectors[part] = unit_rows(total)
     augmented = Index(index.names, vectors, recipe=index.recipe, metadata=index.metadata, engine=index.engine_config)
-    augmented.failures = list(index.failures)
+    augmented.failures, augmented.described_with = list(index.failures), list(index.described_with)
     return augmented

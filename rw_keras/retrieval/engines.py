@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rw_keras.files import written_whole
 from rw_keras.retrieval import exact
 from rw_keras.retrieval.rows import RowStore
 from rw_keras.retrieval.vectors import check_count
@@ -26,6 +27,7 @@ class NumpyEngine:
 
     name = "numpy"
     built = False  # whether there is a structure to save
+    has_changed = False  # whether it is another one than was saved or loaded last
 
     def __init__(self) -> None:
         self.parameters: dict[str, int] = {}
@@ -42,11 +44,19 @@ class NumpyEngine:
         """See `exact.nearest`; an approximate engine may find others, but the cosines of those it finds are as exact."""
         return exact.nearest(rows, queries, k, passing)
 
-    def save(self, path: str | os.PathLike[str], rows: RowStore) -> None:
-        """Writes a structure that is `built` to a file, for the rows that are left, in their order."""
+    def save(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray) -> None:
+        """Writes a structure that is `built` to a file; in it, the rows at `rows`' positions have the `numbers` `(N,)`."""
 
-    def load(self, path: str | os.PathLike[str], rows: RowStore) -> None:
-        """Reads a structure that `save` wrote; a ValueError when it cannot be read, or is of other rows."""
+    def load(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray, partly: bool = False) -> None:
+        """Reads a structure that `save` wrote; a ValueError when it cannot be read, or is of other rows.
+
+        Args:
+            path: the file.
+            rows: the index's.
+            numbers: `(N,)`, those that `save` gave the rows at the positions.
+            partly: whether it may be of other rows in part: rows that it lacks are added; where most of it is of no use, it is left
+                to be built again.
+        """
 
 
 class FaissEngine(NumpyEngine):
@@ -98,11 +108,12 @@ class FaissEngine(NumpyEngine):
             if skipped is not None:
                 ids, vectors = ids[~skipped], vectors[~skipped]
             structure.add_with_ids(vectors, ids)
-        self._structure = structure
+        self._structure, self.has_changed = structure, True
 
     def add(self, rows: RowStore, ids: np.ndarray) -> None:
         if self.built and len(ids):
             self._structure.add_with_ids(rows.take(ids), ids)
+            self.has_changed = True
 
     def nearest(
         self, rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | None = None
@@ -132,16 +143,19 @@ class FaissEngine(NumpyEngine):
             positions[lacking], cosines[lacking] = exact.nearest(rows, queries[lacking], k, passing)
         return positions, cosines
 
-    def save(self, path: str | os.PathLike[str], rows: RowStore) -> None:
+    def save(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray) -> None:
         faiss = _faiss(self.name)
         ids = faiss.vector_to_array(self._structure.id_map).copy()
+        number_of = np.full(rows.ids_given + 1, -1)  # of a row that was removed, and of the id -1
+        number_of[rows.ids()] = numbers
         try:
-            faiss.copy_array_to_vector(rows.positions(ids), self._structure.id_map)
-            faiss.write_index(self._structure, os.fspath(path))
+            faiss.copy_array_to_vector(number_of[ids], self._structure.id_map)
+            with written_whole(path) as file:
+                faiss.write_index(self._structure, faiss.PyCallbackIOWriter(file.write))
         finally:
             faiss.copy_array_to_vector(ids, self._structure.id_map)
 
-    def load(self, path: str | os.PathLike[str], rows: RowStore) -> None:
+    def load(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray, partly: bool = False) -> None:
         faiss = _faiss(self.name)
         try:
             structure = faiss.read_index(os.fspath(path))
@@ -150,15 +164,23 @@ class FaissEngine(NumpyEngine):
                 raise ValueError(f"it is no structure of {self.name}")
             if structure.d != rows.shape[1]:
                 raise ValueError(f"it holds vectors of {structure.d} dimensions, the index of {rows.shape[1]}")
-            positions = faiss.vector_to_array(structure.id_map)
-            if not np.array_equal(np.sort(positions[positions >= 0]), np.arange(len(rows))):
+            saved = faiss.vector_to_array(structure.id_map)
+            if not partly and not np.array_equal(np.sort(saved[saved >= 0]), np.sort(numbers)):
                 raise ValueError(f"it holds other rows than the index's {len(rows)}")
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} cannot be used: {error}; build the engine again with `use_engine`.") from error
-        ids = np.full(len(positions), -1)  # -1: rows that had been removed, which the structure cannot forget
-        ids[positions >= 0] = rows.ids()[positions[positions >= 0]]
+        order = np.argsort(numbers, kind="stable")
+        places = np.minimum(np.searchsorted(numbers[order], saved), max(len(numbers) - 1, 0))
+        ids = np.full(len(saved), -1)  # -1: rows that had been removed, which the structure cannot forget
+        if len(numbers):
+            known = numbers[order][places] == saved
+            ids[known] = rows.ids()[order[places[known]]]
+        lacking = np.setdiff1d(rows.ids(), ids)
+        if partly and 2 * (len(rows) - len(lacking)) < len(saved) + len(lacking):
+            return
         faiss.copy_array_to_vector(ids, structure.id_map)
-        self._structure = structure
+        self._structure, self.has_changed = structure, False
+        self.add(rows, lacking)
 
     def _empty(self, faiss, rows):
         count, dimensions = rows.shape

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import itertools
-import json
 import os
 import pathlib
+import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rw_keras.retrieval import duplicates, exact, storage
+from rw_keras.retrieval import duplicates, exact, store
 from rw_keras.retrieval.engines import NumpyEngine, make_engine
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, checked_metadata, passing
-from rw_keras.retrieval.int8 import encoded, stored_dtype
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.int8 import FromInt8, stored_dtype
+from rw_keras.retrieval.names import Names
+from rw_keras.retrieval.rows import BLOCK_ROWS, RowStore
 from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_descriptors, unit_vector, unit_vectors
+from rw_keras.retrieval.writer import Writer
 
 if TYPE_CHECKING:
     import keras
 
     from rw_keras.engines import Describer
     from rw_keras.images import Box, Photo
+
+
+# Bytes of descriptors that are read and checked as the index is opened, so that they are an array like any other.
+_SMALL = 64 << 20
 
 
 class Index:
@@ -59,9 +65,10 @@ class Index:
         engine: what searches; see `use_engine`. Default "numpy". Its structure is built when it is first used.
 
     Attributes:
-        names: list of N strings.
-        descriptors: `(N, D)` float32 or float16, memory-mapped after `Index.load`. An array; after `add`, `remove` or `update`
-            (`rw_keras.retrieval.rows.RowStore`), and of an index that is kept in 8 bits (`.int8.FromInt8`), what is used like one.
+        names: a sequence of N strings: a list, after `Index.load` a `rw_keras.retrieval.names.Names`.
+        descriptors: `(N, D)` float32 or float16. An array as it was given; after `add`, `remove` or `update`, and after
+            `Index.load` of a large index, what is used like one. After `Index.load` it is memory-mapped, and compared with its
+            checksums before its first use.
         recipe: a dictionary, or `None`.
         metadata: column -> list of N values.
         failures: (name, reason) for each photo that `from_folder` could not read.
@@ -73,7 +80,12 @@ class Index:
     """
 
     metadata: Mapping[str, list[Any]] = MappingProxyType({})
+    names: Sequence[str]
     _engine = NumpyEngine()
+    _positions: dict[str, int] | None = None  # `None`: the names themselves know
+    _stored: _Stored | None = None  # where it was loaded from, or saved to
+    _source: str | None = None  # the folder that the photos were read from
+    _stamps: Mapping[str, store.Stamp] = MappingProxyType({})  # of photos that were read from it
 
     def __init__(
         self,
@@ -101,9 +113,10 @@ class Index:
 
     def position(self, name: str) -> int:
         """Where a name stands, or a ValueError that says it does not."""
-        if name not in self._positions:
+        found = self.names.find(name) if isinstance(self.names, Names) else self._positions.get(name)
+        if found is None:
             raise ValueError(f"There is no {name!r} in the index of {len(self)} names.")
-        return self._positions[name]
+        return found
 
     def scores(self, query: ArrayLike) -> np.ndarray:
         """The cosines `(N,)` float32 of a query vector `(D,)` with all descriptors, in the order of the index."""
@@ -250,7 +263,7 @@ class Index:
     def save_engine(self, path: str | os.PathLike[str]) -> bool:
         """Writes the engine's structure to the file `path`; returns whether there is one. It fits the index as it is now."""
         if self._engine.built:
-            self._engine.save(path, RowStore.of(self.descriptors))
+            self._engine.save(path, RowStore.of(self.descriptors), np.arange(len(self)))
         return self._engine.built
 
     def load_engine(self, path: str | os.PathLike[str]) -> None:
@@ -259,7 +272,7 @@ class Index:
         Raises:
             ValueError: when the file is of another engine, of other rows, or cannot be read.
         """
-        self._engine.load(path, RowStore.of(self.descriptors))
+        self._engine.load(path, RowStore.of(self.descriptors), np.arange(len(self)))
 
     def add(self, names: Iterable[str], descriptors: ArrayLike, metadata: Mapping[str, Iterable[Any]] | None = None) -> None:
         """Adds rows behind the last; those that are there are not copied.
@@ -274,6 +287,7 @@ class Index:
         """
         names = list(names)
         new = _positions(names, len(self))
+        self._be_changeable()
         for name in names:
             if name in self._positions:
                 raise ValueError(f"The name {name!r} is in the index already; `update` replaces its descriptor.")
@@ -285,6 +299,8 @@ class Index:
         ids = rows.append(vectors)
         self.names.extend(names)
         self._positions.update(new)
+        if self._stored is not None:
+            self._stored.append(len(names))
         for column, values in columns.items():
             self.metadata[column].extend(values)
         self._engine.add(rows, ids)
@@ -296,9 +312,12 @@ class Index:
             ValueError: for a name that is not in the index, or given twice; the index is then as it was.
         """
         gone = self._known(names)
-        self._changed().remove(gone)
         kept = np.ones(len(self), bool)
         kept[gone] = False
+        self._be_changeable()
+        self._changed().remove(gone)
+        if self._stored is not None:
+            self._stored.keep(kept)
         self.names = list(itertools.compress(self.names, kept))
         self.metadata = {column: list(itertools.compress(values, kept)) for column, values in self.metadata.items()}
         self._positions = {name: position for position, name in enumerate(self.names)}
@@ -314,6 +333,8 @@ class Index:
         vectors = self._fitting(names, descriptors)
         rows = self._changed()
         self._engine.add(rows, rows.replace(positions, vectors))
+        if self._stored is not None:
+            self._stored.is_saved[positions] = False
 
     def near_duplicates(
         self, threshold: float = 0.95, *, groups: bool = False, limit: int | None = None
@@ -362,6 +383,12 @@ class Index:
             )
         return vectors[:]
 
+    def _be_changeable(self):
+        """Names as a list and a dictionary, which can be changed."""
+        if self._positions is None:
+            self.names = list(self.names)
+            self._positions = {name: position for position, name in enumerate(self.names)}
+
     def _changed(self):
         """The descriptors as something that can be changed."""
         self.descriptors = RowStore.of(self.descriptors)
@@ -406,19 +433,8 @@ class Index:
 
         if self.recipe is None:
             raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
-        made = _flat(json.loads(json.dumps(recipe_of(model))))
-        own = _flat({field: value for field, value in self.recipe.items() if field != "max_side"})
-        if None in (own["whitening name"], made["whitening name"]):  # the other fields of a whitening tell nothing more
-            shared = own.keys() & made.keys()
-            own, made = (
-                {field: flat[field] for field in flat if field in shared or not field.startswith("whitening ")}
-                for flat in (own, made)
-            )
-        differing = [
-            f"its {field} is {_short(own.get(field))}, the model's {_short(made.get(field))}"
-            for field in {**own, **made}
-            if own.get(field) != made.get(field)
-        ]
+        own = {field: value for field, value in self.recipe.items() if field != "max_side"}
+        differing = store.recipe_differences(own, recipe_of(model), "the model's")
         if differing:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
         unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
@@ -450,64 +466,126 @@ class Index:
         """
         from rw_keras.extraction import describe_folder, described_with
 
-        names, descriptors, recipe, failures = describe_folder(model, folder, max_side=max_side, progress=progress)
-        index = cls(names, descriptors, recipe=recipe)
-        index.failures, index.described_with = failures, [described_with(model)]
+        found = describe_folder(model, folder, max_side=max_side, progress=progress)
+        index = cls(found.names, found.descriptors, recipe=found.recipe)
+        index.failures, index.described_with = found.failures, [described_with(model)]
+        index._source, index._stamps = os.path.abspath(folder), dict(zip(found.names, found.stamps))
         return index
 
-    def save(self, path: str | os.PathLike[str], *, dtype: str | None = None) -> None:
-        """Writes the index to the folder `path`; an index that is there already is replaced in one step.
+    def save(self, path: str | os.PathLike[str], *, dtype: str | None = None, overwrite: bool = False) -> None:
+        """Writes the index to the folder `path`; see `docs/collections.md` for what is promised.
 
-        See `rw_keras.retrieval.storage` for what the folder holds; the engine and its structure, where it is built, are kept. The
-        manifest is written last, so an interrupted save leaves the old index, or none. Metadata has to be what JSON can hold.
+        Where it was loaded from (or saved to before), only what has changed is written: the stamps by which `rw_keras.extract` sees
+        changes, the photos that could not be read and the source stay. Elsewhere a whole index is written, with all of these, and
+        takes its place in one step; an index that is there is replaced, unless `rw_keras.extract` made it. An interrupted save
+        leaves the old index, or none. The engine and its structure, where it is built, are kept. Metadata has to be what JSON can
+        hold.
 
         Args:
             path: where it goes.
             dtype: what descriptors are kept as: "float32", "float16" for half the space, "int8" for a quarter. Default: as they
                 are.
+            overwrite: whether to replace an index of described photos that is not this one.
 
         Raises:
-            ValueError: when `path` is something else than an index, or for another dtype.
+            ValueError: when `path` is something else than an index, is written by another process, or has changed since this index
+                was loaded; for another dtype; and without `overwrite` when another index of described photos is there.
+            OSError: when it cannot be written.
         """
         dtype = stored_dtype(self.descriptors) if dtype is None else dtype
-        if dtype not in storage.DTYPES:
-            raise ValueError(f"dtype is one of {', '.join(storage.DTYPES)}, but got {dtype!r}.")
+        if dtype not in store.DTYPES:
+            raise ValueError(f"dtype is one of {', '.join(store.DTYPES)}, but got {dtype!r}.")
         path = self.check_target(path)
-        existed = path.exists()
-        earlier = set(path.iterdir()) if existed else set()
-        manifest = {
-            "recipe": self.recipe,
-            "dimensions": int(self.descriptors.shape[1]),
-            "dtype": dtype,
-            "engine": {**self.engine_config, "file": None},
-            **({"described_with": self.described_with} if self.described_with else {}),
-            "shards": [],
-        }
-        try:
-            for number, start in enumerate(range(0, len(self), storage.SHARD_ROWS)):
-                part = slice(start, start + storage.SHARD_ROWS)
-                photos = {"names": self.names[part], "metadata": {column: own[part] for column, own in self.metadata.items()}}
-                manifest["shards"].append(storage.write_shard(path, number, encoded(self.descriptors[part], dtype), photos))
-            tag = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()[:12]
-            if self._engine.built and dtype == stored_dtype(self.descriptors):  # of other rows, what is built does not fit
-                path.mkdir(parents=True, exist_ok=True)
-                manifest["engine"]["file"] = f"engine-{tag}.bin"
-                self.save_engine(path / manifest["engine"]["file"])
-            storage.write_manifest(path, manifest)
-        except BaseException:
-            # An interrupt can come right after the last step: then the new index is there, and whole.
-            if not storage.holds(path, manifest):
-                for file in set(path.glob("*")) - earlier:
-                    file.unlink()
-                if not existed and path.exists():
-                    path.rmdir()
-            raise
+        about, own = store.about(path), self._stored
+        if own is not None and own.folder == path.resolve() and about is not None:
+            own.check(path, about)
+            if dtype == about["dtype"] and about["dimensions"] == self.descriptors.shape[1]:
+                self._save_changes(path, about)
+                return
+        elif about is not None and not overwrite:
+            listed = store.count_listed(path)
+            if listed:
+                raise ValueError(
+                    f"{path} holds an index of {listed} described photos, and this one was not loaded from there; choose another "
+                    "name, or pass overwrite=True to replace it."
+                )
+        self._save_whole(path, dtype)
+
+    def _save_changes(self, path, about):
+        own, rows = self._stored, RowStore.of(self.descriptors)
+        with Writer(path, about["recipe"], about["dimensions"]) as writer:
+            if writer.has_converted:
+                own.convert(store.read(path))
+            own.check(path, writer.about)
+            writer.drop(np.setdiff1d(own.all_ids, own.ids))
+            changed = np.flatnonzero(~own.is_saved & (own.ids >= 0))
+            for part in _parts(changed):
+                writer.replace(own.ids[part].tolist(), rows[part])
+            added = np.flatnonzero(own.ids < 0)
+            names = [self.names[position] for position in added]
+            writer.drop(known.id for known in writer.find(names).values())  # they could not be read, and now have a descriptor
+            for part in _parts(added):
+                writer.put([self.names[position] for position in part], rows[part], [None] * len(part), listed=False)
+            writer.set("recipe", self.recipe)
+            self._save_rest(writer, rows, own.engine_file)
+
+    def _save_whole(self, path, dtype):
+        rows, own = RowStore.of(self.descriptors), self._stored
+        with Writer(path, self.recipe, self.descriptors.shape[1], dtype, beside=True) as writer:
+            if own is not None and own.folder == path.resolve() and not writer.is_new:
+                if writer.has_converted:
+                    own.convert(store.read(path))
+                own.check(path, store.about(path))
+            known, fields, failures = ({}, {}, {}) if own is None else store.records(own.folder, own.identity)
+            stamps: list[Any]
+            for part in _parts(np.arange(len(self))):
+                names = [self.names[position] for position in part]
+                if own is None:
+                    stamps = [self._stamps.get(name) for name in names]
+                    listed = [stamp is not None for stamp in stamps]
+                else:
+                    ids, numbers = own.ids[part].tolist(), own.rows[part].tolist()
+                    found = [known.get(photo, (None, None, None)) for photo in ids]
+                    same = [row == number for (row, *_), number in zip(found, numbers)]
+                    stamps = [stamp if same_ else None for (_, stamp, _), same_ in zip(found, same)]
+                    listed = [
+                        False if photo < 0 else listed_ if same_ else None for photo, (*_, listed_), same_ in zip(ids, found, same)
+                    ]
+                writer.put(names, rows[part], stamps, listed)
+            for name, reason in self.failures:
+                writer.fail(name, reason, failures.get(name), None)
+            if self._source is not None:
+                fields["source"] = self._source
+            for field in fields.keys() & {"source", "versions"}:
+                writer.set(field, fields[field])
+            self._save_rest(writer, rows, None, dtype == stored_dtype(self.descriptors))
+
+    def _save_rest(self, writer, rows, engine_file, with_structure=True):
+        """What is saved alike in place and elsewhere."""
+        if self.described_with:
+            writer.set("described_with", self.described_with)
+        writer.set_metadata(self.metadata)
+        writer.compact()
+        ids, numbers = writer.described()
+        searcher, file = self.engine_config, None
+        if with_structure and self._engine.built:
+            file, crc = engine_file, (writer.about.get("searcher") or {}).get("crc32")
+            own = self._stored
+            if file is None or self._engine.has_changed or not np.array_equal(numbers[own.is_saved], own.rows[own.is_saved]):
+                file = f"searcher-{uuid.uuid4().hex[:12]}.bin"
+                self._engine.save(writer.folder / file, rows, numbers)
+                self._engine.has_changed, crc = False, store.crc_of(writer.folder / file)
+            searcher = {**searcher, "file": file, "crc32": crc}
+        writer.set("searcher", searcher)
+        writer.finish()
+        about = writer.about
+        self._stored = _Stored(writer.folder.resolve(), about["identity"], about["generation"], ids, numbers, file)
+        self._source, self._stamps = None, {}
 
     @staticmethod
     def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
         """Returns `path` as a `pathlib.Path`, or raises a ValueError when it is something else than an index."""
-        storage.check_target(pathlib.Path(path))
-        return pathlib.Path(path)
+        return store.check_target(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], engine: str | Mapping[str, Any] | None = None) -> Index:
@@ -523,19 +601,82 @@ class Index:
             FileNotFoundError: when there is no such index.
             ValueError: when a file of it is missing, cut short, or of a later version.
         """
-        path = pathlib.Path(path)
-        manifest, names, descriptors, failures = storage.read(path)
+        found = store.read(path)
+        about = found.about
         index = cls.__new__(cls)  # all that __init__ checks was checked when it was saved
-        index.names, index.descriptors, index.failures = names, descriptors, failures
-        index.recipe, index.metadata = manifest["recipe"], manifest["metadata"]
-        index.described_with = manifest.get("described_with", [])
-        index._positions = {name: position for position, name in enumerate(index.names)}
-        saved = manifest.get("engine") or {"name": "numpy", "parameters": {}, "file": None}
+        descriptors = FromInt8(found.rows) if about["dtype"] == "int8" else found.rows.whole(_SMALL)
+        index.descriptors = descriptors if found.places is None else RowStore(descriptors, found.places)
+        index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
+        index.recipe, index.described_with = about["recipe"], about.get("described_with") or []
+        numbers = found.rows.numbers() if found.places is None else found.rows.numbers()[found.places]
+        own = _Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, numbers, None)
+        index._stored = own
+        saved = about.get("searcher") or {"name": "numpy", "parameters": {}}
         chosen = {"name": saved["name"], "parameters": saved["parameters"]}
         index._engine = make_engine(chosen if engine is None else engine)
-        if saved["file"] is not None and index.engine_config == chosen:
-            index.load_engine(path / saved["file"])
+        if saved.get("file") is not None and index.engine_config == chosen:
+            file = own.folder / saved["file"]
+            if store.crc_of(file) != saved["crc32"]:
+                raise store.DamageError(
+                    f"{file} is not as it was written; Index.load(path, engine='numpy') opens the index, and `use_engine` and "
+                    "`save` make the file again."
+                )
+            index._engine.load(file, RowStore.of(index.descriptors), numbers, partly=True)
+            own.engine_file = saved["file"]
         return index
+
+
+@dataclasses.dataclass
+class _Stored:
+    """What an index in memory has to do with one on disk.
+
+    Attributes:
+        folder, identity, generation: which index, and which state of it.
+        ids: `(N,)`, by position: the ids of the photos there; -1 of one that was added since.
+        rows: `(N,)`, the numbers of their rows there.
+        engine_file: the file of the engine's structure, where it has one.
+        is_saved: `(N,)`, whether the row there is the one in memory.
+        all_ids: of all photos that are there.
+    """
+
+    folder: pathlib.Path
+    identity: str | None
+    generation: int | None
+    ids: np.ndarray
+    rows: np.ndarray
+    engine_file: str | None
+    is_saved: np.ndarray = dataclasses.field(init=False)
+    all_ids: np.ndarray = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        self.is_saved, self.all_ids = np.ones(len(self.ids), bool), self.ids
+
+    def append(self, count):
+        self.ids, self.rows = (np.concatenate([own, np.full(count, -1)]) for own in (self.ids, self.rows))
+        self.is_saved = np.concatenate([self.is_saved, np.zeros(count, bool)])
+
+    def keep(self, kept):
+        self.ids, self.rows, self.is_saved = self.ids[kept], self.rows[kept], self.is_saved[kept]
+
+    def convert(self, found):
+        """The index on disk, which was of an earlier format, is `found` now: the same photos in the same order."""
+        self.identity, self.generation, self.all_ids = found.about["identity"], found.about["generation"], found.ids
+        numbers = found.rows.numbers() if found.places is None else found.rows.numbers()[found.places]
+        self.rows = np.where(self.ids < 0, -1, numbers[self.ids]) if len(numbers) else self.ids
+        self.ids = np.where(self.ids < 0, -1, found.ids[self.ids]) if len(numbers) else self.ids
+
+    def check(self, path, about):
+        """A ValueError when the index on disk is no longer in the state that was loaded."""
+        if (about.get("identity"), about.get("generation")) != (self.identity, self.generation):
+            raise ValueError(
+                f"{path} has changed since this index was loaded: it was in state {self.generation} of {self.identity}, and is in "
+                f"state {about.get('generation')} of {about.get('identity')}; load it again and repeat the changes, or choose "
+                "another name."
+            )
+
+
+def _parts(positions):
+    return (positions[start : start + BLOCK_ROWS] for start in range(0, len(positions), BLOCK_ROWS))
 
 
 def _positions(names, first=0):
@@ -547,16 +688,3 @@ def _positions(names, first=0):
         if positions.setdefault(name, position) != position:
             raise ValueError(f"The name {name!r} stands at positions {positions[name]} and {position}; give each once.")
     return positions
-
-
-def _flat(recipe):
-    """A recipe with the whitening's fields beside its own: "whitening name" and so on."""
-    flat = {field: value for field, value in recipe.items() if field != "whitening"}
-    learned = recipe.get("whitening") or {"name": None}
-    return {**flat, **{f"whitening {field}": value for field, value in learned.items()}}
-
-
-def _short(value):
-    """A value in a message; of a hash the first digits do."""
-    text = repr(value)
-    return text if len(text) <= 50 else f"{text[:24]}..."

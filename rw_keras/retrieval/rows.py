@@ -30,16 +30,17 @@ class RowStore:
 
     Args:
         array: `(N, D)`, with `shape`, `dtype`, and rows by slice and by an array of integers.
+        ids: which rows of it are there, in which order. Default: all, as they stand.
     """
 
     ndim = 2
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, ids: np.ndarray | None = None) -> None:
         self.dtype = np.dtype(array.dtype)
         self.stored_dtype = stored_dtype(array)
         self._array = array
         self._added = np.empty((0, array.shape[1]), self.dtype)  # more than are in use, so that adding one is cheap
-        self._ids: np.ndarray | None = None  # by position; None: all, in order
+        self._ids = ids  # by position; None: all, in order
         self._positions: np.ndarray | None = None  # by id, -1 where there is none; made when it is asked for
         self.ids_given = int(array.shape[0])  # how many ids there are: those of array and block, whether removed or not
 

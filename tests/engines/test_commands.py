@@ -11,7 +11,7 @@ from absl import flags
 import rw_keras
 from rw_keras import cli, engines
 from rw_keras.extraction import describe_cached, extract
-from rw_keras.retrieval import Index, storage
+from rw_keras.retrieval import Index, store
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ class TestExtract:
         (photo_folder / "a.png").rename(photo_folder / "z.png")
         done = extract(model, photo_folder, tmp_path / "index", progress=False, engine=engine)
         assert (done.described, done.kept, done.removed) == (1, 4, 2)
-        assert storage.read_manifest(tmp_path / "index")["described_with"] == exact("tensorflow") + exact(engine)
+        assert store.about(tmp_path / "index")["described_with"] == exact("tensorflow") + exact(engine)
 
     def test_devices_are_tensorflows(self, engine, tiny_model, photo_folder, tmp_path):
         with pytest.raises(ValueError, match=r"devices=\['CPU:0'\] goes with engine=\"tensorflow\""):
@@ -98,7 +98,7 @@ class TestCommands:
     def test_index_and_search(self, engine, model_file, photo_folder, tmp_path, capsys):
         out, photo = str(tmp_path / "index"), str(photo_folder / "d.png")
         assert cli.run(["index", str(photo_folder), "-o", out, "--model", model_file, "--engine", engine, "-q"]) == 0
-        assert storage.read_manifest(tmp_path / "index")["described_with"] == exact(engine)
+        assert store.about(tmp_path / "index")["described_with"] == exact(engine)
         capsys.readouterr()
         found = []
         for name in ("tensorflow", engine, "auto"):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rw_keras.retrieval import Index, storage
+from rw_keras.retrieval import Index, store
 from rw_keras.retrieval.int8 import FromInt8, encoded, stored_dtype
 from rw_keras.retrieval.rows import RowStore
 
@@ -50,13 +50,14 @@ def test_reads_like_an_array():
 
 @pytest.mark.parametrize("shard_rows", [7, 1000])
 def test_an_index_is_kept_and_searched(tmp_path, monkeypatch, shard_rows):
-    monkeypatch.setattr(storage, "SHARD_ROWS", shard_rows)
+    monkeypatch.setattr(store, "SEGMENT_ROWS", shard_rows)
     rows, names = unit(20), [f"photo {number}" for number in range(20)]
     rows[3] = 0
     Index(names, rows).save(tmp_path / "index", dtype="int8")
-    assert storage.read_manifest(tmp_path / "index")["dtype"] == "int8"
-    raw = np.concatenate([np.load(path) for path in sorted((tmp_path / "index").glob("*.npy"))])
+    assert store.about(tmp_path / "index")["dtype"] == "int8"
+    raw = store.read(tmp_path / "index").rows
     assert raw.dtype == np.int8 and raw.shape == (20, 64)
+    assert sum(path.stat().st_size for path in (tmp_path / "index").glob("rows-*")) == 20 * 64
     index = Index.load(tmp_path / "index")
     queries = unit(5, seed=1)
     expected = Index(names, by_hand(rows).astype("float32"))
@@ -106,8 +107,8 @@ def test_what_faiss_has_built_is_not_kept_for_other_rows(tmp_path):
     index.search(unit(1)[0])
     index.save(tmp_path / "int8", dtype="int8")
     index.save(tmp_path / "same")
-    assert not list((tmp_path / "int8").glob("engine-*"))
-    assert list((tmp_path / "same").glob("engine-*"))
+    assert not list((tmp_path / "int8").glob("searcher-*"))
+    assert list((tmp_path / "same").glob("searcher-*"))
     loaded = Index.load(tmp_path / "int8")
     expected = Index.load(tmp_path / "int8", engine="numpy").search(unit(1)[0])
     assert [name for name, _ in loaded.search(unit(1)[0])] == [name for name, _ in expected]

@@ -1,0 +1,49 @@
+"""What an index says of how it was made, in the words of the command line, so that an update needs no flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that made an index, with their values.
+
+    Args:
+        about: the fields of the index (`rw_keras.retrieval.store.about`).
+
+    Returns:
+        Flag -> value, of those that the index knows.
+    """
+    recipe = about.get("recipe") or {}
+    known = {flag: recipe[flag] for flag in ("backbone", "levels", "max_side") if recipe.get(flag) is not None}
+    if recipe:
+        known["whiten"], known["scales"] = recipe.get("whiten", "regions"), recipe.get("scales")
+        known["max_side"] = recipe.get("max_side")
+    if recipe.get("whitening"):
+        known["shrinkage"] = recipe["whitening"].get("shrinkage", 0.0)
+    last = (about.get("described_with") or [{}])[-1]
+    return {**known, "dtype": about["dtype"], **{field: last[field] for field in ("engine", "precision") if field in last}}
+
+
+def check_flags(folder: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Says so when flags contradict an index.
+
+    Args:
+        folder: the index.
+        known: what `known_settings` gave.
+        given: flag -> value, of those that were given.
+
+    Raises:
+        ValueError: naming the flag, with both values. The engine may be another one, since all keep the same promise.
+    """
+    for flag, value in given.items():
+        if flag in known and flag != "engine" and value != known[flag]:
+            raise ValueError(
+                f"the index {folder} has {flag} {_word(known[flag])}, and you asked for --{flag} {_word(value)}; leave the flag "
+                "out, choose another name, or describe all photos again with --force"
+            )
+
+
+def _word(value):
+    return ",".join(f"{number:g}" for number in value) if isinstance(value, (list, tuple)) else str(value)
