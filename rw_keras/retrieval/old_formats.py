@@ -61,7 +61,7 @@ def read(folder: pathlib.Path) -> OldIndex | None:
     for entry in manifest["shards"]:
         array, photos = _shard(folder, entry, manifest["dimensions"], manifest["dtype"])
         first = sum(len(segment.array) for segment in segments)
-        checksums = [entry["sha256"]] if "sha256" in entry else []
+        checksums = [entry["sha256"]] if "sha256" in entry else None
         segments.append(Segment(folder / entry["descriptors"], array, first, max(len(array), 1), checksums, _digest))
         parts.append(photos)
     # What a killed process had finished; of a photo that it had described again, the later row counts.

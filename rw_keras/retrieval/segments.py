@@ -27,7 +27,7 @@ class Segment:
         array: `(n, D)`, its rows.
         first: the number of its first row. Numbers are never used again, so one tells a row for good.
         block_rows: rows that one checksum is over.
-        checksums: one a block.
+        checksums: one a block; `None` for a file of a format that has none.
         digest: what a checksum is made with: a function of a block in C order.
     """
 
@@ -37,16 +37,16 @@ class Segment:
         array: np.ndarray,
         first: int,
         block_rows: int,
-        checksums: Sequence[Any],
+        checksums: Sequence[Any] | None,
         digest: Callable[[np.ndarray], Any] = zlib.crc32,
     ) -> None:
         self.path, self.array, self.first = path, array, first
         self._block_rows, self._checksums, self._digest = block_rows, checksums, digest
-        self._unread = np.ones(len(checksums), bool)
+        self._unread = np.ones(len(checksums or ()), bool)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows as a view, once they are known to be sound."""
-        if start < stop:
+        if start < stop and self._checksums is not None:
             self._verify(range(start // self._block_rows, (stop - 1) // self._block_rows + 1))
         return self.array[start:stop]
 
@@ -59,7 +59,7 @@ class Segment:
     def damaged(self) -> list[tuple[int, int]]:
         """The blocks that are not as they were written: (first row, behind the last row), by their places in the file."""
         wrong = []
-        for block in range(len(self._checksums)):
+        for block in range(len(self._unread)):
             part = self._block(block)
             if self._digest(np.ascontiguousarray(part)) != self._checksums[block]:
                 wrong.append((block * self._block_rows, block * self._block_rows + len(part)))
