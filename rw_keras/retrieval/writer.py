@@ -124,14 +124,7 @@ class Writer:
     def _open(self):
         there, beside = self.folder / DATABASE, self.folder / BESIDE
         self.is_new = not there.is_file() and not old_formats.is_one(self.folder)
-        if there.is_file():  # a killed writer's journal is played back now: it must not meet another database
-            try:
-                with contextlib.closing(connected(there)) as database:
-                    database.execute("BEGIN IMMEDIATE")
-            except sqlite3.DatabaseError as error:
-                if not self.beside or isinstance(error, sqlite3.OperationalError):  # a damaged one is replaced
-                    raise
-        elif not self.is_new:
+        if not there.is_file() and not self.is_new:
             self._convert()
         if not self.beside:
             _remove_database(beside)
@@ -237,11 +230,30 @@ class Writer:
         self._dtype, self._recipe, self._dimensions = wanted, recipe, dimensions
 
     def _swap(self):
-        """What was written beside takes the place of the index."""
+        """What was written beside takes the place of the index.
+
+        Its content is copied, in one transaction of the database that is there. A file that took that one's place would meet readers
+        that have opened it and not read it yet: SQLite finds the journal of a database by its name, so they would play that of the
+        new one into the old one, and remove it.
+        """
         self._leave_files()
+        there, is_database = self.folder / DATABASE, False
+        if there.is_file():
+            self._database.execute("ROLLBACK")  # nothing is left to commit, and a copy needs the database free
+            with contextlib.closing(connected(there)) as target:
+                try:
+                    self._database.backup(target, progress=_unless_held)
+                    is_database = True
+                except sqlite3.DatabaseError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:  # such a file has no reader
+                        raise
         self._database.close()
         self._database = None
-        os.replace(self._path, self.folder / DATABASE)
+        if is_database:
+            _remove_database(self._path)
+        else:
+            there.with_name(f"{there.name}-journal").unlink(missing_ok=True)
+            os.replace(self._path, there)
         synced(self.folder)
 
     def _remove_strays(self):
@@ -517,9 +529,9 @@ class Writer:
         """Commits, gives space back, and where the index was written beside another one puts it in its place."""
         self.compact()
         if self.beside:
-            self._swap()
-            self.beside, self.is_new = False, False
             with said(self.folder, DATABASE):
+                self._swap()
+                self.beside, self.is_new = False, False
                 self._connect(self.folder / DATABASE)
         self._remove_strays()
 
@@ -562,6 +574,14 @@ def _columns(stamp):
 def _same(old, new):
     """Whether two values are one in JSON, where 1, 1.0 and true are three."""
     return type(old) is type(new) and old == new
+
+
+def _unless_held(status, remaining, total):
+    """Ends a copy whose target readers have held for as long as a writer waits; left alone, it would try for ever."""
+    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = status
+        raise error
 
 
 def _remove_database(path):
