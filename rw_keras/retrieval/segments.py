@@ -234,6 +234,10 @@ class Tail:
             self._file.truncate(self._start[0] * self._row_bytes)
         self._file.close()
 
+    def close(self) -> None:
+        """Closes the file as it is; what does not count is cut off when it is appended to again."""
+        self._file.close()
+
 
 class FullTail(NamedTuple):
     """Stands for a last segment that takes no more rows."""

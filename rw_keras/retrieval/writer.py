@@ -481,8 +481,9 @@ class Writer:
         self._changed = False
 
     def _roll_back(self):
+        # A commit that fails may count all the same, where only the folder could not be synced: no row may be cut off.
         for tail in self._tails:
-            tail.leave()
+            tail.close()
         self._forget()
         with contextlib.suppress(sqlite3.Error):
             if self._database.in_transaction:
