@@ -549,9 +549,9 @@ class Writer:
         if replaced.get("searcher"):
             self.set("searcher", {field: replaced["searcher"][field] for field in ("name", "parameters")})
         for column, values in store.metadata_by_name(self.folder).items():
-            self._run("INSERT INTO metadata_columns(name) VALUES (?)", [(column,)])
+            self._run("INSERT OR IGNORE INTO metadata_columns(name) VALUES (?)", [(column,)])
             self._run(
-                "INSERT INTO metadata SELECT (SELECT id FROM metadata_columns WHERE name = ?), id, ? FROM photos WHERE name = ?",
+                "INSERT OR REPLACE INTO metadata SELECT (SELECT id FROM metadata_columns WHERE name = ?), id, ? FROM photos WHERE name = ?",
                 [(column, value, name) for name, value in values],
             )
 
