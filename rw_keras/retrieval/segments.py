@@ -6,7 +6,7 @@ import contextlib
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,16 +202,18 @@ class Tail:
         is_new = not path.exists()
         # Without a buffer: what a full disk has refused must not be written later on.
         self._file = open(path, "r+b" if not is_new else "x+b", buffering=0)  # noqa: SIM115
-        self._file.truncate(count * row_bytes)  # what a killed process wrote, and no database counts
-        self._file.seek(0, os.SEEK_END)
+        with naming(path):
+            self._file.truncate(count * row_bytes)  # what a killed process wrote, and no database counts
+            self._file.seek(0, os.SEEK_END)
         if is_new:
             synced(path.parent)
 
     def write(self, rows: np.ndarray) -> None:
         """Appends rows `(n, D)`."""
         left = memoryview(np.ascontiguousarray(rows)).cast("B") if len(rows) else memoryview(b"")
-        while left:
-            left = left[self._file.write(left) :]
+        with naming(self.path):
+            while left:
+                left = left[self._file.write(left) :]
         while len(rows):
             block = self.count // BLOCK_ROWS
             part = rows[: BLOCK_ROWS - self.count % BLOCK_ROWS]
@@ -222,7 +224,8 @@ class Tail:
 
     def sync(self) -> None:
         """What was written is on the disk."""
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            os.fsync(self._file.fileno())
 
     def committed(self) -> None:
         """What was written counts."""
@@ -239,6 +242,16 @@ class Tail:
         self._file.close()
 
 
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """An OSError names the file, which it does not where that was open already."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 class FullTail(NamedTuple):
     """Stands for a last segment that takes no more rows."""
 
@@ -250,6 +263,7 @@ def synced(folder: pathlib.Path) -> None:
     """Files that were made or renamed in a folder stay so."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -16,7 +16,7 @@ import numpy as np
 
 from rw_keras.retrieval import old_formats, store
 from rw_keras.retrieval.int8 import encoded
-from rw_keras.retrieval.segments import BLOCK_ROWS, FullTail, Tail, synced
+from rw_keras.retrieval.segments import BLOCK_ROWS, FullTail, Tail, naming, synced
 from rw_keras.retrieval.store import (
     BESIDE,
     DATABASE,
@@ -92,7 +92,7 @@ class Writer:
         except filelock.Timeout:
             raise ValueError(f"{self.folder} is being written by another process ({_holder(lock)}); wait for it to end.") from None
         try:
-            with open(lock, "r+") as file:
+            with naming(lock), open(lock, "r+") as file:
                 file.truncate()
                 file.write(f"process {os.getpid()}")
             with said(self.folder, DATABASE):
@@ -551,7 +551,8 @@ class Writer:
         for column, values in store.metadata_by_name(self.folder).items():
             self._run("INSERT OR IGNORE INTO metadata_columns(name) VALUES (?)", [(column,)])
             self._run(
-                "INSERT OR REPLACE INTO metadata SELECT (SELECT id FROM metadata_columns WHERE name = ?), id, ? FROM photos WHERE name = ?",
+                "INSERT OR REPLACE INTO metadata SELECT (SELECT id FROM metadata_columns WHERE name = ?), id, ? FROM photos "
+                "WHERE name = ?",
                 [(column, value, name) for name, value in values],
             )
 
