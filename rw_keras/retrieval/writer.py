@@ -232,9 +232,9 @@ class Writer:
     def _swap(self):
         """What was written beside takes the place of the index.
 
-        Its content is copied, in one transaction of the database that is there. A file that took that one's place would meet readers
-        that have opened it and not read it yet: SQLite finds the journal of a database by its name, so they would play that of the
-        new one into the old one, and remove it.
+        Its content is copied, in one transaction of the database that is there. A file that took its place would meet readers that
+        have opened that one and not read it yet. SQLite finds the journal of a database by its name, so they would play the new
+        one's into the old one, and remove it.
         """
         self._leave_files()
         there, is_database = self.folder / DATABASE, False
