@@ -27,7 +27,7 @@ def pytest_addoption(parser):
 @pytest.hookimpl(trylast=True)  # after -m has taken out what is not to run
 def pytest_collection_modifyitems(config, items):
     reasons = {"photos": _no_photos, "imagenet": _no_weights}
-    reasons |= dict.fromkeys(("environment", "backends", "full_counts"), _not_asked_for)
+    reasons |= dict.fromkeys(("slow", "environment", "backends", "full_counts"), _not_asked_for)
     for marker, missing in reasons.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = missing(config, marker) if marked else None
@@ -109,6 +109,14 @@ def tiny_model():
 def model(tiny_model):
     """One tiny model for all the tests that leave it as it is."""
     return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def vgg16():
+    """The descriptor model of the publication, for tests marked `imagenet` that leave it as it is."""
+    import rw_keras
+
+    return rw_keras.build_descriptor()
 
 
 @pytest.fixture(scope="session")

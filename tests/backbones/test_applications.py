@@ -66,7 +66,9 @@ def photo(draw):
     return lambda height, width: draw(1, width, height)
 
 
-@pytest.mark.parametrize("class_name", NETWORKS)
+@pytest.mark.parametrize(
+    "class_name", [name if name == "MobileNetV2" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 class TestNetwork:
     def test_describes_photos_of_any_size(self, describing, photo, class_name):
         channels, _, signed = NETWORKS[class_name]

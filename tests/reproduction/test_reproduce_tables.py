@@ -48,6 +48,7 @@ def small(tmp_path_factory, draw):
     return folder
 
 
+@pytest.mark.slow
 def test_writes_all_of_it_and_a_second_run_needs_no_network(small, tmp_path):
     (tmp_path / "mine.py").write_text(_OWN)
     arguments = ["--data", small, "--out", tmp_path / "report", "--cache", tmp_path / "kept", "--max_side", 96]
