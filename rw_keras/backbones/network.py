@@ -143,6 +143,8 @@ def _of_model(model, layer):
         return keras.Model(photos, output, name=model.name)
     if layer is not None:
         raise ValueError(f"The model {model.name!r} is no functional model, so it cannot be cut at layer={layer!r}.")
+    if _convolves_channels_first(model):
+        raise _out_of_reach(model.name, "and is no functional model")
     photos = keras.Input((None, None, 3), name="photos")
     return keras.Model(photos, model(photos), name=model.name)
 
@@ -170,6 +172,13 @@ def _convolves_channels_first(stage):
     return any(
         getattr(below, "data_format", None) == "channels_first" and any("Conv" in kind.__name__ for kind in type(below).__mro__)
         for below in stages
+    )
+
+
+def _out_of_reach(network, place):
+    return ValueError(
+        f"The backbone {network!r} holds convolutions of channels first {place}, so they cannot be rebuilt with channels last, and "
+        'TensorFlow computes them on some machines only; build it with data_format="channels_last".'
     )
 
 
@@ -215,10 +224,7 @@ class _Rebuilding:
                 taken = keras.tree.map_structure(lambda like: keras.Input(like.shape[1:], dtype=like.dtype), inner.input)
                 self._twins[id(layer)] = keras.Model(taken, self.run(inner, taken), name=layer.name)
             return self._twins[id(layer)](*arguments, **named)
-        raise ValueError(
-            f"The backbone {self._network!r} computes channels first in its layer {layer.name!r} ({type(layer).__name__}), which "
-            'runs on some processors only and cannot be turned round from outside; build it with data_format="channels_last".'
-        )
+        raise _out_of_reach(self._network, f"in its layer {layer.name!r} ({type(layer).__name__})")
 
     def _call_twin(self, layer, arguments, named):
         if id(layer) not in self._twins:

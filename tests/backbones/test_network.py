@@ -380,13 +380,18 @@ class TestChannelsFirst:
     def test_layer_that_convolves_channels_first_by_itself_is_refused(self):
         taken = keras.Input((3, None, None))
         network = keras.Model(taken, Block(name="block")(taken), name="network")
-        with pytest.raises(ValueError, match=r"'network' computes channels first in its layer 'block' \(Block\).*channels_last"):
+        with pytest.raises(ValueError, match=r"'network' .* channels first in its layer 'block' \(Block\).*channels_last"):
             describes(network)
+
+    @pytest.mark.parametrize("make", [sequential, Subclassed])
+    def test_model_that_is_not_functional_is_refused(self, make):
+        with pytest.raises(ValueError, match=r"'network' .* channels first and is no functional model.*channels_last"):
+            describes(make(data_format="channels_first"))
 
     def test_operation_that_convolves_channels_first_is_refused(self):
         taken = keras.Input((3, None, None))
         features = keras.ops.conv(taken, np.ones((3, 3, 3, 4), "float32"), data_format="channels_first")
-        with pytest.raises(ValueError, match=r"'network' computes channels first in its layer .* \(Conv\).*channels_last"):
+        with pytest.raises(ValueError, match=r"'network' .* channels first in its layer .* \(Conv\).*channels_last"):
             describes(keras.Model(taken, features, name="network"))
 
     @pytest.mark.parametrize("method", ["rw", "sum"])
