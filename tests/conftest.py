@@ -17,6 +17,13 @@ hypothesis.settings.register_profile("rw_keras", deadline=None)
 hypothesis.settings.load_profile("rw_keras")
 
 
+def pytest_configure(config):
+    """Before pytest-xdist starts its workers: they share the cores, so each of them, and what its tests start, takes one."""
+    if getattr(config.option, "numprocesses", None):
+        for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--data", help=f"folder that holds {', '.join(_PARTS)}, for the tests marked `photos`; default: the variable {_VARIABLE}"
@@ -37,7 +44,7 @@ def pytest_collection_modifyitems(config, items):
 
 def _not_asked_for(config, marker):
     if marker not in config.option.markexpr:
-        return f"takes minutes; run with -m {marker}"
+        return f"takes long; run with -m {marker}"
     return None
 
 
@@ -109,6 +116,14 @@ def tiny_model():
 def model(tiny_model):
     """One tiny model for all the tests that leave it as it is."""
     return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def vgg16():
+    """The descriptor model of the publication, for tests marked `imagenet` that leave it as it is."""
+    import rw_keras
+
+    return rw_keras.build_descriptor()
 
 
 @pytest.fixture(scope="session")

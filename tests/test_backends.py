@@ -15,7 +15,7 @@ def test_layers_on(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(LAYERS), "-q", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", str(LAYERS), "-q", "-n", "0", "-p", "no:cacheprovider"],
         env={**os.environ, "KERAS_BACKEND": backend},
         cwd=LAYERS.parents[1],
         capture_output=True,

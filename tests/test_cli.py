@@ -210,11 +210,12 @@ class TestIndex:
         parts = {w.path: keras.ops.convert_to_numpy(w) for w in network.weights}
         np.savez(tmp_path / "weights.npz", **parts)
         files = ("--weights", tmp_path / "weights.npz", "--whitening", tmp_path / "whitening.npz")
+        plain = ("--engine", "tensorflow")  # the others would be built and measured
         model = rw_keras.build_descriptor("alexnet", weights=tmp_path / "weights.npz", levels=2, whitening=None)
         with pytest.warns(UserWarning, match="next to no variance"):
             rw_keras.fit_whitening(model, photo_folder, progress=False)
         rw_keras.save_whitening(model, tmp_path / "whitening.npz")
-        assert command("index", photo_folder, "-o", tmp_path / "out", "--backbone", "alexnet", "--levels", "2", *files) == 0
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--backbone", "alexnet", "--levels", "2", *files, *plain) == 0
         capsys.readouterr()
         assert command("search", tmp_path / "out", photo_folder / "b.png", *files, "--json") == 0
         hits = json.loads(capsys.readouterr().out)
@@ -515,7 +516,7 @@ class TestCommandLine:
         assert "Traceback" not in run.stderr
         assert run.stderr.endswith("rw-keras: interrupted; an index keeps what was finished, anything else was not written\n")
 
-    @pytest.mark.parametrize("where", ["describing", "saving"])
+    @pytest.mark.parametrize("where", ["describing", pytest.param("saving", marks=pytest.mark.slow)])
     def test_an_interrupted_index_goes_on(self, command, capsys, model_file, photo_folder, tmp_path, where):
         arguments = ("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--engine", "tensorflow", "-q")
         self.interrupted(where, *arguments)

@@ -111,7 +111,7 @@ def test_an_existing_folder_is_refused(exported, model, tmp_path):
         assert sorted(path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("error", [OSError("no space left"), pytest.param(KeyboardInterrupt(), marks=pytest.mark.slow)], ids=repr)
 def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch, error):
     real = tf.saved_model.save
 
@@ -200,6 +200,7 @@ class TestImageBytes:
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"image_bytes\[0\].*too small: each side needs 8"):
             signatures["serving_default"](image_bytes=content)
 
+    @pytest.mark.slow
     def test_size_is_the_one_of_the_export(self, model, draw, tmp_path):
         rw_keras.export_saved_model(model, tmp_path / "1", max_side=40)
         photo = tf.io.encode_png(draw(7, 100, 80)).numpy()
@@ -275,6 +276,7 @@ class TestMultiScale:
         card = json.loads((tmp_path / "1" / "assets.extra" / "model_card.json").read_text())
         assert card["recipe"]["scales"] == [1.0, 2**-0.5, 0.5]
 
+    @pytest.mark.slow
     def test_half_weights_keep_the_whitenings_digits(self, several, tmp_path):
         rw_keras.export_saved_model(several, tmp_path / "1", dtype="float16")
         loaded = tf.saved_model.load(str(tmp_path / "1"))
@@ -287,7 +289,7 @@ class TestMultiScale:
 
 
 class TestHalfWeights:
-    @pytest.mark.parametrize(("dtype", "error"), [("float16", 1e-5), ("bfloat16", 1e-3)])
+    @pytest.mark.parametrize(("dtype", "error"), [("float16", 1e-5), pytest.param("bfloat16", 1e-3, marks=pytest.mark.slow)])
     def test_are_close_and_smaller(self, tiny_model, draw, tmp_path, dtype, error):
         model = tiny_model(seed=3)
         rw_keras.fit_whitening(model, [draw(seed) for seed in range(9)], progress=False)
@@ -336,6 +338,7 @@ class TestOtherFormats:
             assert found.shape == expected.shape
             assert (1 - (found * expected).sum(axis=1)).max() < error
 
+    @pytest.mark.slow
     def test_onnx(self, exported, tmp_path):
         pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
         onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
@@ -345,6 +348,7 @@ class TestOtherFormats:
         card = json.loads(session.get_modelmeta().custom_metadata_map["rw_keras"])
         assert card["model"] == "rw_tiny"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("int8", "error"), [(False, 1e-6), (True, 1e-2)])
     def test_openvino(self, exported, tmp_path, int8, error):
         openvino = pytest.importorskip("openvino", reason="OpenVINO needs the extra openvino")
@@ -355,6 +359,7 @@ class TestOtherFormats:
         compiled = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self.check(exported[0], lambda pixels: compiled({"pixels": pixels})["descriptor"], error)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("int8", "error"), [(False, 1e-6), (True, 1e-2)])
     def test_litert(self, exported, tmp_path, int8, error):
         litert = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT needs the extra litert")
@@ -367,6 +372,7 @@ class TestOtherFormats:
 
         self.check(exported[0], run, error)
 
+    @pytest.mark.slow
     def test_multi_scale_model(self, exported, tmp_path):
         several = rw_keras.multi_scale(exported[0])
         pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
@@ -380,6 +386,7 @@ class TestOtherFormats:
         compiled = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self.check(several, lambda pixels: compiled({"pixels": pixels})["descriptor"])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("int8", [False, True])
     def test_multi_scale_model_as_litert(self, exported, tmp_path, int8):
         litert = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT needs the extra litert")

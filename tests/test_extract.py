@@ -913,6 +913,7 @@ extraction.extract(rw_keras.load_model(model), photos, out, batch_size=5, worker
 
 
 class TestKilled:
+    @pytest.mark.slow
     def test_the_result_is_that_of_an_uninterrupted_run(self, tiny_model, tmp_path, draw):
         """From outside after some photos, and by itself in a shard and in a manifest; see test_collection.py for every step."""
         photos, out, log = tmp_path / "photos", tmp_path / "index", tmp_path / "log"

@@ -14,6 +14,8 @@ import rw_keras
 
 _EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "serve"
 CLIENTS = ("client_grpc.py", "client_rest.py")
+# TensorFlow's protocol takes a process of this one seconds to load.
+QUICK = (pytest.param("client_grpc.py", marks=pytest.mark.slow), "client_rest.py")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,8 @@ def run(client, address, *arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
 class TestClient:
+    @pytest.mark.parametrize("client", CLIENTS)
     def test_gives_the_digits_of_describe(self, client, addresses, model, files, tmp_path):
         asked = run(client, addresses[client], *files, "--output", tmp_path / "out.json")
         assert asked.returncode == 0, asked.stderr
@@ -55,12 +57,14 @@ class TestClient:
         np.testing.assert_allclose(list(found.values()), rw_keras.describe(model, files), atol=1e-6)
         assert [line.partition(":")[0] for line in asked.stdout.splitlines()] == [str(file) for file in files]
 
+    @pytest.mark.parametrize("client", QUICK)
     def test_box(self, client, addresses, model, files, tmp_path):
         asked = run(client, addresses[client], files[0], "--box", "5,4,50,40", "--output", tmp_path / "out.json")
         assert asked.returncode == 0, asked.stderr
         (found,) = json.loads((tmp_path / "out.json").read_text()).values()
         np.testing.assert_allclose(found, rw_keras.describe(model, files[0], box=(5, 4, 50, 40)), atol=1e-6)
 
+    @pytest.mark.parametrize("client", CLIENTS)
     def test_a_broken_photo_costs_no_other_photo(self, client, addresses, model, files, tmp_path):
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(files[0].read_bytes()[:-300])
@@ -70,13 +74,16 @@ class TestClient:
         found = json.loads((tmp_path / "out.json").read_text())
         np.testing.assert_allclose(list(found.values()), rw_keras.describe(model, files[:2]), atol=1e-6)
 
+    @pytest.mark.parametrize("client", QUICK)
     def test_no_server(self, client, addresses, files):
         address = {"client_grpc.py": "127.0.0.1:9", "client_rest.py": "http://127.0.0.1:9/v1/models/x"}[client]
         self.said_in_a_line(run(client, address, files[0]), 1)
 
+    @pytest.mark.parametrize("client", QUICK)
     def test_no_photo(self, client, addresses, tmp_path):
         self.said_in_a_line(run(client, addresses[client], tmp_path / "missing.jpg"), 1, "missing.jpg")
 
+    @pytest.mark.parametrize("client", QUICK)
     @pytest.mark.parametrize("box", ["1,a,3,4", "1,2,3"])
     def test_no_box(self, client, addresses, files, box):
         self.said_in_a_line(run(client, addresses[client], files[0], "--box", box), 2, box)

@@ -19,6 +19,20 @@ _ENDING_IN_THEIR_ACTIVATION = (
     keras.layers.SeparableConv2D,
     GroupedConv2D,
 )
+# Activations that look at no axis, by the names they have in a configuration.
+_OF_EACH_VALUE = (
+    "elu exponential gelu hard_sigmoid hard_silu leaky_relu linear mish relu relu6 selu sigmoid silu softplus softsign tanh"
+).split()
+# Layers without a data format that would leave permutations between those that have one.
+_TURNED_WITH_THEIR_NEIGHBOURS = (
+    keras.layers.Add,
+    keras.layers.BatchNormalization,
+    keras.layers.Concatenate,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.Multiply,
+    keras.layers.ReLU,
+)
 
 
 def network(backbone, weights, layer):
@@ -129,19 +143,126 @@ def _of_model(model, layer):
         return keras.Model(photos, output, name=model.name)
     if layer is not None:
         raise ValueError(f"The model {model.name!r} is no functional model, so it cannot be cut at layer={layer!r}.")
+    if _convolves_channels_first(model):
+        raise _out_of_reach(model.name, "and is no functional model")
     photos = keras.Input((None, None, 3), name="photos")
     return keras.Model(photos, model(photos), name=model.name)
 
 
 def _channels_last(model):
-    """A model that takes and gives channels first, between two permutations; any other as it is."""
-    if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != (3, None, None) or len(model.outputs[0].shape) != 4:
+    """The model with the channels last throughout; one that is so already is returned as it is.
+
+    On a processor TensorFlow computes convolutions of channels first with oneDNN alone, so a model that holds some would
+    run on some machines only.
+    """
+    if len(model.inputs) != 1 or len(model.outputs[0].shape) != 4:
         return model
+    takes_first = tuple(model.inputs[0].shape[1:]) == (3, None, None)
+    if not takes_first and (tuple(model.inputs[0].shape[1:]) != (None, None, 3) or not _convolves_channels_first(model)):
+        return model
+    rebuilding = _Rebuilding(model.name)
     photos = keras.Input((None, None, 3), name="photos")
-    features = model(keras.layers.Permute((3, 1, 2), dtype=photos.dtype, name="channels_first")(photos))
-    return keras.Model(
-        photos, keras.layers.Permute((2, 3, 1), dtype=features.dtype, name="channels_last")(features), name=model.name
+    features = rebuilding.last(rebuilding.run(model, rebuilding.first(photos))) if takes_first else rebuilding.run(model, photos)
+    return keras.Model(photos, features, name=model.name)
+
+
+def _convolves_channels_first(stage):
+    """Whether a stage of a network, or a layer inside it, is a convolution of channels first."""
+    stages = stage._flatten_layers() if isinstance(stage, keras.layers.Layer) else [stage]
+    return any(
+        getattr(below, "data_format", None) == "channels_first" and any("Conv" in kind.__name__ for kind in type(below).__mro__)
+        for below in stages
     )
+
+
+def _out_of_reach(network, place):
+    return ValueError(
+        f"The backbone {network!r} holds convolutions of channels first {place}, so they cannot be rebuilt with channels last, and "
+        'TensorFlow computes them on some machines only; build it with data_format="channels_last".'
+    )
+
+
+class _Rebuilding:
+    """Builds a network anew, each of Keras' own layers of channels first as its twin of channels last.
+
+    A twin stands between two permutations, and permutations that undo each other are left out: a usual network is left
+    with none. Weights have the same layout in both data formats; a twin has a copy of them. Every other layer stays.
+    """
+
+    def __init__(self, network):
+        self._network = network
+        self._twins = {}  # by the layer's identity, since a layer may be called twice
+        self._permuted = {}  # by a tensor's identity, the same in the other data format
+
+    def run(self, model, tensor):
+        return model._run_through_graph(tensor, operation_fn=lambda layer: layer, call_fn=self._call)
+
+    def first(self, tensor):
+        return self._permute(tensor, (3, 1, 2), "first")
+
+    def last(self, tensor):
+        return self._permute(tensor, (2, 3, 1), "last")
+
+    def _permute(self, tensor, order, end):
+        if id(tensor) not in self._permuted:
+            # A name of Keras' choice could be that of a layer of the network.
+            name = f"channels_{end}_{len(self._permuted) // 2}"
+            other = keras.layers.Permute(order, dtype=tensor.dtype, name=name)(tensor)
+            self._permuted[id(tensor)], self._permuted[id(other)] = other, tensor
+        return self._permuted[id(tensor)]
+
+    def _call(self, layer, *arguments, **named):
+        tensors = keras.tree.flatten(arguments)
+        maps = all(isinstance(tensor, keras.KerasTensor) and len(tensor.shape) == 4 for tensor in tensors)
+        if maps and (_has_data_format(layer) or (_goes_along(layer) and any(id(tensor) in self._permuted for tensor in tensors))):
+            return self._call_twin(layer, arguments, named)
+        if not _convolves_channels_first(layer):
+            return layer(*arguments, **named)
+        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
+            if id(layer) not in self._twins:
+                inner = keras.Model(layer.inputs[0], layer.outputs[0]) if isinstance(layer, keras.Sequential) else layer
+                taken = keras.tree.map_structure(lambda like: keras.Input(like.shape[1:], dtype=like.dtype), inner.input)
+                self._twins[id(layer)] = keras.Model(taken, self.run(inner, taken), name=layer.name)
+            return self._twins[id(layer)](*arguments, **named)
+        raise _out_of_reach(self._network, f"in its layer {layer.name!r} ({type(layer).__name__})")
+
+    def _call_twin(self, layer, arguments, named):
+        if id(layer) not in self._twins:
+            self._twins[id(layer)] = _twin(layer)
+        twin, activation = self._twins[id(layer)]
+        found = twin(*keras.tree.map_structure(self.last, arguments), **named)
+        twin.set_weights(layer.get_weights())
+        found = self.first(found) if len(found.shape) == 4 else found
+        return found if activation is None else activation(found)
+
+
+def _twin(layer):
+    """A layer for channels last, and the activation that has to see channels first after it, or `None`."""
+    config, activation = layer.get_config(), None
+    config.update({key: "zeros" for key in config if key.endswith("_initializer")})  # its weights are copied
+    if config.get("data_format") == "channels_first":
+        config["data_format"] = "channels_last"
+    elif "axis" in config:
+        config["axis"] = (0, 3, 1, 2)[config["axis"]]
+    if not isinstance(layer, keras.layers.Activation) and config.get("activation", "linear") not in _OF_EACH_VALUE:
+        config["activation"] = "linear"
+        activation = keras.layers.Activation(layer.activation, dtype=layer.dtype_policy, name=f"{layer.name}_along_an_axis")
+    return type(layer).from_config(config), activation
+
+
+def _has_data_format(layer):
+    """Whether it is one of Keras' own layers, set to channels first."""
+    own = isinstance(layer, keras.layers.Layer) and type(layer).__module__.startswith("keras.")
+    if not own or getattr(layer, "data_format", None) != "channels_first":
+        return False
+    return "data_format" in layer.get_config()  # else it is Keras' setting, and no argument of the layer
+
+
+def _goes_along(layer):
+    """Whether a layer without a data format can be turned with its neighbours."""
+    if type(layer) is keras.layers.Activation:
+        return layer.get_config()["activation"] in _OF_EACH_VALUE
+    return type(layer) in _TURNED_WITH_THEIR_NEIGHBOURS
 
 
 def _without_names(config):

@@ -32,6 +32,8 @@ ENGINES = {"tensorflow": tensorflow_engine, "openvino": openvino_engine, "ncnn":
 PRECISIONS = {"exact": 0.999999, "fast": 0.9999}
 # How many times as close the few photos of the check have to be: the worst of 765 real ones was 5.4 times as far off as those.
 _MARGIN = 6
+# The longer side of those photos, in pixels.
+_CHECK_SIDE = 320
 
 _prepared = weakref.WeakKeyDictionary()
 
@@ -268,7 +270,7 @@ def _fingerprint(model):
 
 def _check_photos(min_side):
     """Two photos: those that come with other packages, or where these are not installed made ones, soft and with edges."""
-    side = max(320, 2 * min_side)
+    side = max(_CHECK_SIDE, 2 * min_side)
     try:
         from rw_keras.datasets import photos
 

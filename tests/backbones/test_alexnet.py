@@ -344,6 +344,7 @@ def saved(descriptor, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 class TestExport:
     """The grouped convolutions too, at several sizes, by each format's own runtime."""
 

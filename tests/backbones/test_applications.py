@@ -66,7 +66,9 @@ def photo(draw):
     return lambda height, width: draw(1, width, height)
 
 
-@pytest.mark.parametrize("class_name", NETWORKS)
+@pytest.mark.parametrize(
+    "class_name", [name if name == "MobileNetV2" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 class TestNetwork:
     def test_describes_photos_of_any_size(self, describing, photo, class_name):
         channels, _, signed = NETWORKS[class_name]
@@ -144,6 +146,7 @@ class TestRegistration:
             assert class_name.lower() == name
             assert class_name in backbones.LICENCES[name]
 
+    @pytest.mark.slow
     def test_what_is_left_out_does_not_take_photos_of_any_size(self):
         network = CLASSES["NASNetMobile"](include_top=False, weights=None, input_shape=(None, None, 3))
         with pytest.raises(Exception, match=r"(?i)shape|size|dimension|broadcast"):
@@ -235,7 +238,7 @@ class TestWeights:
         for path in (paths[kind], str(paths[kind])):
             close(run(backbones.BACKBONES["mobilenetv2"](weights=path), pixels), expected)
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
     def test_of_another_network_are_refused(self, kind, files):
         for class_name in ("DenseNet121", "MobileNet"):
             with pytest.raises(ValueError, match=f"{kind} does not hold weights of {class_name} without its top: .+"):

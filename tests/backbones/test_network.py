@@ -201,6 +201,89 @@ def channels(data_format, pooling=keras.layers.MaxPooling2D, activation="relu"):
     return keras.Model(photos, features, name="network")
 
 
+@keras.saving.register_keras_serializable(package="test_network")
+class Doubled(keras.layers.Layer):
+    """A layer of one's own that asks for no data format."""
+
+    def call(self, inputs):
+        return inputs * 2.0
+
+
+class Block(keras.layers.Layer):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.convolution = keras.layers.Conv2D(4, 3, data_format="channels_first")
+
+    def call(self, inputs):
+        return self.convolution(inputs)
+
+
+def squeezed(x, form, axis):
+    """Squeeze and excitation: channels weighed by a function of their means."""
+    weights = keras.layers.GlobalAveragePooling2D(keepdims=True, **form)(x)
+    return keras.layers.Multiply()([x, keras.layers.Conv2D(6, 1, activation="sigmoid", **form)(weights)])
+
+
+def twice(x, form, axis):
+    convolution = keras.layers.Conv2D(6, 3, padding="same", **form)
+    return keras.layers.Add()([convolution(x), convolution(convolution(x))])
+
+
+def nested_in(x, form, axis):
+    inner = keras.Sequential([keras.layers.Conv2D(6, 3, activation="relu", **form), keras.layers.BatchNormalization(axis=axis)])
+    return inner(x)
+
+
+# From a map of 6 channels to another, of the same layers in either data format: (map, the format, the channels' axis) -> map.
+OF_EITHER_FORMAT = {
+    "batch normalisation": lambda x, form, axis: keras.layers.BatchNormalization(axis=axis)(x),
+    "batch normalisation of an axis from the end": lambda x, form, axis: keras.layers.BatchNormalization(axis=axis - 4)(x),
+    "layer normalisation": lambda x, form, axis: keras.layers.Permute((3, 1, 2) if axis == 1 else (1, 2, 3))(
+        keras.layers.LayerNormalization()(keras.layers.Permute((2, 3, 1) if axis == 1 else (1, 2, 3))(x))
+    ),
+    "group normalisation": lambda x, form, axis: keras.layers.GroupNormalization(2, axis=axis)(x),
+    "concatenation": lambda x, form, axis: keras.layers.Concatenate(axis=axis)([x, keras.layers.ReLU()(x)]),
+    "addition": lambda x, form, axis: keras.layers.Add()([x, keras.layers.Conv2D(6, 1, **form)(x)]),
+    "operation": lambda x, form, axis: keras.ops.add(x, keras.layers.Conv2D(6, 1, **form)(x)),
+    "padding": lambda x, form, axis: keras.layers.ZeroPadding2D(((1, 0), (2, 3)), **form)(x),
+    "cropping": lambda x, form, axis: keras.layers.Cropping2D(((1, 0), (2, 3)), **form)(x),
+    "upsampling": lambda x, form, axis: keras.layers.UpSampling2D((2, 3), **form)(x),
+    "depthwise": lambda x, form, axis: keras.layers.DepthwiseConv2D((3, 2), depth_multiplier=2, **form)(x),
+    "separable": lambda x, form, axis: keras.layers.SeparableConv2D(5, (3, 2), **form)(x),
+    "transposed": lambda x, form, axis: keras.layers.Conv2DTranspose(5, (3, 2), strides=2, **form)(x),
+    "groups": lambda x, form, axis: keras.layers.Conv2D(8, 3, groups=2, **form)(x),
+    "strides and dilation": lambda x, form, axis: keras.layers.Conv2D(5, (2, 3), dilation_rate=(2, 1), **form)(
+        keras.layers.Conv2D(6, 3, strides=(1, 2), padding="same", **form)(x)
+    ),
+    "squeezed": squeezed,
+    "layer called twice": twice,
+    "model": nested_in,
+    "own layer": lambda x, form, axis: Doubled()(x),
+    "softmax over the channels": lambda x, form, axis: keras.layers.Softmax(axis=axis)(x),
+    "dropout": lambda x, form, axis: keras.layers.SpatialDropout2D(0.5, **form)(keras.layers.Dropout(0.5)(x)),
+}
+
+
+# The permutations that are left in the network, around layers that are not turned.
+PERMUTED = {
+    "layer normalisation": 4,  # two of them its own
+    "group normalisation": 2,
+    "operation": 3,
+    "model": 4,  # two of them inside
+    "own layer": 2,
+    "softmax over the channels": 2,
+    "dropout": 2,
+}
+
+
+def of_either_format(middle, data_format):
+    form, axis = {"data_format": data_format}, 3 if data_format == "channels_last" else 1
+    photos = keras.Input((None, None, 3) if axis == 3 else (3, None, None))
+    x = keras.layers.Conv2D(6, 3, strides=2, activation="tanh", **form)(photos)
+    x = keras.layers.Conv2D(7, 3, **form)(middle(x, form, axis))
+    return keras.Model(photos, keras.layers.MaxPooling2D(2, **form)(x), name="network")
+
+
 @pytest.fixture
 def channels_first():
     """Keras set to channels first for the test."""
@@ -230,6 +313,16 @@ class TestChannelsFirst:
         model.save(tmp_path / "model.keras")
         np.testing.assert_array_equal(run(rw_keras.load_model(tmp_path / "model.keras"), photos), run(model, photos))
 
+    def test_activation_along_an_axis(self, photos):
+        """A convolution's softmax goes along the last axis of what it gives, which is the width there."""
+        first, last = (channels(f"channels_{end}", activation="linear") for end in ("first", "last"))
+        first.set_weights(last.get_weights())
+        first.get_layer("second").activation = keras.activations.softmax
+        expected = keras.ops.softmax(run(last, photos / 255), axis=2)
+        model = describes(first)
+        features = keras.Model(model.input, model.get_layer("spatial_weight").input)
+        np.testing.assert_allclose(run(features, photos / 255), expected, rtol=1e-5)
+
     def test_cut_at_a_layer(self, photos):
         first, last = (channels(f"channels_{end}") for end in ("first", "last"))
         found = run(describes(first, layer="first"), photos)
@@ -242,6 +335,64 @@ class TestChannelsFirst:
         assert made[0] != describes(channels("channels_first", keras.layers.AveragePooling2D)).recipe
         assert made[0] != describes(channels("channels_last")).recipe
         assert made[0] != describes(channels("channels_first"), layer="first").recipe
+
+    @pytest.mark.parametrize("kind", OF_EITHER_FORMAT)
+    def test_layers_of_every_kind(self, kind, photos, tmp_path):
+        first, last = (of_either_format(OF_EITHER_FORMAT[kind], f"channels_{end}") for end in ("first", "last"))
+        random = np.random.default_rng(1)
+        for ours, theirs in zip(first.weights, last.weights, strict=True):
+            assert ours.shape == theirs.shape
+            theirs.assign(
+                np.abs(random.normal(size=theirs.shape)) if "variance" in theirs.path else random.normal(size=theirs.shape)
+            )
+            ours.assign(theirs)
+        model = describes(first)
+        features = keras.Model(model.input, model.get_layer("spatial_weight").input)
+        expected = np.maximum(run(last, photos), 0)
+        assert expected.std() > 0
+        np.testing.assert_allclose(run(features, photos), expected, rtol=1e-5, atol=1e-5 * expected.max())
+        layers = model._flatten_layers()
+        assert not [
+            layer.name for layer in layers if getattr(layer, "kernel", None) is not None and layer.data_format != "channels_last"
+        ]
+        assert sum(isinstance(layer, keras.layers.Permute) for layer in layers) == PERMUTED.get(kind, 0)
+        model.save(tmp_path / "model.keras")
+        np.testing.assert_array_equal(run(rw_keras.load_model(tmp_path / "model.keras"), photos), run(model, photos))
+
+    def test_the_users_own_model_is_left_as_it_is(self, photos):
+        network = channels("channels_first")
+        before = [(layer.name, layer.get_config()) for layer in network.layers]
+        weights = network.get_weights()
+        model = describes(network)
+        model.set_weights([value + 1 for value in model.get_weights()])
+        assert [(layer.name, layer.get_config()) for layer in network.layers] == before
+        for value, kept in zip(network.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(value, kept)
+
+    def test_channels_first_inside_a_model_that_takes_channels_last(self, photos):
+        taken = keras.Input((None, None, 3))
+        inner, last = channels("channels_first"), channels("channels_last")
+        inner.set_weights(last.get_weights())
+        turned = keras.layers.Permute((3, 1, 2))(keras.layers.Rescaling(0.5)(taken))
+        network = keras.Model(taken, keras.layers.Permute((2, 3, 1))(inner(turned)), name="network")
+        np.testing.assert_allclose(run(describes(network), photos), run(describes(last), photos * 0.5), atol=1e-6)
+
+    def test_layer_that_convolves_channels_first_by_itself_is_refused(self):
+        taken = keras.Input((3, None, None))
+        network = keras.Model(taken, Block(name="block")(taken), name="network")
+        with pytest.raises(ValueError, match=r"'network' .* channels first in its layer 'block' \(Block\).*channels_last"):
+            describes(network)
+
+    @pytest.mark.parametrize("make", [sequential, Subclassed])
+    def test_model_that_is_not_functional_is_refused(self, make):
+        with pytest.raises(ValueError, match=r"'network' .* channels first and is no functional model.*channels_last"):
+            describes(make(data_format="channels_first"))
+
+    def test_operation_that_convolves_channels_first_is_refused(self):
+        taken = keras.Input((3, None, None))
+        features = keras.ops.conv(taken, np.ones((3, 3, 3, 4), "float32"), data_format="channels_first")
+        with pytest.raises(ValueError, match=r"'network' .* channels first in its layer .* \(Conv\).*channels_last"):
+            describes(keras.Model(taken, features, name="network"))
 
     @pytest.mark.parametrize("method", ["rw", "sum"])
     def test_model_of_channels_first_where_keras_is_set_to_them(self, method, photos, channels_first):

@@ -8,6 +8,7 @@ import pytest
 
 import rw_keras
 from rw_keras import layers
+from rw_keras.engines import describer
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,13 @@ def cache_folder(tmp_path, monkeypatch):
     return tmp_path / "cache" / "rw_keras" / "engines"
 
 
-@pytest.fixture(params=["openvino", "ncnn"])
+@pytest.fixture(autouse=True)
+def small_check(monkeypatch):
+    """Engines are checked on smaller photos than a user's, in a tenth of the time."""
+    monkeypatch.setattr(describer, "_CHECK_SIDE", 96)
+
+
+@pytest.fixture(scope="session", params=["openvino", "ncnn"])
 def engine(request):
     """The name of each engine beside TensorFlow; a test of one that is not installed is skipped."""
     if importlib.util.find_spec(request.param) is None:
@@ -61,15 +68,21 @@ def _resnet_like():
     return keras.Model(photos, keras.layers.ReLU(name="features")(x), name="resnet_like")
 
 
-@pytest.fixture(params=[_vgg_like, _alexnet_like, _resnet_like], ids=["vgg", "alexnet", "resnet"])
-def network(request):
-    """A network of a few layers with random weights, biases and statistics."""
-    return with_random_weights(request.param())
+@pytest.fixture(scope="session", params=[_vgg_like, _alexnet_like, _resnet_like], ids=["vgg", "alexnet", "resnet"])
+def described(request):
+    """A descriptor model on a few layers with random weights, biases and statistics, for tests that leave it as it is."""
+    return rw_keras.build_descriptor(with_random_weights(request.param()), whitening=None)
 
 
 @pytest.fixture
 def vgg_like():
-    """A descriptor model on three convolutions, whitened at random."""
+    """A descriptor model on three convolutions, whitened at random, that no engine has seen yet."""
+    return whitened(rw_keras.build_descriptor(with_random_weights(_vgg_like()), whitening=None))
+
+
+@pytest.fixture(scope="session")
+def known():
+    """The same, one for all the tests that leave it as it is: what engines have built of it stays in memory."""
     return whitened(rw_keras.build_descriptor(with_random_weights(_vgg_like()), whitening=None))
 
 

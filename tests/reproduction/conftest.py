@@ -11,12 +11,13 @@ from rw_keras.reproduction.lab import Lab
 from rw_keras.reproduction.region_vectors import RegionVectors
 
 
-@pytest.fixture
-def data(tmp_path, draw):
-    """A folder with both sets."""
-    write_set(tmp_path / "data" / "oxford5k_part", draw, "oxc1_")
-    write_set(tmp_path / "data" / "paris6k", lambda seed, *size: draw(seed + 5000, *size))
-    return tmp_path / "data"
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, draw):
+    """A folder with both sets, for reading."""
+    folder = tmp_path_factory.mktemp("data")
+    write_set(folder / "oxford5k_part", draw, "oxc1_")
+    write_set(folder / "paris6k", lambda seed, *size: draw(seed + 5000, *size))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +39,12 @@ class Bench:
     learned_on: dict
 
 
-@pytest.fixture
-def bench(data, network, tmp_path):
-    """Both sets in a lab, their region vectors computed."""
+@pytest.fixture(scope="session")
+def bench(data, network, tmp_path_factory):
+    """Both sets in a lab, their region vectors computed once; what tests ask of it is kept in it, and changes nothing."""
     sets = {name: read_folder(data / folder, name) for name, folder in (("oxford5k", "oxford5k_part"), ("paris6k", "paris6k"))}
     learned_on = {name: list(sets[other].photos.values()) for name, other in (("oxford5k", "paris6k"), ("paris6k", "oxford5k"))}
-    vectors = RegionVectors(network, WANTED, tmp_path / "kept", progress=False)
+    vectors = RegionVectors(network, WANTED, tmp_path_factory.mktemp("kept"), progress=False)
     lab = Lab(sets, learned_on, {"vgg16": vectors})
     lab.compute("vgg16", list(WANTED))
     return Bench(lab, vectors, sets, learned_on)

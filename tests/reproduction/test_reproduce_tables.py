@@ -35,6 +35,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def _slow(*values):
+    """Values of a test that starts a process of several seconds."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def run(*arguments):
     return subprocess.run([sys.executable, "-c", _PROGRAM, *map(str, arguments)], capture_output=True, text=True)
 
@@ -48,6 +53,7 @@ def small(tmp_path_factory, draw):
     return folder
 
 
+@pytest.mark.slow
 def test_writes_all_of_it_and_a_second_run_needs_no_network(small, tmp_path):
     (tmp_path / "mine.py").write_text(_OWN)
     arguments = ["--data", small, "--out", tmp_path / "report", "--cache", tmp_path / "kept", "--max_side", 96]
@@ -82,10 +88,14 @@ def test_writes_all_of_it_and_a_second_run_needs_no_network(small, tmp_path):
             lambda data: (data / "paris6k_part").rename(data / "elsewhere"),
             "There is no paris6k in .*oxford5k is whitened on its photos",
         ),
-        (lambda data: (data / "oxford5k").mkdir(), "oxford5k and .*oxford5k_part are both oxford5k; keep one"),
-        (lambda data: (data / "oxford5k_part").rename(data / "elsewhere"), "There is no oxford5k or paris6k with jpg/ and gt/"),
-        (lambda data: next((data / "oxford5k_part" / "jpg").glob("*000000.jpg")).unlink(), "have positives that are not there"),
-        (
+        _slow(lambda data: (data / "oxford5k").mkdir(), "oxford5k and .*oxford5k_part are both oxford5k; keep one"),
+        _slow(
+            lambda data: (data / "oxford5k_part").rename(data / "elsewhere"), "There is no oxford5k or paris6k with jpg/ and gt/"
+        ),
+        _slow(
+            lambda data: next((data / "oxford5k_part" / "jpg").glob("*000000.jpg")).unlink(), "have positives that are not there"
+        ),
+        _slow(
             lambda data: (data / "oxford5k_part" / "jpg" / "oxford5k_part_000004.jpg").write_bytes(b"no photo"),
             r"1 photos cannot be read[^\n]*\n[^\n]*000004\.jpg",
         ),
@@ -101,7 +111,7 @@ def test_says_what_is_wrong_with_the_data(small, tmp_path, break_it, message):
     assert not (tmp_path / "report").exists()
 
 
-@pytest.mark.parametrize(("module", "extra"), [("matplotlib", "plot"), ("scipy", "rerank")])
+@pytest.mark.parametrize(("module", "extra"), [_slow("matplotlib", "plot"), ("scipy", "rerank")])
 def test_says_what_to_install_before_it_begins(tmp_path, module, extra):
     program = f"import sys; sys.modules[{module!r}] = None\n{_PROGRAM}"
     result = subprocess.run(
