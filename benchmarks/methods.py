@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 import rw_keras
 from rw_keras import backbones, evaluation
+from rw_keras.described_cache import describe_cached
 from rw_keras.descriptor import whitening_layer
-from rw_keras.extraction import describe_cached, smallest_side
+from rw_keras.extraction import smallest_side
 from rw_keras.images import list_photos, read_image
 
 _METHODS = flags.DEFINE_multi_enum(

@@ -13,8 +13,8 @@ from absl import flags
 
 from rw_keras.cli import define_whiten_and_scales
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
+from rw_keras.described_cache import describe_cached
 from rw_keras.descriptor import build_descriptor, multi_scale, recipe, whitening_layer
-from rw_keras.extraction import describe_cached
 from rw_keras.images import list_photos
 from rw_keras.retrieval import Index, average_precision, bootstrap, landmark_by_name
 from rw_keras.whitening import Whitening, fit_whitening, photos_in_common, provenance_in_words
@@ -83,7 +83,7 @@ def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), allow_missi
     """`evaluate` for descriptors of any origin.
 
     Args:
-        describe: a function (paths, boxes or `None`) -> what `rw_keras.extraction.describe_cached` returns.
+        describe: a function (paths, boxes or `None`) -> what `rw_keras.described_cache.describe_cached` returns.
         photos, ground_truth, qe, allow_missing, corrupt: see `evaluate`.
 
     Raises:

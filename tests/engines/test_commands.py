@@ -10,7 +10,8 @@ from absl import flags
 
 import rw_keras
 from rw_keras import cli, engines
-from rw_keras.extraction import describe_cached, extract
+from rw_keras.described_cache import describe_cached
+from rw_keras.extraction import extract
 from rw_keras.retrieval import Index, storage
 
 
