@@ -12,6 +12,7 @@ import warnings
 
 import keras
 
+from rw_keras import keras_files
 from rw_keras.backbones.registry import BACKBONES, register
 from rw_keras.backbones.weights import keras_downloads
 from rw_keras.layers import ImageNetPreprocessing
@@ -104,8 +105,9 @@ def _load(network, path, class_name):
         )
     try:
         if path.suffix == ".keras":
-            network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
+            network.set_weights(keras_files.load(path, compile=False).get_weights())
         else:
+            keras_files.check_hdf5(path)
             network.load_weights(path)
     except Exception as error:  # a broken file, other layers, other shapes
         reason = str(error).strip().partition("\n")[0]
