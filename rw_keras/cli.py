@@ -4,11 +4,12 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import sys
 
 from absl import flags, logging
 
-from rw_keras.files import printable
+from rw_keras.files import checked_path, printable
 
 _USAGE = """rw-keras: find photos of the same thing.
 
@@ -22,10 +23,10 @@ _USAGE = """rw-keras: find photos of the same thing.
 `rw-keras COMMAND --help` lists a command's flags.
 
 Exit codes: 0 done; 1 it could not be done, one line says why; 2 the command line is wrong; 3 done, but photos that
-could not be read were left out; 130 interrupted.
+could not be read were left out; 130 interrupted; 141 nobody reads the output any more, as after `| head`.
 """
 
-DONE, FAILED, USAGE, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, LEFT_OUT, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
 
 
 class UsageError(Exception):
@@ -39,19 +40,51 @@ def main():
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    arguments = sys.argv[1:]
     try:
-        code = run(sys.argv[1:])
+        code = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = UNREAD  # as of a program that the signal SIGPIPE ends; there is nobody to tell
     except (UsageError, flags.Error) as error:
         print(f"rw-keras: {error}", file=sys.stderr)
         code = USAGE
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"rw-keras: {error}", file=sys.stderr)
+        print(f"rw-keras: {in_flags(str(error), _flag_names(arguments))}", file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("rw-keras: interrupted; an index keeps what was finished, anything else was not written", file=sys.stderr)
         code = INTERRUPTED
-    sys.stdout.flush()
+    _leave_no_output()
     sys.exit(code)
+
+
+def _leave_no_output():
+    """Writes what is left of standard output; where that cannot be, drops it, or Python would complain as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def in_flags(message, names):
+    """An error of a function in the words of a program with flags of these names: `levels=8` becomes `--levels=8`."""
+    if not names:
+        return message
+    any_name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    message = re.sub(rf"`({any_name})`", r"--\1", message)
+    return re.sub(rf"(?<![\w.-])({any_name})=(?!=)", r"--\1=", message)
+
+
+def _flag_names(arguments):
+    """The flags of the command in `arguments`."""
+    values = flags.FlagValues()
+    if arguments and arguments[0] in _COMMANDS:
+        _COMMANDS[arguments[0]][1](values)
+    names = {name for name in values if name == values[name].name} - {"flagfile", "undefok"}
+    return names - {"engine"} if "network_engine" in names else names  # there --engine is another thing than a function's `engine`
 
 
 def run(arguments):
@@ -120,12 +153,19 @@ def _define_new_model(values):
     _define_model(values)
     _define_weights(values)
     flags.DEFINE_string("backbone", "vgg16", "The network: vgg16, alexnet, or one of keras.applications.", flag_values=values)
-    flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1, flag_values=values)
+    define_levels(values)
     flags.DEFINE_float(
         "shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", 0, 1, flag_values=values
     )
     define_whiten_and_scales(values)
     flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1, flag_values=values)
+
+
+def define_levels(values):
+    """The flag `--levels`, which evaluation programs have too."""
+    from rw_keras.grid import MOST_LEVELS
+
+    flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", 1, MOST_LEVELS, flag_values=values)
 
 
 def define_whiten_and_scales(values):
@@ -323,13 +363,18 @@ def duplicates_command(positional, values):
 
     index = Index.load(positional[0])
     found = index.near_duplicates(values.threshold, groups=values.groups)
-    if values.groups:
-        print(json.dumps(found) if values.json else "\n\n".join("\n".join(map(printable, group)) for group in found))
-    elif values.json:
-        print(json.dumps([{"photos": [one, other], "cosine": score} for one, other, score in found]))
-    else:
-        for one, other, score in found:
-            print(f"{score:6.3f}  {printable(one)}  {printable(other)}")
+    if values.json:
+        pairs = found if values.groups else [{"photos": [one, other], "cosine": score} for one, other, score in found]
+        print(json.dumps(pairs))
+        return DONE
+    number = 0
+    for number, one in enumerate(found, 1):
+        if values.groups:
+            print(("\n" if number > 1 else "") + "\n".join(map(printable, one)))
+        else:
+            print(f"{one[2]:6.3f}  {printable(one[0])}  {printable(one[1])}")
+    if not number:
+        print(f"{positional[0]}: no two photos have a cosine of {values.threshold:g} or more", file=sys.stderr)
     return DONE
 
 
@@ -359,7 +404,7 @@ def export_command(positional, values):
     superfluous = [flag for flag in given if flag not in takes]
     if superfluous:
         raise UsageError(f"--{superfluous[0]} does not go with --format {values.format}")
-    if os.path.exists(path):
+    if os.path.exists(checked_path(path)):
         raise FileExistsError(f"{path} exists already; choose another name, or the next version's folder")
     model = _new_model(values)
     from rw_keras import export

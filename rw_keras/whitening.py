@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from rw_keras.files import written_whole
+from rw_keras.files import checked_path, written_whole
 from rw_keras.images import list_photos
 
 # Of the photos learned from, the hashes of so many names are kept (the smallest ones, which is a fair draw): enough
@@ -77,7 +77,7 @@ class Whitening:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it to `path`, an `.npz` file, whole or not at all."""
-        path = pathlib.Path(path)
+        path = checked_path(path)
         if path.suffix != ".npz":
             raise ValueError(f"A whitening is kept in an .npz file, but got {path}; call it {path.with_suffix('.npz')}.")
         about = json.dumps({"recipe": self.recipe, "provenance": self.provenance})
