@@ -14,6 +14,7 @@ import keras
 
 from rw_keras import keras_files
 from rw_keras.backbones.registry import BACKBONES, register
+from rw_keras.backbones.sizes import photo_model
 from rw_keras.backbones.weights import keras_downloads
 from rw_keras.layers import ImageNetPreprocessing
 
@@ -64,11 +65,11 @@ def application(
             _load(network, pathlib.Path(weights), class_name)
     layer = layer or _DEFAULT_LAYERS.get(class_name, "features")
     if layer == "features":
-        return keras.Model(photos, keras.layers.ReLU(name="features")(network.output), name=name)
+        return photo_model(photos, keras.layers.ReLU(name="features")(network.output), name)
     names = [item.name for item in network.layers]
     if layer not in names:
         raise ValueError(f"{class_name} has no layer {layer!r} to cut at; its last ones are {', '.join(names[-8:])}.")
-    return keras.Model(photos, network.get_layer(layer).output, name=name)
+    return photo_model(photos, network.get_layer(layer).output, name)
 
 
 def _preprocess(photos, mode):
