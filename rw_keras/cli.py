@@ -71,11 +71,13 @@ def _leave_no_output():
 
 def in_flags(message, names):
     """An error of a function in the words of a program with flags of these names: `levels=8` becomes `--levels=8`."""
+    names = [name for name in names if len(name) > 1]
     if not names:
         return message
     any_name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     message = re.sub(rf"`({any_name})`", r"--\1", message)
-    return re.sub(rf"(?<![\w.-])({any_name})=(?!=)", r"--\1=", message)
+    message = re.sub(rf"(?<![\w.-])({any_name})=(?!=)", r"--\1=", message)
+    return re.sub(r"(--\w+=)None\b", r"\1none", message)
 
 
 def _flag_names(arguments):
