@@ -122,8 +122,8 @@ def asked_queries(queries, present, missing, where):
         example = min(absent | {queries[name].photo for name in without_photo})
         raise ValueError(
             f"{len(absent)} positives and the photos of {len(without_photo)} queries are not in {where}, {example} for one, so an "
-            "mAP would be of another set; get the missing photos, or pass missing='drop_queries' to leave out the queries that they "
-            "belong to, or missing='allow' to leave out the photos alone."
+            "mAP would be of another set; get the missing photos, or pass missing='drop_queries' to leave out the queries that "
+            "they belong to, or missing='allow' to leave out the photos alone."
         )
     asked = {}
     for name, query in queries.items():
