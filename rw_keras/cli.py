@@ -47,16 +47,21 @@ def main():
     except BrokenPipeError:
         code = UNREAD  # as of a program that the signal SIGPIPE ends; there is nobody to tell
     except (UsageError, flags.Error) as error:
-        print(f"rw-keras: {error}", file=sys.stderr)
+        _print_error(str(error))
         code = USAGE
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"rw-keras: {in_flags(str(error), _flag_names(arguments))}", file=sys.stderr)
+        _print_error(in_flags(str(error), _flag_names(arguments)))
         code = FAILED
     except KeyboardInterrupt:
         print("rw-keras: interrupted; an index keeps what was finished, anything else was not written", file=sys.stderr)
         code = INTERRUPTED
     _leave_no_output()
     sys.exit(code)
+
+
+def _print_error(message):
+    # A file's name in it may hold anything, also what a terminal would act upon.
+    print("rw-keras: " + "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
 
 
 def _leave_no_output():
@@ -315,14 +320,20 @@ def search_command(positional, values):
         raise UsageError(
             f"--alpha {values.alpha:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
         )
+    from rw_keras.contact_sheet import check_picture
     from rw_keras.images import read_image
     from rw_keras.retrieval import Index
 
     name, photo = positional
     box = _box(values.box)
+    if values.html:
+        checked_path(values.html)
+    if values.sheet:
+        check_picture(values.sheet)
     index = Index.load(name, engine=values.engine)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
+    _check_recipe(name, index.recipe)
     read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
     model = _describer_of(index.recipe, values)
     options = {"within": values.within, "min_score": values.min_score, "alpha": values.alpha}
@@ -479,6 +490,14 @@ def _new_model(values):
         whiten=values.whiten,
     )
     return model if values.scales is None else multi_scale(model, values.scales)
+
+
+def _check_recipe(name, recipe):
+    """Refuses a recipe whose fields are of other kinds than a model writes; their values are looked at as the model is built."""
+    kinds = {"whitening": (dict, type(None)), "min_side": int, "max_side": (int, type(None)), "backbone": str, "method": str}
+    for field, kind in kinds.items():
+        if field in recipe and not isinstance(recipe[field], kind):
+            raise ValueError(f"{name} is damaged: its recipe has {field} {recipe[field]!r}; make it again with `rw-keras index`.")
 
 
 def _describer_of(recipe, values):

@@ -1,13 +1,11 @@
 """The smoke test behind `rw-keras demo`."""
 
 import numpy as np
-from PIL import Image
 
-from rw_keras.contact_sheet import Hit, Row, contact_sheet
+from rw_keras.contact_sheet import Hit, Row, check_picture, contact_sheet
 from rw_keras.datasets import photos as embedded
 from rw_keras.descriptor import build_descriptor
 from rw_keras.extraction import describe_each
-from rw_keras.files import checked_path
 from rw_keras.retrieval import Index, mean_average_precision
 
 # The embedded photos are small; at this size the demo takes a minute or so on two old cores.
@@ -24,7 +22,7 @@ def demo(picture):
         ValueError: for a picture's name that has no ending of a picture.
         OSError: when its folder is not there, or it cannot be written.
     """
-    _check_picture(picture)
+    check_picture(picture)
     photos, queries = embedded.load()
     truth = {name: (query.positives, ()) for name, query in queries.items()}
     measured, rankings = {}, {}
@@ -54,17 +52,6 @@ def demo(picture):
     ]
     contact_sheet(rows, "rw: harder views of ten photos, and what they find").save(picture)
     return {"photos": len(photos), "queries": len(queries), "measured": measured, "picture": str(picture)}
-
-
-def _check_picture(path):
-    """Refuses what could not be written, before a minute goes by."""
-    path = checked_path(path)
-    Image.init()
-    endings = sorted(ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE)
-    if path.suffix.lower() not in endings:
-        raise ValueError(f"A picture's name ends in .png or .jpg, but got {path}; call it {path.with_suffix('.png')}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into; make it first.")
 
 
 def _describe(model, images, boxes, words):

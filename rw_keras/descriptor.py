@@ -68,7 +68,10 @@ def build_descriptor(
         raise ValueError(f"A model's name is made of letters, digits, '_', '.' and '-', but got {name!r}.")
     if whiten not in WHITEN:
         raise ValueError(f"whiten is one of {', '.join(map(repr, WHITEN))}, but got {whiten!r}.")
-    check_levels(levels, "build_descriptor")  # before a network is built
+    # Before a network is built.
+    check_levels(levels, "build_descriptor")
+    named = whitening is not None and whitening != "auto"
+    learned = whitenings.Whitening.load(whitening) if named else None
     network, backbone_name = backbones.network(backbone, weights, layer)
     features = backbones.non_negative(network.outputs[0])
     function, method_name, used_levels = methods.resolve(method, levels)
@@ -104,7 +107,7 @@ def build_descriptor(
             **({"whiten": whiten} if whiten != "regions" else {}),
         },
     )
-    _apply_whitening(model, whitening)
+    _apply_whitening(model, whitening, learned)
     return model
 
 
@@ -224,12 +227,12 @@ def _find_whitening(model):
     return next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
 
 
-def _apply_whitening(model, whitening):
-    """Loads what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
+def _apply_whitening(model, whitening, learned):
+    """Puts what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
     if whitening is None:
         return
     layer = whitening_layer(model)
-    if isinstance(whitening, str) and whitening == "auto":
+    if learned is None:
         shipped = [found for found in whitenings.shipped() if not found.differences(recipe(model))]
         if not shipped:
             print(
@@ -240,7 +243,6 @@ def _apply_whitening(model, whitening):
             return
         learned = shipped[0]
     else:
-        learned = whitenings.Whitening.load(whitening)
         differences = learned.differences(recipe(model))
         if differences:
             raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")

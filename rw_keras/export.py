@@ -25,6 +25,11 @@ from rw_keras.files import checked_path
 
 DTYPES = ("float32", "float16", "bfloat16")
 
+# No JPEG has a longer side.
+_LONGEST_SIDE = 65500
+# The warm-up's photo has no longer side: one that fills the memory would end the server as it starts.
+_WARM_UP_SIDE = 2048
+
 # Photos of one request are described one after the other, so a large batch gains nothing over a small one but waits longer; the
 # threads bound how many networks, and how much memory, are at work at a time. Nothing may be padded: a padded photo is another one.
 _BATCHING = """max_batch_size { value: 8 }
@@ -71,14 +76,17 @@ def export_saved_model(
 
     Raises:
         FileExistsError: when `path` is there already: a server may be using it.
-        ValueError: for another `dtype`, a `max_side` below the network's smallest photo, or a model of one fixed photo size.
+        ValueError: for another `dtype`, a `max_side` below the network's smallest photo or above 65,500, or a model of one fixed
+            photo size.
         RuntimeError: when Keras does not run on TensorFlow.
     """
     if dtype not in DTYPES:
         raise ValueError(f"Weights are kept as one of {', '.join(DTYPES)}, but got dtype={dtype!r}.")
     smallest = smallest_side(model)
-    if isinstance(max_side, bool) or not isinstance(max_side, int) or max_side < smallest:
-        raise ValueError(f"max_side is a whole number of pixels, for this network at least {smallest}, but got {max_side!r}.")
+    if isinstance(max_side, bool) or not isinstance(max_side, int) or not smallest <= max_side <= _LONGEST_SIDE:
+        raise ValueError(
+            f"max_side is a whole number of pixels, for this network from {smallest} to {_LONGEST_SIDE}, but got {max_side!r}."
+        )
     path = _new(checked_path(path).resolve(), "choose the next version's folder")
     if not path.name.isdecimal():
         warnings.warn(
@@ -354,12 +362,13 @@ def _write_warm_up(path: pathlib.Path, name: str, max_side: int) -> None:
     tf = _tensorflow()
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
+    side = min(max_side, _WARM_UP_SIDE)
     random = np.random.default_rng(0)
     photo = Image.fromarray(random.integers(0, 256, (12, 16, 3), "uint8"))
     buffer = io.BytesIO()
-    photo.resize((max_side, max(1, max_side * 3 // 4)), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    photo.resize((side, max(1, side * 3 // 4)), Image.Resampling.BICUBIC).save(buffer, "JPEG")
     encoded = np.array([buffer.getvalue()], object)
-    box = np.array([[0, 0, max_side // 2 + 1, max_side * 3 // 4]], "float32")
+    box = np.array([[0, 0, side // 2 + 1, side * 3 // 4]], "float32")
     # Pixels travel as they are, so a small photo keeps the file small.
     pixels = np.asarray(photo.resize((256, 192)))[None]
     with tf.io.TFRecordWriter(str(path)) as writer:

@@ -542,6 +542,35 @@ class TestCommandLine:
             assert command("demo", "-o", picture) == 1
             only_line(capsys, words if picture == name else "There is no folder")
 
+    @pytest.mark.parametrize(
+        ("field", "value"), [("whitening", "abc"), ("min_side", "x"), ("max_side", "big"), ("backbone", 7), ("method", None)]
+    )
+    def test_a_recipe_of_an_index_that_is_none(self, command, capsys, index, model_file, photo_folder, tmp_path, field, value):
+        Index(["a"], np.ones((1, 12)), recipe={**index[1].recipe, field: value}).save(tmp_path / "odd")
+        assert command("search", tmp_path / "odd", photo_folder / "a.png", "--model", model_file) == 1
+        only_line(capsys, f"odd is damaged: its recipe has {field} {value!r}; make it again")
+
+    def test_a_page_that_cannot_be_is_refused_first(self, command, capsys, index, model_file, photo_folder, monkeypatch):
+        monkeypatch.setattr(cli, "_describer_of", lambda *arguments: pytest.fail("a model was built"))
+        for flag, words in (
+            ("--html=a\0b", "No file can"),
+            ("--sheet=a\0b.png", "No file can"),
+            ("--sheet=a.nope", "call it a.png"),
+        ):
+            assert command("search", index[0], photo_folder / "a.png", "--model", model_file, flag) == 1
+            only_line(capsys, words)
+
+    def test_what_a_terminal_would_act_upon_is_escaped(self, command, capsys):
+        assert command("export", "out", "--model", "a\x1b[31m\0") == 1
+        only_line(capsys, r"a\x1b[31m\x00")
+
+    def test_a_whitening_file_is_looked_for_first(self, command, capsys, monkeypatch, tmp_path):
+        from rw_keras import backbones
+
+        monkeypatch.setattr(backbones, "network", lambda *arguments: pytest.fail("a network was built"))
+        assert command("export", tmp_path / "1", "--whitening", tmp_path / "none.npz") == 1
+        only_line(capsys, "There is no whitening file", "none.npz")
+
     def test_errors_name_flags(self):
         names = {"levels", "max_side", "scales", "weights"}
         assert cli.in_flags("it has max_side=5 and a.levels=3, pass `scales`, weights='x'", names) == (

@@ -2,7 +2,7 @@ from typing import Any
 
 import keras
 
-from rw_keras.layers.photo_model import PhotoModel
+from rw_keras.layers.photo_model import PhotoModel, check_min_side
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")
@@ -19,6 +19,9 @@ class DescriptorModel(PhotoModel):
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         self._recipe = kwargs.pop("recipe", None) or {}
+        if not isinstance(self._recipe, dict):
+            raise ValueError(f"A model's `recipe` is a dictionary, but got {self._recipe!r}.")
+        check_min_side(self._recipe.get("min_side", 1))
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property

@@ -1,3 +1,4 @@
+import numbers
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ class PhotoModel(keras.Model):
     OWN_ARGUMENTS: tuple[str, ...] = ("min_side",)
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        self._min_side = kwargs.pop("min_side", 1)
+        self._min_side = check_min_side(kwargs.pop("min_side", 1))
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property
@@ -48,3 +49,10 @@ class PhotoModel(keras.Model):
         own = {name: config.pop(name) for name in cls.OWN_ARGUMENTS if name in config}
         plain = keras.Model.from_config(config, custom_objects)
         return cls(plain.input, plain.output, name=plain.name, trainable=plain.trainable, **own)
+
+
+def check_min_side(min_side: Any) -> int:
+    """Returns `min_side`, or says that it must be a whole number from 1 up."""
+    if isinstance(min_side, bool) or not isinstance(min_side, numbers.Integral) or min_side < 1:
+        raise ValueError(f"`min_side` is a whole number of at least 1, but got {min_side!r}.")
+    return int(min_side)
