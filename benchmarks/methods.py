@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 import rw_keras
 from rw_keras import backbones, evaluation
+from rw_keras.described_cache import describe_cached
 from rw_keras.descriptor import whitening_layer
-from rw_keras.extraction import describe_cached, smallest_side
+from rw_keras.extraction import smallest_side
 from rw_keras.images import list_photos, read_image
 
 _METHODS = flags.DEFINE_multi_enum(
@@ -41,7 +42,7 @@ _WHITENING = flags.DEFINE_string("whitening", None, "A folder of other photos to
 _SHRINKAGE = flags.DEFINE_float("shrinkage", None, "The whitenings' shrinkage. Default: each method's own.", 0, 1)
 _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "Longer side, in pixels, that photos are reduced to for the mAP.", lower_bound=16)
 _CACHE = flags.DEFINE_string("cache", ".rw_keras_cache", "Folder that keeps descriptors between runs; empty: nothing is kept.")
-_ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False, "Go on where positives are not among the photos.")
+evaluation.define_missing(flags.FLAGS)
 _MAPS = ((24, 32), (48, 64))
 _STRIDE = 16  # pixels of the photo to a cell of the map
 
@@ -120,7 +121,7 @@ def _mean_average_precisions(network, models, cache):
             pathlib.Path(_DATA.value, "jpg"),
             pathlib.Path(_DATA.value, "gt"),
             qe=(1,),
-            allow_missing=_ALLOW_MISSING.value,
+            missing=evaluation.missing_of(flags.FLAGS),
         )
         measured[name] = found.mean(1)
     return measured

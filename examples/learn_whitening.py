@@ -6,17 +6,21 @@ Those: --photos with 322 photos of Paris6k, --name paris6k, --recommended_shrink
 of Caffe's weights whose kernels are rounded to 1/1024, and a --note that says so.
 """
 
+import sys
+
 from absl import app, flags
 
 import rw_keras
-from rw_keras.whitening import Whitening
+from rw_keras.cli import in_flags
+from rw_keras.grid import MOST_LEVELS
+from rw_keras.whitening import Whitening, check_file
 
 _PHOTOS = flags.DEFINE_string("photos", None, "Folder of the photos to learn from.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
 _BACKBONE = flags.DEFINE_string("backbone", "vgg16", "The network.")
 _WEIGHTS = flags.DEFINE_string("weights", "imagenet", "The network's weights: 'imagenet', or a file.")
 _METHOD = flags.DEFINE_string("method", "rw", "The method.")
-_LEVELS = flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1)
+_LEVELS = flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", 1, MOST_LEVELS)
 _WHITEN = flags.DEFINE_enum(
     "whiten", "regions", ["regions", "global"], "What is whitened, and so learned on: each region's vector, or their sum."
 )
@@ -27,6 +31,17 @@ _SHRINKAGE = flags.DEFINE_float("recommended_shrinkage", None, "The shrinkage to
 
 
 def main(_):
+    try:
+        learn()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"learn_whitening.py: {in_flags(str(error), set(flags.FLAGS))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def learn():
+    """Learns the whitening, writes it, and prints what it is."""
+    check_file(_OUTPUT.value)  # before the photos are read
     model = rw_keras.build_descriptor(
         _BACKBONE.value,
         weights=_WEIGHTS.value,
@@ -48,4 +63,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda arguments: sys.exit(main(arguments)))

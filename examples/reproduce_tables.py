@@ -16,6 +16,7 @@ vectors, such as
         return rw_keras.methods.rw(features, alpha=1.0)
 """
 
+import dataclasses
 import importlib.util
 import inspect
 import os
@@ -27,7 +28,8 @@ import keras
 from absl import app, flags
 
 import rw_keras
-from rw_keras import backbones
+from rw_keras import backbones, evaluation
+from rw_keras.cli import in_flags
 from rw_keras.datasets import read_folder
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name
 from rw_keras.images import list_photos
@@ -45,7 +47,7 @@ _MAX_SIDE = flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that
 _WEIGHTS = flags.DEFINE_string("weights", "imagenet", "VGG16's weights: `imagenet` or a file.")
 _ALEXNET = flags.DEFINE_string("alexnet_weights", None, "AlexNet's weights, a file. Without one its rows are left out.")
 _ALSO = flags.DEFINE_string("also", None, "A Python file with methods of your own.")
-_DROP = flags.DEFINE_bool("drop_incomplete", False, "Leave out queries whose positives are not all there, and say how many.")
+evaluation.define_missing(flags.FLAGS)
 
 _OTHER = {"oxford5k": "paris6k", "paris6k": "oxford5k"}
 
@@ -54,7 +56,7 @@ def main(_):
     try:
         print(f"{make_report()}: open it in a browser")
     except (ValueError, OSError, ImportError) as error:
-        print(f"reproduce_tables.py: {error}", file=sys.stderr)
+        print(f"reproduce_tables.py: {in_flags(str(error), set(flags.FLAGS))}", file=sys.stderr)
         return 1
     return 0
 
@@ -134,6 +136,7 @@ def _sets(data):
     """The sets that are searched, the photos that each is whitened on, and facts about both."""
     if not data.is_dir():
         raise FileNotFoundError(f"There is no folder {data}; pass --data the one with a folder of each set.")
+    missing = evaluation.missing_of(flags.FLAGS)
     folders = {name: _folder_of(name) for name in _OTHER}
     sets, learned_on, facts = {}, {}, []
     for name, folder in folders.items():
@@ -142,13 +145,12 @@ def _sets(data):
             continue
         if other is None:
             raise FileNotFoundError(f"There is no {_OTHER[name]} in {data}, and {name} is whitened on its photos; put some there.")
-        found = read_folder(folder, name, drop_incomplete=_DROP.value)
-        if found.incomplete and not _DROP.value:
-            raise ValueError(
-                f"{len(found.incomplete)} queries of {folder}, {found.incomplete[0]} first, have positives that are not there; get "
-                "them, or pass --drop_incomplete to leave those queries out."
-            )
-        sets[name] = found
+        found = read_folder(folder, name)
+        asked, absent = evaluation.asked_queries(found.queries, found.photos.keys(), missing, folder)
+        if absent and missing == "allow":
+            facts.append(f"{absent} positives of {name} are not there, and are left out of the ground truth.")
+        dropped = len(found.queries) - len(asked)
+        sets[name] = dataclasses.replace(found, queries=asked, dropped=dropped) if dropped or absent else found
         learned_on[name] = [path for stem, path in photos_by_name(other).items() if stem not in PARIS6K_CORRUPT]
         facts.append(f"The whitening for {name} is learned on {len(learned_on[name])} photos of {_OTHER[name]}.")
     if not sets:

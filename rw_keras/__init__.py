@@ -1,9 +1,11 @@
 """rw_keras: Keras layers that turn any photo into one global descriptor for instance retrieval.
 
-Everything here is loaded when it is first used: `import rw_keras`, and `rw_keras.retrieval`, load no TensorFlow.
+Everything here is loaded when it is first used: `import rw_keras`, and `rw_keras.retrieval`, load no TensorFlow. Where Keras is
+loaded already, the layers are registered at once, so that `keras.saving.load_model` finds them.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,4 +66,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})
+
+
+if sys.modules.get("keras") is not None:
+    importlib.import_module(f"{__name__}.layers")

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import os
+import re
 import sys
 
 from absl import flags, logging
 
-from rw_keras.files import printable
+from rw_keras.files import checked_path, printable
 
 _USAGE = """rw-keras: find photos of the same thing.
 
@@ -24,10 +25,10 @@ _USAGE = """rw-keras: find photos of the same thing.
 `rw-keras COMMAND --help` lists a command's flags.
 
 Exit codes: 0 done; 1 it could not be done, one line says why; 2 the command line is wrong; 3 done, but photos that
-could not be read were left out; 130 interrupted.
+could not be read were left out; 130 interrupted; 141 nobody reads the output any more, as after `| head`.
 """
 
-DONE, FAILED, USAGE, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, LEFT_OUT, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
 
 
 class UsageError(Exception):
@@ -41,19 +42,58 @@ def main():
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    arguments = sys.argv[1:]
     try:
-        code = run(sys.argv[1:])
+        code = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = UNREAD  # as of a program that the signal SIGPIPE ends; there is nobody to tell
     except (UsageError, flags.Error) as error:
-        print(f"rw-keras: {error}", file=sys.stderr)
+        _print_error(str(error))
         code = USAGE
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"rw-keras: {error}", file=sys.stderr)
+        _print_error(in_flags(str(error), _flag_names(arguments)))
         code = FAILED
     except KeyboardInterrupt:
         print("rw-keras: interrupted; an index keeps what was finished, anything else was not written", file=sys.stderr)
         code = INTERRUPTED
-    sys.stdout.flush()
+    _leave_no_output()
     sys.exit(code)
+
+
+def _print_error(message):
+    # A file's name in it may hold anything, also what a terminal would act upon.
+    print("rw-keras: " + "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
+
+
+def _leave_no_output():
+    """Writes what is left of standard output; where that cannot be, drops it, or Python would complain as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def in_flags(message, names):
+    """An error of a function in the words of a program with flags of these names: `levels=8` becomes `--levels=8`."""
+    names = [name for name in names if len(name) > 1]
+    if not names:
+        return message
+    any_name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    message = re.sub(rf"`({any_name})`", r"--\1", message)
+    message = re.sub(rf"(?<![\w.-])({any_name})=(?!=)", r"--\1=", message)
+    return re.sub(r"(--\w+=)None\b", r"\1none", message)
+
+
+def _flag_names(arguments):
+    """The flags of the command in `arguments`."""
+    values = flags.FlagValues()
+    if arguments and arguments[0] in _COMMANDS:
+        _COMMANDS[arguments[0]][1](values)
+    names = {name for name in values if name == values[name].name} - {"flagfile", "undefok"}
+    return names - {"engine"} if "network_engine" in names else names  # there --engine is another thing than a function's `engine`
 
 
 def run(arguments):
@@ -130,12 +170,19 @@ def _define_new_model(values):
     _define_model(values)
     _define_weights(values)
     flags.DEFINE_string("backbone", "vgg16", "The network: vgg16, alexnet, or one of keras.applications.", flag_values=values)
-    flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1, flag_values=values)
+    define_levels(values)
     flags.DEFINE_float(
         "shrinkage", 0.0, "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", 0, 1, flag_values=values
     )
     define_whiten_and_scales(values)
     flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1, flag_values=values)
+
+
+def define_levels(values):
+    """The flag `--levels`, which evaluation programs have too."""
+    from rw_keras.grid import MOST_LEVELS
+
+    flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", 1, MOST_LEVELS, flag_values=values)
 
 
 def define_whiten_and_scales(values):
@@ -327,15 +374,21 @@ def search_command(positional, values):
         raise UsageError(
             f"--alpha {values.alpha:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
         )
+    from rw_keras.contact_sheet import check_picture
     from rw_keras.images import read_image
     from rw_keras.retrieval import Index, columns, store
 
     name, photo = positional
     box = _box(values.box)
     _take_files(values, store.about(name))
+    if values.html:
+        checked_path(values.html)
+    if values.sheet:
+        check_picture(values.sheet)
     index = Index.load(name, engine=values.engine)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
+    _check_recipe(name, index.recipe)
     read_image(photo, box, index.recipe.get("max_side", 1024))  # before seconds are spent on the network
     model = _describer_of(index.recipe, values)
     within = columns.condition(values.within, index.metadata)
@@ -379,13 +432,18 @@ def duplicates_command(positional, values):
 
     index = Index.load(positional[0])
     found = index.near_duplicates(values.threshold, groups=values.groups)
-    if values.groups:
-        print(json.dumps(found) if values.json else "\n\n".join("\n".join(map(printable, group)) for group in found))
-    elif values.json:
-        print(json.dumps([{"photos": [one, other], "cosine": score} for one, other, score in found]))
-    else:
-        for one, other, score in found:
-            print(f"{score:6.3f}  {printable(one)}  {printable(other)}")
+    if values.json:
+        pairs = found if values.groups else [{"photos": [one, other], "cosine": score} for one, other, score in found]
+        print(json.dumps(pairs))
+        return DONE
+    number = 0
+    for number, one in enumerate(found, 1):
+        if values.groups:
+            print(("\n" if number > 1 else "") + "\n".join(map(printable, one)))
+        else:
+            print(f"{one[2]:6.3f}  {printable(one[0])}  {printable(one[1])}")
+    if not number:
+        print(f"{positional[0]}: no two photos have a cosine of {values.threshold:g} or more", file=sys.stderr)
     return DONE
 
 
@@ -463,7 +521,7 @@ def export_command(positional, values):
     superfluous = [flag for flag in given if flag not in takes]
     if superfluous:
         raise UsageError(f"--{superfluous[0]} does not go with --format {values.format}")
-    if os.path.exists(path):
+    if os.path.exists(checked_path(path)):
         raise FileExistsError(f"{path} exists already; choose another name, or the next version's folder")
     model = _new_model(values)
     from rw_keras import export
@@ -536,6 +594,14 @@ def _new_model(values):
         whiten=values.whiten,
     )
     return model if values.scales is None else multi_scale(model, values.scales)
+
+
+def _check_recipe(name, recipe):
+    """Refuses a recipe whose fields are of other kinds than a model writes; their values are looked at as the model is built."""
+    kinds = {"whitening": (dict, type(None)), "min_side": int, "max_side": (int, type(None)), "backbone": str, "method": str}
+    for field, kind in kinds.items():
+        if field in recipe and not isinstance(recipe[field], kind):
+            raise ValueError(f"{name} is damaged: its recipe has {field} {recipe[field]!r}; make it again with `rw-keras index`.")
 
 
 def _describer_of(recipe, values):

@@ -1,10 +1,11 @@
 """One picture of searches: a query a row, its box, and its top hits, the right ones framed."""
 
 import dataclasses
+import os
 
 from PIL import Image, ImageDraw, ImageFont
 
-from rw_keras.files import printable
+from rw_keras.files import checked_path, printable
 
 _TILE, _GAP, _TEXT = 180, 14, 40
 RIGHT, _BOX = (22, 132, 74), (245, 180, 0)
@@ -89,3 +90,19 @@ def _shortened(draw, text, font, width):
     while len(text) > 1 and draw.textlength(text, font) > width:
         text = text[:-2] + "…"
     return text
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Refuses the name of a picture that could not be written, before any work is done for it.
+
+    Raises:
+        ValueError: for a name without an ending of a picture, or one that no file can have.
+        FileNotFoundError: when there is no such folder.
+    """
+    path = checked_path(path)
+    Image.init()
+    endings = sorted(ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE)
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"A picture's name ends in .png or .jpg, but got {path}; call it {path.with_suffix('.png')}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into; make it first.")

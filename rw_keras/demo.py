@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rw_keras.contact_sheet import Hit, Row, contact_sheet
+from rw_keras.contact_sheet import Hit, Row, check_picture, contact_sheet
 from rw_keras.datasets import photos as embedded
 from rw_keras.descriptor import build_descriptor
 from rw_keras.extraction import describe_each
@@ -17,7 +17,12 @@ def demo(picture):
 
     Returns:
         Counts, and for each method the mAP and how many first hits are right, as plain values.
+
+    Raises:
+        ValueError: for a picture's name that has no ending of a picture.
+        OSError: when its folder is not there, or it cannot be written.
     """
+    check_picture(picture)
     photos, queries = embedded.load()
     truth = {name: (query.positives, ()) for name, query in queries.items()}
     measured, rankings = {}, {}

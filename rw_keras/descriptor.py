@@ -8,9 +8,10 @@ from typing import Any
 
 import keras
 
-from rw_keras import backbones, layers, methods
+from rw_keras import backbones, keras_files, layers, methods
 from rw_keras import whitening as whitenings
 from rw_keras.backbones.weights import digest
+from rw_keras.grid import check_levels
 from rw_keras.layers.image_scale import LARGEST_FACTOR
 
 # What a whitening is learned on and applied to: each region's vector, or their sum.
@@ -46,7 +47,7 @@ def build_descriptor(
         weights: "imagenet", the path of a file that holds them, or `None` for random ones.
         layer: the layer to cut the network at. Default: the network's own ("block5_conv3" for VGG16).
         method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`.
-        levels: the number of scales of the regional grid. Default 3.
+        levels: the number of scales of the regional grid, 1 to 16. Default 3.
         components: how many dimensions the whitening keeps. Default: all.
         shrinkage: 0 to 1, see `PCAWhiten`. Default: the method's own, 0.2 for "root_rw" and 0, the publication's, for all others;
             a whitening learned from few photos, as the shipped ones are, does better with 0.2.
@@ -67,6 +68,10 @@ def build_descriptor(
         raise ValueError(f"A model's name is made of letters, digits, '_', '.' and '-', but got {name!r}.")
     if whiten not in WHITEN:
         raise ValueError(f"whiten is one of {', '.join(map(repr, WHITEN))}, but got {whiten!r}.")
+    # Before a network is built.
+    check_levels(levels, "build_descriptor")
+    named = whitening is not None and whitening != "auto"
+    learned = whitenings.Whitening.load(whitening) if named else None
     network, backbone_name = backbones.network(backbone, weights, layer)
     features = backbones.non_negative(network.outputs[0])
     function, method_name, used_levels = methods.resolve(method, levels)
@@ -102,7 +107,7 @@ def build_descriptor(
             **({"whiten": whiten} if whiten != "regions" else {}),
         },
     )
-    _apply_whitening(model, whitening)
+    _apply_whitening(model, whitening, learned)
     return model
 
 
@@ -162,16 +167,26 @@ def _checked_scales(scales):
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a descriptor model that `model.save(path)` wrote: `keras.saving.load_model`, with the layers registered."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no model file {path}; write one with model.save.")
+    """Loads a descriptor model that `model.save(path)` wrote as a `.keras` file: `keras.saving.load_model`, the layers registered.
+
+    Nothing in the file runs: it is read in Keras' safe mode, and refused where its weights are those of another file.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it cannot be loaded; it says why.
+    """
     try:
-        return keras.saving.load_model(path)
+        return keras_files.load(path)
+    except FileNotFoundError:
+        raise
     except Exception as error:  # Keras' own advice is about other formats
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"{path} cannot be loaded, it is no .keras file, is cut short, or holds layers that are not registered: {reason}"
-        ) from error
+        raise ValueError(f"{path} cannot be loaded: {_reason(error)}") from error
+
+
+def _reason(error):
+    """What Keras says is wrong with a file, without the configuration that it shows before."""
+    text = str(error).strip()
+    return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
 
 
 def recipe(model: keras.Model) -> dict[str, Any]:
@@ -212,12 +227,12 @@ def _find_whitening(model):
     return next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)
 
 
-def _apply_whitening(model, whitening):
-    """Loads what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
+def _apply_whitening(model, whitening, learned):
+    """Puts what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
     if whitening is None:
         return
     layer = whitening_layer(model)
-    if isinstance(whitening, str) and whitening == "auto":
+    if learned is None:
         shipped = [found for found in whitenings.shipped() if not found.differences(recipe(model))]
         if not shipped:
             print(
@@ -228,7 +243,6 @@ def _apply_whitening(model, whitening):
             return
         learned = shipped[0]
     else:
-        learned = whitenings.Whitening.load(whitening)
         differences = learned.differences(recipe(model))
         if differences:
             raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")

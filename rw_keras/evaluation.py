@@ -11,13 +11,16 @@ import sys
 import numpy as np
 from absl import flags
 
-from rw_keras.cli import define_whiten_and_scales
+from rw_keras.cli import define_levels, define_whiten_and_scales, in_flags
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
+from rw_keras.described_cache import describe_cached
 from rw_keras.descriptor import build_descriptor, multi_scale, recipe, whitening_layer
-from rw_keras.extraction import describe_cached
 from rw_keras.images import list_photos
 from rw_keras.retrieval import Index, average_precision, bootstrap, landmark_by_name
 from rw_keras.whitening import Whitening, fit_whitening, photos_in_common, provenance_in_words
+
+# What to do where photos of the ground truth are missing; see `evaluate`.
+MISSING = ("refuse", "drop_queries", "allow")
 
 
 class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos skipped_queries missing_positives")):
@@ -26,7 +29,7 @@ class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos
     Attributes:
         average_precisions: qe -> {query: AP}.
         photos: how many photos were ranked.
-        skipped_queries: queries without their own photo, or without any positive in the folder.
+        skipped_queries: queries that were left out for photos that are missing.
         missing_positives: how many different positives are not in the folder.
     """
 
@@ -48,7 +51,7 @@ def evaluate(
     *,
     max_side=1024,
     qe=(1, 5),
-    allow_missing=False,
+    missing="refuse",
     corrupt=frozenset(),
     cache=None,
     progress=True,
@@ -64,33 +67,88 @@ def evaluate(
         ground_truth: a folder with the `*_query.txt`, `*_good.txt`, `*_ok.txt`, `*_junk.txt` files.
         max_side: see `rw_keras.describe`.
         qe: the expansions to measure; 1 is none.
-        allow_missing: whether to go on where positives are not among the photos. They are then left out of the ground
-            truth, and queries without their own photo or any positive are skipped.
+        missing: what to do where photos of the ground truth are not there. "refuse", the default: an error, before anything is
+            described. "drop_queries": leave out every query whose own photo or any positive is missing; those that stay have the
+            very positives of the full set. "allow": leave the missing positives out of the ground truth, and skip queries without
+            their own photo or any positive.
         corrupt: names of photos that the set itself knows to be damaged: left out of photos and ground truth.
         cache: a folder that keeps descriptors between runs; `None`: nothing is kept.
         progress: whether to show a progress bar on standard error.
 
     Raises:
-        ValueError: when the model's whitening was learned on photos of this set, when positives are missing and
-            `allow_missing` is not given, or no query is left.
+        ValueError: when the model's whitening was learned on photos of this set, when photos are missing and `missing` is
+            "refuse", or no query is left.
     """
-    _refuse_whitening_of_the_same_set(model, photos_by_name(photos).keys() - corrupt)
+    names = photos_by_name(photos).keys() - corrupt
+    check_missing(photos, ground_truth, missing, corrupt)
+    _refuse_whitening_of_the_same_set(model, names)
     described = functools.partial(describe_cached, model, max_side=max_side, cache=cache, progress=progress)
-    return evaluate_described(described, photos, ground_truth, qe=qe, allow_missing=allow_missing, corrupt=corrupt)
+    return evaluate_described(described, photos, ground_truth, qe=qe, missing=missing, corrupt=corrupt)
 
 
-def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), allow_missing=False, corrupt=frozenset()):
+def check_missing(photos, ground_truth, missing="refuse", corrupt=frozenset()):
+    """Looks whether all photos of the ground truth are there, by their names alone: in less than a second.
+
+    Args:
+        photos, ground_truth, missing, corrupt: see `evaluate`.
+
+    Raises:
+        ValueError: for photos that are missing, where `missing` is "refuse"; where no query is left; for another `missing`.
+    """
+    queries = {name: query.without(corrupt) for name, query in read_ground_truth(ground_truth).items()}
+    asked_queries(queries, photos_by_name(photos).keys() - corrupt, missing, photos)
+
+
+def asked_queries(queries, present, missing, where):
+    """The queries that are asked, where some of the photos may not be there.
+
+    Args:
+        queries: name -> `rw_keras.datasets.oxford.Query`.
+        present: names of the photos that are there.
+        missing: see `evaluate`.
+        where: the folder of the photos, for errors.
+
+    Returns:
+        Name -> query, whose positives are all present; and how many different positives are not.
+
+    Raises:
+        ValueError: see `check_missing`.
+    """
+    if missing not in MISSING:
+        raise ValueError(f"missing is one of {', '.join(map(repr, MISSING))}, but got {missing!r}.")
+    absent = {name for query in queries.values() for name in query.positives - present}
+    without_photo = [name for name, query in queries.items() if query.photo not in present]
+    if missing == "refuse" and (absent or without_photo):
+        example = min(absent | {queries[name].photo for name in without_photo})
+        raise ValueError(
+            f"{len(absent)} positives and the photos of {len(without_photo)} queries are not in {where}, {example} for one, so an "
+            "mAP would be of another set; get the missing photos, or pass missing='drop_queries' to leave out the queries that "
+            "they belong to, or missing='allow' to leave out the photos alone."
+        )
+    asked = {}
+    for name, query in queries.items():
+        positives = query.positives & present
+        if query.photo in present and positives and (missing == "allow" or positives == query.positives):
+            asked[name] = query.without(query.positives - present)
+    if not asked:
+        needed = "a positive" if missing == "allow" else "all its positives"
+        raise ValueError(f"No query has its photo and {needed} in {where}; pass the folders of one set.")
+    return asked, len(absent)
+
+
+def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), missing="refuse", corrupt=frozenset()):
     """`evaluate` for descriptors of any origin.
 
     Args:
-        describe: a function (paths, boxes or `None`) -> what `rw_keras.extraction.describe_cached` returns.
-        photos, ground_truth, qe, allow_missing, corrupt: see `evaluate`.
+        describe: a function (paths, boxes or `None`) -> what `rw_keras.described_cache.describe_cached` returns.
+        photos, ground_truth, qe, missing, corrupt: see `evaluate`.
 
     Raises:
-        ValueError: when positives are missing and `allow_missing` is not given, or no query is left.
+        ValueError: when photos are missing and `missing` is "refuse", or no query is left.
     """
     queries = {name: query.without(corrupt) for name, query in read_ground_truth(ground_truth).items()}
     paths = {name: path for name, path in photos_by_name(photos).items() if name not in corrupt}
+    asked_queries(queries, paths.keys(), missing, photos)  # before minutes are spent
     vectors, failures = describe(list(paths.values()), None)
     for _, reason in failures:
         print(f"left out: {reason}", file=sys.stderr)
@@ -99,29 +157,19 @@ def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), allow_missi
         raise ValueError(f"None of the {len(paths)} photos in {photos} can be read; pass the folder of the set's photos.")
     index = Index(names, np.stack([vector for vector in vectors if vector is not None]))
 
-    present = set(names)
-    missing = {name for query in queries.values() for name in query.positives - present}
-    skipped = [name for name, query in queries.items() if query.photo not in present or not query.positives & present]
-    if (missing or skipped) and not allow_missing:
-        raise ValueError(
-            f"{len(missing)} positives and the photos of {len(skipped)} queries are not in {photos}, "
-            f"{min(missing or {queries[skipped[0]].photo})} for one, so an mAP would be of another set; get the missing photos, or "
-            "pass --allow_missing to leave them out."
-        )
-    asked = {name: query for name, query in queries.items() if name not in skipped}
-    if not asked:
-        raise ValueError(f"No query of {ground_truth} has its photo and a positive in {photos}; pass the folders of one set.")
+    # Once more: a photo that cannot be read is missing too.
+    asked, absent = asked_queries(queries, set(names), missing, photos)
     vectors, failures = describe([paths[query.photo] for query in asked.values()], [query.box for query in asked.values()])
     if failures:
         raise ValueError(f"{len(failures)} queries cannot be described: {failures[0][1]}")
     measured = {
         expansion: {
-            name: average_precision(index.rank(vector, expansion), query.positives & present, query.junk)
+            name: average_precision(index.rank(vector, expansion), query.positives, query.junk)
             for (name, query), vector in zip(asked.items(), vectors)
         }
         for expansion in qe
     }
-    return Evaluation(measured, len(names), skipped, len(missing))
+    return Evaluation(measured, len(names), [name for name in queries if name not in asked], absent)
 
 
 def _refuse_whitening_of_the_same_set(model, names):
@@ -151,7 +199,7 @@ def define_flags(qe):
     flags.DEFINE_string("weights", "imagenet", "The network's weights: `imagenet` or a file.")
     flags.DEFINE_string("layer", None, "The layer to cut the network at. Default: the network's own.")
     flags.DEFINE_string("method", "rw", "The method.")
-    flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", lower_bound=1)
+    define_levels(flags.FLAGS)
     flags.DEFINE_integer("components", None, "Dimensions that the whitening keeps. Default: all.", lower_bound=1)
     flags.DEFINE_float(
         "shrinkage", None, "How far the whitening's eigenvalues are drawn to their mean. Default: the method's own.", 0, 1
@@ -159,15 +207,43 @@ def define_flags(qe):
     define_whiten_and_scales(flags.FLAGS)
     flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
     flags.DEFINE_multi_integer("qe", qe, "Query expansion over so many vectors, the query among them; 1 is none.", lower_bound=1)
-    flags.DEFINE_bool("allow_missing", False, "Go on where positives are not among the photos, and say how many.")
+    define_missing(flags.FLAGS)
     flags.DEFINE_string("cache", ".rw_keras_cache", "Folder that keeps descriptors between runs; empty: nothing is kept.")
     flags.DEFINE_bool("per_query", False, "Print every query's average precision.")
+
+
+def define_missing(values):
+    """The flag `--missing`, and what it was called before."""
+    words = (
+        "Where photos of the ground truth are not there: refuse; drop_queries: leave out the queries that have any of them; allow: "
+        "leave out the photos alone."
+    )
+    flags.DEFINE_enum("missing", "refuse", MISSING, words, flag_values=values)
+    for earlier, now in _EARLIER_MISSING.items():
+        flags.DEFINE_bool(earlier, False, f"The earlier name of --missing={now}.", flag_values=values)
+
+
+# The flags that were before `--missing` -> what each meant.
+_EARLIER_MISSING = {"allow_missing": "allow", "drop_incomplete": "drop_queries"}
+
+
+def missing_of(values):
+    """What the flags of `define_missing` ask for; an earlier name is said to be one."""
+    for earlier, now in _EARLIER_MISSING.items():
+        if values[earlier].value:
+            if values["missing"].present:
+                raise ValueError(f"--{earlier} is the earlier name of --missing={now}; leave it out, since --missing is given.")
+            print(f"--{earlier} is called --missing={now} now.", file=sys.stderr)
+            return now
+    return values.missing
 
 
 def run(title, corrupt=frozenset()):
     """Evaluates as the flags of `define_flags` say, and prints the table. Returns an exit code."""
     values = flags.FLAGS
     try:
+        missing = missing_of(values)
+        check_missing(values.photos, values.ground_truth, missing, corrupt)  # before a network is built, or a whitening learned
         model = build_descriptor(
             values.backbone,
             weights=values.weights,
@@ -189,18 +265,18 @@ def run(title, corrupt=frozenset()):
             values.ground_truth,
             max_side=values.max_side,
             qe=values.qe,
-            allow_missing=values.allow_missing,
+            missing=missing,
             corrupt=corrupt,
             cache=values.cache or None,
         )
-    except (ValueError, OSError) as error:
-        print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{pathlib.Path(sys.argv[0]).name}: {in_flags(str(error), set(values))}", file=sys.stderr)
         return 1
-    print("\n".join(_table(title, model, values, result)))
+    print("\n".join(_table(title, model, values, missing, result)))
     return 0
 
 
-def _table(title, model, values, result):
+def _table(title, model, values, missing, result):
     learned = model.recipe["whitening"]
     queries = result.average_precisions[values.qe[0]]
     yield f"{title}: {result.photos} photos, {len(queries)} queries, longer side {values.max_side}"
@@ -210,9 +286,11 @@ def _table(title, model, values, result):
     shrinkage = whitening_layer(model).shrinkage
     on = " of global vectors" if "whiten" in model.recipe else ""
     yield f"whitening{on}: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
-    if values.allow_missing:
+    if missing == "allow":
         yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
         yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"
+    elif missing == "drop_queries":
+        yield f"{len(result.skipped_queries)} queries are left out, whose own photo or any positive is not among the photos"
     yield ""
     landmarks = len({landmark_by_name(query) for query in queries})
     yield f"  qe    mAP  95 % interval ({landmarks} landmarks)" if landmarks > 1 else "  qe    mAP  (no interval: one landmark)"

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 import warnings
@@ -20,8 +21,14 @@ import rw_keras
 from rw_keras.backbones import LICENCES
 from rw_keras.descriptor import recipe
 from rw_keras.extraction import smallest_side
+from rw_keras.files import checked_path
 
 DTYPES = ("float32", "float16", "bfloat16")
+
+# No JPEG has a longer side.
+_LONGEST_SIDE = 65500
+# The warm-up's photo has no longer side: one that fills the memory would end the server as it starts.
+_WARM_UP_SIDE = 2048
 
 # Photos of one request are described one after the other, so a large batch gains nothing over a small one but waits longer; the
 # threads bound how many networks, and how much memory, are at work at a time. Nothing may be padded: a padded photo is another one.
@@ -69,15 +76,18 @@ def export_saved_model(
 
     Raises:
         FileExistsError: when `path` is there already: a server may be using it.
-        ValueError: for another `dtype`, a `max_side` below the network's smallest photo, or a model of one fixed photo size.
+        ValueError: for another `dtype`, a `max_side` below the network's smallest photo or above 65,500, or a model of one fixed
+            photo size.
         RuntimeError: when Keras does not run on TensorFlow.
     """
     if dtype not in DTYPES:
         raise ValueError(f"Weights are kept as one of {', '.join(DTYPES)}, but got dtype={dtype!r}.")
     smallest = smallest_side(model)
-    if isinstance(max_side, bool) or not isinstance(max_side, int) or max_side < smallest:
-        raise ValueError(f"max_side is a whole number of pixels, for this network at least {smallest}, but got {max_side!r}.")
-    path = _new(pathlib.Path(path).resolve(), "choose the next version's folder")
+    if isinstance(max_side, bool) or not isinstance(max_side, int) or not smallest <= max_side <= _LONGEST_SIDE:
+        raise ValueError(
+            f"max_side is a whole number of pixels, for this network from {smallest} to {_LONGEST_SIDE}, but got {max_side!r}."
+        )
+    path = _new(checked_path(path).resolve(), "choose the next version's folder")
     if not path.name.isdecimal():
         warnings.warn(
             f"TF Serving takes version folders named by a whole number, so not {path}; call it {path / '1'}.", stacklevel=2
@@ -133,19 +143,50 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
     _new(path.with_suffix(".bin"), "choose another name or remove it")
     with _needs("openvino"):
         import openvino
-    with saved_for_converters(model) as saved:
-        converted = openvino.convert_model(saved)
-        if int8:
-            with _needs("openvino"):
-                import nncf
-            nncf.set_log_level(logging.ERROR)  # it tells its statistics on standard output
-            # The whitening divides by small numbers, and rounding its axes would cost more than all of the network's.
-            whitening = nncf.IgnoredScope(patterns=[".*whitening.*"], validate=False)
-            with contextlib.redirect_stdout(io.StringIO()):  # a progress bar
-                converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=whitening)
-        converted.set_rt_info(json.dumps(model_card(model)), ["rw_keras"])
-        with _whole_or_not_at_all(path) as folder:
-            openvino.save_model(converted, folder / path.name, compress_to_fp16=False)
+
+        nncf = _quiet_nncf() if int8 else None
+    converted = converted_to_openvino(model)
+    if int8:
+        # The whitening divides by small numbers, and rounding its axes would cost more than all of the network's.
+        whitening = nncf.IgnoredScope(patterns=[".*whitening.*"], validate=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # a progress bar
+            converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=whitening)
+    converted.set_rt_info(json.dumps(model_card(model)), ["rw_keras"])
+    with _whole_or_not_at_all(path) as folder:
+        openvino.save_model(converted, folder / path.name, compress_to_fp16=False)
+
+
+def converted_to_openvino(model: keras.Model, dtype: str = "float32") -> Any:
+    """An `openvino.Model` of any Keras model of pixels.
+
+    Args:
+        model: photos `(B, H, W, 3)` in, one tensor out.
+        dtype: what the pixels are.
+
+    Raises:
+        ValueError: when OpenVINO does not know an operation of it, with OpenVINO's own words.
+    """
+    import openvino
+
+    with saved_for_converters(model, dtype) as saved:
+        try:
+            # Not `convert_model`, which reports its use over the network from a forked process: a fork amid a product of matrices
+            # leaves NumPy's waiting forever for the threads that it ends.
+            return openvino.Core().read_model(saved)
+        except Exception as error:  # its own classes of errors differ between its versions
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"OpenVINO cannot compute {model.name!r}: {reason}.") from error
+
+
+def _quiet_nncf() -> Any:
+    """The package `nncf`, which neither prints its statistics nor reports its use from a forked process."""
+    with contextlib.ExitStack() as stack:
+        if "NNCF_CI" not in os.environ:  # it is read once, at the import
+            os.environ["NNCF_CI"] = "1"
+            stack.callback(os.environ.pop, "NNCF_CI", None)
+        import nncf
+    nncf.set_log_level(logging.ERROR)
+    return nncf
 
 
 def export_litert(model: keras.Model, path: str | os.PathLike[str], *, int8: bool = False) -> None:
@@ -321,12 +362,13 @@ def _write_warm_up(path: pathlib.Path, name: str, max_side: int) -> None:
     tf = _tensorflow()
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
+    side = min(max_side, _WARM_UP_SIDE)
     random = np.random.default_rng(0)
     photo = Image.fromarray(random.integers(0, 256, (12, 16, 3), "uint8"))
     buffer = io.BytesIO()
-    photo.resize((max_side, max(1, max_side * 3 // 4)), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    photo.resize((side, max(1, side * 3 // 4)), Image.Resampling.BICUBIC).save(buffer, "JPEG")
     encoded = np.array([buffer.getvalue()], object)
-    box = np.array([[0, 0, max_side // 2 + 1, max_side * 3 // 4]], "float32")
+    box = np.array([[0, 0, side // 2 + 1, side * 3 // 4]], "float32")
     # Pixels travel as they are, so a small photo keeps the file small.
     pixels = np.asarray(photo.resize((256, 192)))[None]
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -345,8 +387,8 @@ def _write_warm_up(path: pathlib.Path, name: str, max_side: int) -> None:
 
 
 def _new(path: str | os.PathLike[str], mend: str) -> pathlib.Path:
-    """The path as a `pathlib.Path`, or an error when it is there already."""
-    path = pathlib.Path(path)
+    """The path as a `pathlib.Path`, or an error when it is there already or cannot be."""
+    path = checked_path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already and may be in use; {mend}.")
     return path
@@ -363,7 +405,8 @@ def _new_file(path: str | os.PathLike[str], ending: str) -> pathlib.Path:
 def _whole_or_not_at_all(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder to write to. It becomes `path`, or, where files named as `path` are written into it, they move beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=".export-", dir=path.parent))
+    folder = path.parent / f".export-{secrets.token_hex(8)}"
+    folder.mkdir()  # with the mode that the user's umask leaves, which `tempfile` does not look at
     try:
         yield folder
         written = sorted(folder.iterdir(), key=lambda file: file.name == path.name)  # the one that is asked for comes last
@@ -371,7 +414,6 @@ def _whole_or_not_at_all(path: pathlib.Path) -> Iterator[pathlib.Path]:
             for file in written:
                 os.replace(file, path.parent / file.name)
         else:
-            os.chmod(folder, 0o755)
             os.rename(folder, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
-import hashlib
 import importlib.metadata
 import itertools
-import json
 import os
 import pathlib
 import sys
@@ -21,7 +19,6 @@ import numpy as np
 
 from rw_keras import engines
 from rw_keras.engines.tensorflow import BATCH_PIXELS, batch_function
-from rw_keras.files import written_whole
 from rw_keras.images import Box, ImageError, Photo, check_max_side, list_photos, read_image
 from rw_keras.retrieval import store
 from rw_keras.retrieval.writer import Writer
@@ -603,83 +600,3 @@ class _Progress:
 def _duration(seconds):
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def describe_cached(model, paths, boxes=None, *, max_side=1024, cache=None, progress=True):
-    """Describes photos, using again what an earlier run has kept.
-
-    A descriptor is used again only for the same recipe, weights and whitening digests among it, the same size, the same
-    bytes of the photo and the same box. What is new is kept every minute, and when the run ends or is interrupted.
-
-    Args:
-        cache: a folder, made where it does not exist; `None`: nothing is kept.
-
-    Returns:
-        A list of `(D,)` vectors, `None` where a photo could not be read, and a list of (path, reason) for those.
-    """
-    boxes = [None] * len(paths) if boxes is None else list(boxes)
-    made = {**recipe_of(model), "max_side": max_side}
-    if isinstance(model, engines.Describer) and (model.engine, model.variant) != ("tensorflow", "float32"):
-        made["described_with"] = described_with(model)  # its digits are others
-    store = _Store(cache, made) if cache is not None else None
-    keys = [None] * len(paths) if store is None else [_key(path, box) for path, box in zip(paths, boxes)]
-    vectors = [None if key is None or store is None else store.vectors.get(key) for key in keys]
-    todo = [position for position, vector in enumerate(vectors) if vector is None]
-    failures = []
-    described = describe_each(
-        model,
-        [paths[position] for position in todo],
-        [boxes[position] for position in todo],
-        max_side=max_side,
-        min_side=smallest_side(model),
-        progress="describing photos" if progress and todo else None,
-    )
-    try:
-        for position, (path, vector, error) in zip(todo, described):
-            if error is not None:
-                failures.append((path, str(error)))
-                continue
-            vectors[position] = vector[0]
-            if store is not None and keys[position] is not None:
-                store.add(keys[position], vector[0])
-    finally:
-        if store is not None:
-            store.save()
-    return vectors, failures
-
-
-class _Store:
-    """Descriptors of one recipe, in one file of a cache folder."""
-
-    def __init__(self, folder, made):
-        tag = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = pathlib.Path(folder) / f"{made['backbone'].partition(' ')[0]}-{tag}.npz"
-        self.vectors, self._saved, self._changed = {}, time.monotonic(), False
-        if self.path.exists():
-            try:
-                with np.load(self.path, allow_pickle=False) as kept:
-                    self.vectors = dict(zip(kept["keys"].tolist(), kept["vectors"]))
-            except Exception as error:  # no zip file, cut short, other arrays
-                raise ValueError(f"{self.path} does not hold the descriptors it was written with: {error}; remove it.") from error
-
-    def add(self, key, vector):
-        self.vectors[key], self._changed = vector, True
-        if time.monotonic() - self._saved > 60:
-            self.save()
-
-    def save(self):
-        if not self._changed:
-            return
-        with written_whole(self.path) as file:
-            np.savez(file, keys=np.array(list(self.vectors)), vectors=np.stack(list(self.vectors.values())))
-        self._saved, self._changed = time.monotonic(), False
-
-
-def _key(path, box):
-    """What a photo and its box are known by: the photo's bytes, not its name. `None` where there are none to read."""
-    try:
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-    return f"{content} {tuple(float(corner) for corner in box) if box is not None else 'whole'}"

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import pathlib
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -12,22 +13,39 @@ from typing import BinaryIO
 def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `path` when all of it is on the disk; after an error nothing of it is left.
 
-    The folder is made where it does not exist.
+    The folder is made where it does not exist. A new file has the mode that the user's umask leaves; one that is replaced keeps its
+    own.
+
+    Raises:
+        ValueError: for a name that no file can have.
+        OSError: when it cannot be written.
     """
-    path = pathlib.Path(path)
+    path = checked_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    name = path.parent / f".part-{secrets.token_hex(8)}"
+    # Opened by its mode rather than with `tempfile`, whose files are for their owner alone: the system then applies the umask,
+    # which a process can read only by changing it for all of its threads.
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's own mode is for its owner alone
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(name, stat.S_IMODE(os.stat(path).st_mode))
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def checked_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path as a `pathlib.Path`, or a ValueError where no file can have that name: an empty one, or one with a NUL byte."""
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise ValueError(f"No file can have the name {text!r}; choose another one.")
+    return pathlib.Path(path)
 
 
 def printable(text: str) -> str:

@@ -3,9 +3,29 @@
 For whole numbers it is NumPy's alone, so that a process which never loads Keras can lay it too.
 """
 
+import numbers
 from typing import Any
 
 import numpy as np
+
+# A usual map, 24 x 32 cells of a photo of 384 x 512, has windows of 2 x 2 cells at this scale: finer ones could only repeat them. A
+# photo has up to 2,312 windows at so many scales, and their number grows with the third power of the scales'.
+MOST_LEVELS = 16
+
+
+def check_levels(levels: Any, owner: str = "The regional grid") -> int:
+    """The number of scales as an `int`.
+
+    Args:
+        levels: a whole number from 1 to `MOST_LEVELS`.
+        owner: what takes it, for the error.
+
+    Raises:
+        ValueError: for any other value.
+    """
+    if isinstance(levels, bool) or not isinstance(levels, numbers.Integral) or not 1 <= levels <= MOST_LEVELS:
+        raise ValueError(f"{owner} takes a whole number from 1 to {MOST_LEVELS} as `levels`, but got {levels!r}.")
+    return int(levels)
 
 
 def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: bool = True) -> Any:
@@ -19,7 +39,7 @@ def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: 
 
     Args:
         height, width: whole numbers, or scalar integer tensors where the shape is known only at run time.
-        levels: the number of scales. Default 3.
+        levels: the number of scales, 1 to 16. Default 3.
         include_whole_map: whether the whole map comes first. Default True.
 
     Returns:
@@ -44,6 +64,7 @@ def region_axes(height: Any, width: Any, levels: int = 3) -> list[tuple[Any, Any
     Returns:
         For each scale the tops `(rows,)` and lefts `(columns,)` of its windows, int32, ascending, and their side.
     """
+    levels = check_levels(levels)
     xp = _for(height, width)
     height, width = (_int(xp, n) for n in (height, width))
     shorter, longer = xp.minimum(height, width), xp.maximum(height, width)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from rw_keras.files import written_whole
+from rw_keras.files import checked_path, written_whole
 from rw_keras.images import list_photos
 
 # Of the photos learned from, the hashes of so many names are kept (the smallest ones, which is a fair draw): enough
@@ -77,9 +77,7 @@ class Whitening:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it to `path`, an `.npz` file, whole or not at all."""
-        path = pathlib.Path(path)
-        if path.suffix != ".npz":
-            raise ValueError(f"A whitening is kept in an .npz file, but got {path}; call it {path.with_suffix('.npz')}.")
+        path = check_file(path)
         about = json.dumps({"recipe": self.recipe, "provenance": self.provenance})
         arrays = {name: np.asarray(getattr(self, name), "float32") for name in ("mean", "eigenvectors", "eigenvalues")}
         with written_whole(path) as file:
@@ -102,6 +100,14 @@ class Whitening:
             return cls(**arrays, recipe=about["recipe"], provenance=about["provenance"])
         except Exception as error:  # not a zip file, cut short, other arrays
             raise ValueError(f"{path} is not a whitening that rw_keras.save_whitening wrote: {error}.") from error
+
+
+def check_file(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a whitening to write, or a ValueError for one that no whitening is kept in."""
+    path = checked_path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"A whitening is kept in an .npz file, but got {path}; call it {path.with_suffix('.npz')}.")
+    return path
 
 
 def provenance_in_words(provenance: Mapping[str, Any]) -> str:

@@ -167,3 +167,40 @@ def break_savez(monkeypatch):
         monkeypatch.setattr(np, "savez", failing)
 
     return break_it
+
+
+class Runs(list):
+    """The shapes that networks were run on, in order; `before[n]()` is called before run n."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = {}
+
+    def interrupt(self, number, error):
+        """Lets run `number` fail."""
+
+        def fail():
+            raise error
+
+        self.before[number] = fail
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """What the networks compute from here on."""
+    from rw_keras import extraction
+
+    runs, real = Runs(), extraction.batch_function
+
+    def counting(model):
+        run = real(model)
+
+        def counted(pixels):
+            runs.append(pixels.shape)
+            runs.before.get(len(runs), lambda: None)()
+            return run(pixels)
+
+        return counted
+
+    monkeypatch.setattr(extraction, "batch_function", counting)
+    return runs

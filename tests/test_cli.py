@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -376,7 +377,53 @@ class TestSearch:
         only_line(capsys, "NAME PHOTO", f"{len(arguments)} arguments")
 
 
+class TestDuplicates:
+    @pytest.fixture
+    def twins(self, tmp_path):
+        """An index of 400 photos that are all the same: 79,800 pairs."""
+        Index([f"photo {number}" for number in range(400)], np.ones((400, 2))).save(tmp_path / "twins")
+        return str(tmp_path / "twins")
+
+    @pytest.mark.parametrize("flag", [[], ["--groups"]])
+    def test_where_there_are_none_it_says_so(self, command, capsys, index, flag):
+        assert command("duplicates", index[0], "--threshold=1", *flag) == 0
+        captured = capsys.readouterr()
+        assert captured.out == ""  # which is for the duplicates alone
+        assert captured.err == f"{index[0]}: no two photos have a cosine of 1 or more\n"
+        assert command("duplicates", index[0], "--threshold=1", "--json", *flag) == 0
+        assert capsys.readouterr() == ("[]\n", "")
+
+    def test_a_reader_that_has_seen_enough(self, twins):
+        line = (
+            f"{shlex.quote(sys.executable)} -c 'from rw_keras.cli import main; main()' duplicates {shlex.quote(twins)} | head -n 1"
+        )
+        run = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
+        assert run.stdout == " 1.000  photo 0  photo 1\n"
+        assert (run.returncode, run.stderr) == (141, "")
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["duplicates", "--help"]])
+    def test_no_reader_at_all(self, arguments):
+        """What is printed waits in a buffer, and fails only as it is written."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        script = "from rw_keras.cli import main; main()"
+        run = subprocess.run([sys.executable, "-c", script, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True)
+        os.close(writing)
+        assert (run.returncode, run.stderr) == (141, "")
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+    def test_a_full_disk(self):
+        with open("/dev/full", "w") as full:
+            script = "from rw_keras.cli import main; main()"
+            run = subprocess.run([sys.executable, "-c", script, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert (run.returncode, run.stderr) == (1, "rw-keras: [Errno 28] No space left on device\n")
+
+
 class TestExport:
+    def test_a_name_that_no_file_can_have(self, command, capsys, model_file):
+        assert command("export", "a\0b", "--model", model_file) == 1
+        only_line(capsys, r"No file can have the name 'a\x00b'")
+
     def test_writes_what_the_function_writes(self, command, capsys, model, model_file, draw, tmp_path):
         path = tmp_path / "serving" / "1"
         assert command("export", path, "--model", model_file, "--max_side", 64, "--batching") == 0
@@ -482,6 +529,61 @@ class TestCommandLine:
         assert captured.err.startswith("rw-keras: ")
         flag = next((argument for argument in arguments if argument.startswith("--")), arguments[-1])
         assert flag.lstrip("-") in captured.err
+
+    @pytest.mark.parametrize("levels", [0, 17, 99999999])
+    def test_levels_have_a_bound(self, command, capsys, levels):
+        for arguments in (["index", "photos", "-o", "out"], ["export", "out"], ["engines"]):
+            assert command(*arguments, f"--levels={levels}") == 2
+            only_line(capsys, f"flag --levels={levels}", "[1, 16]")
+
+    def test_levels_of_an_index_have_a_bound(self, command, capsys, index, photo_folder, tmp_path):
+        Index(["a"], np.ones((1, 12)), recipe={**index[1].recipe, "backbone": "vgg16", "levels": 99999999}).save(tmp_path / "odd")
+        assert command("search", tmp_path / "odd", photo_folder / "a.png", "--weights", tmp_path / "none.h5") == 1
+        only_line(capsys, "from 1 to 16 as `levels`, but got 99999999")
+
+    @pytest.mark.parametrize(("name", "words"), [("a\0b.png", "No file can have the name"), ("a.txt", "call it a.png")])
+    def test_the_demos_picture_is_looked_at_first(self, command, capsys, tmp_path, monkeypatch, name, words):
+        from rw_keras import demo
+
+        monkeypatch.setattr(demo, "build_descriptor", lambda *arguments, **keywords: pytest.fail("a model was built"))
+        for picture in (name, tmp_path / "none" / "a.png"):
+            assert command("demo", "-o", picture) == 1
+            only_line(capsys, words if picture == name else "There is no folder")
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("whitening", "abc"), ("min_side", "x"), ("max_side", "big"), ("backbone", 7), ("method", None)]
+    )
+    def test_a_recipe_of_an_index_that_is_none(self, command, capsys, index, model_file, photo_folder, tmp_path, field, value):
+        Index(["a"], np.ones((1, 12)), recipe={**index[1].recipe, field: value}).save(tmp_path / "odd")
+        assert command("search", tmp_path / "odd", photo_folder / "a.png", "--model", model_file) == 1
+        only_line(capsys, f"odd is damaged: its recipe has {field} {value!r}; make it again")
+
+    def test_a_page_that_cannot_be_is_refused_first(self, command, capsys, index, model_file, photo_folder, monkeypatch):
+        monkeypatch.setattr(cli, "_describer_of", lambda *arguments: pytest.fail("a model was built"))
+        for flag, words in (
+            ("--html=a\0b", "No file can"),
+            ("--sheet=a\0b.png", "No file can"),
+            ("--sheet=a.nope", "call it a.png"),
+        ):
+            assert command("search", index[0], photo_folder / "a.png", "--model", model_file, flag) == 1
+            only_line(capsys, words)
+
+    def test_what_a_terminal_would_act_upon_is_escaped(self, command, capsys):
+        assert command("export", "out", "--model", "a\x1b[31m\0") == 1
+        only_line(capsys, r"a\x1b[31m\x00")
+
+    def test_a_whitening_file_is_looked_for_first(self, command, capsys, monkeypatch, tmp_path):
+        from rw_keras import backbones
+
+        monkeypatch.setattr(backbones, "network", lambda *arguments: pytest.fail("a network was built"))
+        assert command("export", tmp_path / "1", "--whitening", tmp_path / "none.npz") == 1
+        only_line(capsys, "There is no whitening file", "none.npz")
+
+    def test_errors_name_flags(self):
+        names = {"levels", "max_side", "scales", "weights"}
+        assert cli.in_flags("it has max_side=5 and a.levels=3, pass `scales`, weights='x'", names) == (
+            "it has --max_side=5 and a.levels=3, pass --scales, --weights='x'"
+        )
 
     def test_run_raises_what_main_prints(self):
         with pytest.raises(cli.UsageError, match="'find'"):

@@ -414,7 +414,16 @@ class TestRefusedArguments:
             build(name=name)
 
     @pytest.mark.parametrize(
-        "arguments", [{"levels": 0}, {"levels": 2.5}, {"components": 0}, {"components": 13}, {"shrinkage": -0.5}, {"shrinkage": 2}]
+        "arguments",
+        [
+            {"levels": 0},
+            {"levels": 17},
+            {"levels": 2.5},
+            {"components": 0},
+            {"components": 13},
+            {"shrinkage": -0.5},
+            {"shrinkage": 2},
+        ],
     )
     def test_number_out_of_range(self, build, arguments):
         ((name, value),) = arguments.items()

@@ -85,9 +85,34 @@ def test_box_and_size_count(model, collection):
 def test_missing_positives_are_refused_and_named(model, collection):
     collection.path("photo_000006").unlink()
     with pytest.raises(
-        ValueError, match=r"1 positives and the photos of 0 queries are not in .*jpg, photo_000006 for one.*allow_missing"
+        ValueError, match=r"1 positives and the photos of 0 queries are not in .*jpg, photo_000006 for one.*missing='drop_queries'"
     ):
         measure(model, collection)
+
+
+@pytest.mark.parametrize("missing", ["refuse", "drop_queries"])
+def test_missing_photos_are_found_before_any_is_described(model, collection, computed, missing):
+    for name in ("photo_000000", "photo_000004"):
+        collection.path(name).unlink()
+    with pytest.raises(ValueError, match=r"are not in|has its photo and all its positives in"):
+        measure(model, collection, missing=missing)
+    assert computed == []
+
+
+def test_queries_that_are_not_whole_are_dropped(model, collection):
+    for name in ("photo_000002", "photo_000004"):
+        collection.path(name).unlink()
+    measured = measure(model, collection, qe=(1,), missing="drop_queries")
+    assert (measured.photos, measured.skipped_queries, measured.missing_positives) == (10, ["two_1"], 2)
+    del collection.queries["two_1"]
+    assert measured.average_precisions == {1: collection.by_hand(model, 1)}
+    collection.path("photo_000006").unlink()
+    assert sorted(measure(model, collection, qe=(1,), missing="allow").average_precisions[1]) == ["one_1", "one_2"]
+
+
+def test_an_unknown_switch(model, collection):
+    with pytest.raises(ValueError, match=r"missing is one of 'refuse', 'drop_queries', 'allow', but got 'skip'"):
+        measure(model, collection, missing="skip")
 
 
 def test_a_missing_query_photo_is_refused_and_named(model, collection):
@@ -100,7 +125,7 @@ def test_missing_ones_are_left_out_where_that_is_allowed(model, collection):
     for name in ("photo_000006", "photo_000004"):
         collection.path(name).unlink()
     collection.add_query("three_1", "photo_000005", (0, 0, 40, 40), ["photo_000088"], ["photo_000006"])
-    measured = measure(model, collection, qe=(1,), allow_missing=True)
+    measured = measure(model, collection, qe=(1,), missing="allow")
     assert measured.photos == 10
     assert measured.missing_positives == 3  # 4, 6 and 88
     assert sorted(measured.skipped_queries) == ["three_1", "two_1"]
@@ -151,8 +176,8 @@ def test_a_box_outside_its_photo_is_named(model, collection):
 
 def test_folders_of_two_sets(model, collection, photo_folder):
     (photo_folder / "more" / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"No query of .* has its photo and a positive in"):
-        evaluate(model, photo_folder, collection.truth, allow_missing=True, progress=False)
+    with pytest.raises(ValueError, match=r"No query has its photo and a positive in"):
+        evaluate(model, photo_folder, collection.truth, missing="allow", progress=False)
 
 
 class TestWhitening:
@@ -275,7 +300,7 @@ class TestProgram:
         rw_keras.fit_whitening(single, photo_folder, progress=False)
         assert lines[5] == f"   1  {self.row(collection.by_hand(several, 1))}"
         assert program("--whitening=none", "--scales=1,3") == 1
-        assert "takes numbers above 0, up to 2, as `scales`" in capsys.readouterr().err
+        assert "takes numbers above 0, up to 2, as --scales" in capsys.readouterr().err
 
     def test_whitening_learned_on_a_folder_is_kept(self, program, tiny_model, collection, photo_folder, capsys, monkeypatch):
         arguments = (f"--whitening={photo_folder}", "--shrinkage=0.2", "--qe=1")
@@ -326,8 +351,9 @@ class TestProgram:
         assert program("--whitening=none") == 1
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert "pass --allow_missing" in captured.err
-        assert program("--whitening=none", "--allow_missing") == 0
+        assert "or pass --missing='drop_queries'" in captured.err
+        assert "or --missing='allow'" in captured.err
+        assert program("--whitening=none", "--missing=allow") == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "Tiny set: 10 photos, 2 queries, longer side 1024"
         assert lines[3:5] == [
@@ -336,6 +362,30 @@ class TestProgram:
         ]
         assert lines[6] == "  qe    mAP  (no interval: one landmark)"
         assert [len(line.split()) for line in lines[7:]] == [2, 2]
+
+    def test_missing_ones_are_found_before_a_network_is_built(self, program, collection, capsys, monkeypatch):
+        collection.path("photo_000006").unlink()
+        monkeypatch.setattr(evaluation, "build_descriptor", lambda *arguments, **keywords: pytest.fail("a network was built"))
+        assert program("--whitening=none") == 1
+        assert "1 positives and the photos of 0 queries are not in" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("earlier", "now"), [("allow_missing", "allow"), ("drop_incomplete", "drop_queries")])
+    def test_the_earlier_names_of_the_switch(self, program, collection, capsys, earlier, now):
+        collection.path("photo_000004").unlink()
+        assert program("--whitening=none", f"--missing={now}") == 0
+        expected = capsys.readouterr().out
+        assert program("--whitening=none", f"--{earlier}") == 0
+        captured = capsys.readouterr()
+        assert captured.out == expected
+        assert captured.err.startswith(f"--{earlier} is called --missing={now} now.\n")
+        assert program("--whitening=none", f"--{earlier}", "--missing=refuse") == 1
+        assert f"--{earlier} is the earlier name of --missing={now}; leave it out" in capsys.readouterr().err
+
+    def test_errors_name_flags(self, program, collection, capsys):
+        assert program(f"--whitening={collection.photos}", "--shrinkage=0.2") == 1
+        assert "or pass --whitening=none." in capsys.readouterr().err
+        with pytest.raises(flags.IllegalFlagValueError, match=r"levels=99999999.*\[1, 16\]"):
+            program("--levels=99999999")
 
     def test_corrupt_photos(self, program, collection, capsys):
         collection.path("photo_000006").write_bytes(b"damaged in the original archive")

@@ -87,6 +87,36 @@ def test_retrieval_loads_no_tensorflow(tmp_path):
     assert run.stderr == ""
 
 
+_LOADED_BY_KERAS = """
+import sys
+import keras
+import rw_keras
+model = keras.saving.load_model(sys.argv[1], safe_mode=True)
+print(type(model).__name__)
+assert "rw_keras.descriptor" not in sys.modules  # the layers alone
+"""
+
+_LOADED_LATER = """
+import sys
+import rw_keras
+assert "keras" not in sys.modules
+import keras
+import rw_keras.layers
+print(type(keras.saving.load_model(sys.argv[1], safe_mode=True)).__name__)
+"""
+
+
+@pytest.mark.parametrize("script", [_LOADED_BY_KERAS, _LOADED_LATER], ids=["keras first", "rw_keras first"])
+def test_keras_finds_the_layers(script, tiny_model, tmp_path):
+    tiny_model().save(tmp_path / "model.keras")
+    run = subprocess.run([sys.executable, "-c", script, tmp_path / "model.keras"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "DescriptorModel\n"), run.stderr
+
+
+def test_what_is_listed_is_public():
+    assert {name for name in dir(rw_keras) if not name.startswith("__")} == set(rw_keras.__all__)
+
+
 @pytest.mark.parametrize("name", CONTRACT)
 def test_public_names_and_arguments(name):
     value = rw_keras

@@ -2,8 +2,9 @@
 
 from rw_keras.backbones.alexnet import alexnet
 from rw_keras.backbones.applications import application
-from rw_keras.backbones.network import digest_of_stages, name_of_own, network, non_negative, smallest_side
+from rw_keras.backbones.network import digest_of_stages, name_of_own, network, non_negative
 from rw_keras.backbones.registry import BACKBONES, LICENCES, register
+from rw_keras.backbones.sizes import smallest_side
 from rw_keras.backbones.vgg16 import vgg16
 
 __all__ = [

@@ -6,6 +6,7 @@ import keras
 
 from rw_keras.backbones import weights as weights_module
 from rw_keras.backbones.registry import register
+from rw_keras.backbones.sizes import photo_model
 from rw_keras.layers import GroupedConv2D, ImageNetPreprocessing, LocalResponseNormalization
 
 # Caffe's mean photo of ImageNet, averaged over its places: B, G, R.
@@ -32,7 +33,7 @@ def alexnet(layer: str = "conv5", weights: str | os.PathLike[str] | None = "imag
             last window may hang over the edge. "floor" is that of most other libraries: what is left over is dropped.
 
     Returns:
-        A functional `keras.Model`, with all its layers in it by name.
+        A functional `keras.Model`, with all its layers in it by name. It refuses smaller photos.
     """
     if pooling not in ("ceil", "floor"):
         raise ValueError(f"AlexNet's pooling is 'ceil' or 'floor', but got {pooling!r}.")
@@ -50,7 +51,7 @@ def alexnet(layer: str = "conv5", weights: str | os.PathLike[str] | None = "imag
     if layer not in names:
         raise ValueError(f"AlexNet has no layer {layer!r} to cut at; choose one of {', '.join(names)}.")
     weights_module.load(whole, weights, PUBLISHED)
-    return keras.Model(photos, whole.get_layer(layer).output, name="alexnet")
+    return photo_model(photos, whole.get_layer(layer).output, name="alexnet")
 
 
 def _pool(features, number, pooling):

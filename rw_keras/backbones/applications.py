@@ -12,7 +12,9 @@ import warnings
 
 import keras
 
+from rw_keras import keras_files
 from rw_keras.backbones.registry import BACKBONES, register
+from rw_keras.backbones.sizes import photo_model
 from rw_keras.backbones.weights import keras_downloads
 from rw_keras.layers import ImageNetPreprocessing
 
@@ -63,11 +65,11 @@ def application(
             _load(network, pathlib.Path(weights), class_name)
     layer = layer or _DEFAULT_LAYERS.get(class_name, "features")
     if layer == "features":
-        return keras.Model(photos, keras.layers.ReLU(name="features")(network.output), name=name)
+        return photo_model(photos, keras.layers.ReLU(name="features")(network.output), name)
     names = [item.name for item in network.layers]
     if layer not in names:
         raise ValueError(f"{class_name} has no layer {layer!r} to cut at; its last ones are {', '.join(names[-8:])}.")
-    return keras.Model(photos, network.get_layer(layer).output, name=name)
+    return photo_model(photos, network.get_layer(layer).output, name)
 
 
 def _preprocess(photos, mode):
@@ -104,8 +106,9 @@ def _load(network, path, class_name):
         )
     try:
         if path.suffix == ".keras":
-            network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
+            network.set_weights(keras_files.load(path, compile=False).get_weights())
         else:
+            keras_files.check_hdf5(path)
             network.load_weights(path)
     except Exception as error:  # a broken file, other layers, other shapes
         reason = str(error).strip().partition("\n")[0]

@@ -99,25 +99,6 @@ def digest_of_stages(start, end):
     return hashlib.sha256(json.dumps(stages, sort_keys=True, default=lambda value: type(value).__name__).encode()).hexdigest()[:12]
 
 
-def smallest_side(network, largest=1024):
-    """The fewest pixels a side that leave the network a map of at least one cell."""
-
-    def fits(side):
-        try:
-            shape = network.compute_output_shape((1, side, side, 3))
-        except ValueError:  # Keras refuses a size that a layer would shrink to nothing
-            return False
-        return min(shape[1:3]) >= 1
-
-    low, high = 0, 1
-    while not fits(high) and high < largest:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
-
-
 def _by_name(name, weights, layer):
     key = name.lower()
     if key not in BACKBONES:

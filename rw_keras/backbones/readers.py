@@ -9,6 +9,8 @@ import contextlib
 import keras
 import numpy as np
 
+from rw_keras import keras_files
+
 
 def read(path, untrained):
     """The layers of a file, by the reader of its ending.
@@ -37,6 +39,7 @@ def read_npz(path, _):
 
 def read_weights_h5(path, untrained):
     """Keras' `model.save_weights`: read by Keras, into the network."""
+    keras_files.check_hdf5(path)
     network = untrained()
     network.load_weights(path)
     return _layers(network)
@@ -44,7 +47,7 @@ def read_weights_h5(path, untrained):
 
 def read_keras(path, _):
     """A whole Keras model."""
-    return _layers(keras.saving.load_model(path, compile=False))
+    return _layers(keras_files.load(path, compile=False))
 
 
 def _layers(model):
@@ -68,6 +71,7 @@ def read_h5(path, _):
             layer = name.removeprefix("model_weights/").partition("/")[0]
             found.setdefault(layer, []).append(item[()])
 
+    keras_files.check_hdf5(path)
     with h5py.File(path, "r") as file:
         file.visititems(visit)
     return {name: tuple(sorted(pair, key=np.ndim, reverse=True)) for name, pair in found.items() if len(pair) == 2}

@@ -6,6 +6,7 @@ import keras
 
 from rw_keras.backbones import weights as weights_module
 from rw_keras.backbones.registry import register
+from rw_keras.backbones.sizes import photo_model
 from rw_keras.layers import ImageNetPreprocessing
 
 _WIDTHS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
@@ -72,7 +73,7 @@ def vgg16(layer: str = "block5_conv3", weights: str | os.PathLike[str] | None = 
             authors, MatConvNet's `.mat`, PyTorch's `.pth` of the same weights (torchvision's are others).
 
     Returns:
-        A functional `keras.Model`, with all its layers in it by name.
+        A functional `keras.Model`, with all its layers in it by name. It refuses smaller photos.
     """
     photos = keras.Input((None, None, 3), name="photos")
     network = keras.applications.VGG16(
@@ -82,4 +83,4 @@ def vgg16(layer: str = "block5_conv3", weights: str | os.PathLike[str] | None = 
     if layer not in names:
         raise ValueError(f"VGG16 has no layer {layer!r} to cut at; choose one of {', '.join(names)}.")
     weights_module.load(network, weights, PUBLISHED)
-    return keras.Model(photos, network.get_layer(layer).output, name="vgg16")
+    return photo_model(photos, network.get_layer(layer).output, name="vgg16")

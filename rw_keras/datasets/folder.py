@@ -23,7 +23,7 @@ class PhotoSet:
         full_count: how many photos the full set has.
         full_queries: how many queries the full set has.
         incomplete: names of the queries, among those that were read, whose own photo or any positive is not there.
-        dropped: how many of them were left out: all, or none.
+        dropped: how many of them were left out.
     """
 
     name: str

@@ -32,16 +32,12 @@ def make(network: keras.Model) -> tuple[bytes, bytes]:
     """
     import openvino
 
-    from rw_keras.export import saved_for_converters
+    from rw_keras.export import converted_to_openvino
 
-    with saved_for_converters(network, "uint8") as saved:
-        try:
-            # Not `convert_model`: it reports its use over the network from a forked process, and a fork amid a product of matrices
-            # leaves NumPy's waiting for ever for the threads that it ends.
-            converted = openvino.Core().read_model(saved)
-        except Exception as error:  # its own classes of errors differ between its versions
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f'OpenVINO cannot compute this network: {reason}; use engine="tensorflow".') from error
+    try:
+        converted = converted_to_openvino(network, "uint8")
+    except ValueError as error:
+        raise ValueError(f'{str(error).removesuffix(".")}; use engine="tensorflow".') from error
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "network.xml")
         openvino.save_model(converted, path, compress_to_fp16=False)

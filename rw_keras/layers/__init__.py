@@ -14,6 +14,7 @@ from rw_keras.layers.imagenet_preprocessing import ImageNetPreprocessing
 from rw_keras.layers.l2_norm import L2Norm
 from rw_keras.layers.local_response_normalization import LocalResponseNormalization
 from rw_keras.layers.pca_whiten import PCAWhiten
+from rw_keras.layers.photo_model import PhotoModel
 from rw_keras.layers.power_norm import PowerNorm
 from rw_keras.layers.region_sum import RegionSum
 from rw_keras.layers.regional_max_pooling import RegionalMaxPooling
@@ -32,6 +33,7 @@ __all__ = [
     "L2Norm",
     "LocalResponseNormalization",
     "PCAWhiten",
+    "PhotoModel",
     "PowerNorm",
     "RegionSum",
     "RegionalMaxPooling",

@@ -2,9 +2,11 @@ from typing import Any
 
 import keras
 
+from rw_keras.layers.photo_model import PhotoModel, check_min_side
+
 
 @keras.saving.register_keras_serializable(package="rw_keras")
-class DescriptorModel(keras.Model):
+class DescriptorModel(PhotoModel):
     """A functional `keras.Model` that remembers how its descriptors come about.
 
     `recipe` is a dictionary of plain values, saved with the model: backbone, layer, method, levels, what
@@ -13,8 +15,13 @@ class DescriptorModel(keras.Model):
     `import rw_keras.layers` registers all that a saved model needs.
     """
 
+    OWN_ARGUMENTS = ("recipe",)
+
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         self._recipe = kwargs.pop("recipe", None) or {}
+        if not isinstance(self._recipe, dict):
+            raise ValueError(f"A model's `recipe` is a dictionary, but got {self._recipe!r}.")
+        check_min_side(self._recipe.get("min_side", 1))
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property
@@ -27,14 +34,11 @@ class DescriptorModel(keras.Model):
         # The inner one's as it is now: a whitening may be learned after.
         return self._recipe if self.inner is None else {**self.inner.recipe, **self._recipe}
 
-    def get_config(self):
-        # By way of a plain functional model: whether Keras takes a subclass for one differs between its versions.
-        plain = keras.Model(self.input, self.output, name=self.name, trainable=self.trainable)
-        return {**plain.get_config(), "recipe": dict(self._recipe)}
+    @property
+    def min_side(self) -> int:
+        return self.recipe.get("min_side", 1)
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        recipe = config.pop("recipe", None)
-        plain = keras.Model.from_config(config, custom_objects)
-        return cls(plain.input, plain.output, name=plain.name, trainable=plain.trainable, recipe=recipe)
+    def get_config(self):
+        config = super().get_config()
+        del config["min_side"]  # it is the recipe's
+        return {**config, "recipe": dict(self._recipe)}

@@ -19,11 +19,11 @@ class RegionalMaxPooling(RegionalPooling):
     Mask: `(B, H, W)`; a place that is masked out counts as zero. It ends here: a region where nothing is stays zero.
 
     Args:
-        levels: the number of scales, 1 or more. Default 3.
+        levels: the number of scales, 1 to 16. Default 3.
         include_whole_map: whether the maximum over the whole map is one more region. Default True.
 
     Raises:
-        ValueError: for `levels` that is not a whole number of at least 1, or an input that is not of rank 4.
+        ValueError: for `levels` that is not a whole number from 1 to 16, or an input that is not of rank 4.
 
     Example:
 

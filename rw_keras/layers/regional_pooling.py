@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from rw_keras.grid import count_regions
+from rw_keras.grid import check_levels, count_regions
 from rw_keras.layers.base import MapLayer
 
 
@@ -13,7 +13,7 @@ class RegionalPooling(MapLayer):
 
     def __init__(self, levels: int = 3, include_whole_map: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.levels = self.whole_number("levels", levels)
+        self.levels = check_levels(levels, type(self).__name__)
         self.include_whole_map = bool(include_whole_map)
 
     def compute_mask(self, inputs, mask=None):

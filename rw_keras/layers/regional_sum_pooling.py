@@ -27,11 +27,11 @@ class RegionalSumPooling(RegionalPooling):
     is multiplied by the map's height, or width, over the photo's.
 
     Args:
-        levels: the number of scales, 1 or more. Default 3.
+        levels: the number of scales, 1 to 16. Default 3.
         include_whole_map: whether the sum over the whole map is one more region. Default True.
 
     Raises:
-        ValueError: for `levels` that is not a whole number of at least 1, an input that is not of rank 4, or `boxes` that are
+        ValueError: for `levels` that is not a whole number from 1 to 16, an input that is not of rank 4, or `boxes` that are
             not of a shape above.
 
     Example:

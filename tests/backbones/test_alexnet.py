@@ -209,6 +209,23 @@ class TestSizes:
             with pytest.raises(ImageError, match=rf"{size[0]} x {size[1]} pixels, too small: each side needs {smallest} or more"):
                 rw_keras.describe(model, draw(1, *size))
 
+    @pytest.mark.parametrize("pooling", SMALLEST)
+    def test_a_smaller_photo_is_refused_by_the_network_itself(self, networks, pooling):
+        """TensorFlow's kernels make what they like of an empty map: one of zeros, an error, or the end of the process."""
+        network, smallest = networks[pooling], SMALLEST[pooling]
+        assert run(network, np.zeros((1, smallest, smallest, 3))).shape[1:3] == (1, 1)
+        for height, width in ((smallest - 1, 90), (90, smallest - 1), (1, 1), (0, 0)):
+            for call in (network, network.predict_on_batch, rw_keras.build_descriptor(network, whitening=None)):
+                words = rf"Photos of {width} x {height} pixels are too small for '.*': each side needs {smallest} or more"
+                with pytest.raises(ValueError, match=words):
+                    call(np.zeros((1, height, width, 3), "float32"))
+
+    def test_a_saved_network_refuses_them_too(self, networks, tmp_path):
+        networks["floor"].save(tmp_path / "network.keras")
+        loaded = rw_keras.load_model(tmp_path / "network.keras")
+        with pytest.raises(ValueError, match="34 x 34 pixels are too small for 'alexnet': each side needs 35 or more"):
+            loaded(np.zeros((1, 34, 34, 3)))
+
     def test_smallest_photo_by_name(self, descriptor, draw):
         assert descriptor.recipe["min_side"] == 23
         np.testing.assert_allclose(np.linalg.norm(rw_keras.describe(descriptor, draw(1, 23, 23))), 1, rtol=1e-5)

@@ -11,7 +11,8 @@ from engines.rounding import assert_same, tolerance
 
 import rw_keras
 from rw_keras import cli, engines
-from rw_keras.extraction import describe_cached, extract
+from rw_keras.described_cache import describe_cached
+from rw_keras.extraction import extract
 from rw_keras.retrieval import Index, store
 
 

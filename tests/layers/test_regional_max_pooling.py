@@ -24,7 +24,7 @@ class TestRegionalMaxPooling(LayerHabits, RefusesShapes, RefusesArguments):
         (2, 14, 14, 8): (2, 1 + 4, 8),
     }
     wrong_shapes = ((2, 3, 8), (8,), (1, 2, 3, 4, 8))
-    wrong_arguments = not_counting("levels")
+    wrong_arguments = (*not_counting("levels"), ("levels", 17), ("levels", 99999999))
 
     @pytest.mark.parametrize("kind", reference.MAPS)
     @pytest.mark.parametrize("size", reference.SIZES)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from layers import reference
 from layers.habits import only_on_tensorflow
 
+from rw_keras.grid import MOST_LEVELS, region_axes
 from rw_keras.layers.regions import count_regions, region_windows, window_masks
 
 # Maps so long that the R-MAC grid's customary floating-point floors slip by one on some.
@@ -18,6 +19,15 @@ scales = st.integers(1, 8)
 
 
 class TestRegionWindows:
+    @pytest.mark.parametrize("levels", [0, MOST_LEVELS + 1, 99999999, 2.0, True, "3", None])
+    def test_levels_out_of_range(self, levels):
+        for grid in (region_windows, region_axes, count_regions):
+            with pytest.raises(ValueError, match=f"takes a whole number from 1 to 16 as `levels`, but got {levels!r}"):
+                grid(24, 32, levels)
+
+    def test_the_most_levels_there_can_be(self):
+        assert len(region_windows(64, 64, MOST_LEVELS)) == 1 + sum(level**2 for level in range(1, MOST_LEVELS + 1))
+
     @pytest.mark.parametrize("levels", [1, 2, 3, 4, 7])
     def test_every_size_up_to_40_is_as_the_reference(self, levels):
         for height, width in itertools.product(range(1, 41), repeat=2):

@@ -1,0 +1,55 @@
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from rw_keras.files import checked_path, written_whole
+
+_WITH_UMASK = """
+import os, sys
+from rw_keras.files import written_whole
+os.umask(int(sys.argv[2], 8))
+with written_whole(sys.argv[1]) as file:
+    file.write(b"whole")
+"""
+
+
+def mode(path):
+    return oct(stat.S_IMODE(os.stat(path).st_mode))
+
+
+@pytest.mark.parametrize(("umask", "expected"), [("022", "0o644"), ("077", "0o600"), ("002", "0o664"), ("0", "0o666")])
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path, umask, expected):
+    """In a process of its own: a umask belongs to all threads."""
+    subprocess.run([sys.executable, "-c", _WITH_UMASK, tmp_path / "new", umask], check=True)
+    assert mode(tmp_path / "new") == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("kept", [0o600, 0o644, 0o666, 0o440])
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path, kept):
+    (tmp_path / "there").write_text("before")
+    (tmp_path / "there").chmod(kept)
+    with written_whole(tmp_path / "there") as file:
+        file.write(b"after")
+    assert (tmp_path / "there").read_bytes() == b"after"
+    assert mode(tmp_path / "there") == oct(kept)
+
+
+def test_after_an_error_nothing_is_left(tmp_path):
+    (tmp_path / "there").write_text("before")
+    with pytest.raises(RuntimeError, match="amid"), written_whole(tmp_path / "there") as file:
+        file.write(b"half")
+        raise RuntimeError("amid")
+    assert (tmp_path / "there").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "folder\0/b"])
+def test_a_name_that_no_file_can_have(tmp_path, name):
+    with pytest.raises(ValueError, match=r"No file can have the name '.*'; choose another one"):
+        checked_path(name)
+    with pytest.raises(ValueError, match="No file can have the name"), written_whole(name):
+        pass
