@@ -133,30 +133,19 @@ def read(folder: str | os.PathLike[str]) -> Snapshot:
         ValueError: when it is damaged (`DamageError`), or of a later version.
     """
     folder = pathlib.Path(folder)
-    for last in (False, False, True):
-        if not (folder / DATABASE).is_file():
-            try:
-                old = old_formats.read(folder)
-            except DamageError:
-                old = None
-                if not (folder / DATABASE).is_file():
-                    raise
-            if old is not None:
-                return _of_old(folder, old)
-            if not last and (folder / DATABASE).is_file():  # it has been converted meanwhile
-                continue
-            raise FileNotFoundError(f"There is no index at {folder} (no {DATABASE} in it); make one with `rw-keras index`.")
-        identity = None
+    if not (folder / DATABASE).is_file():
         try:
-            with _reading(folder) as database:
-                fields = fields_of(folder, database)
-                identity = fields["identity"]
-                return _snapshot(folder, fields, database)
+            old = old_formats.read(folder)
         except DamageError:
-            # A whole new index may have taken its place between two of our steps.
-            if last or identity is None or (about(folder) or {}).get("identity") == identity:
+            if not (folder / DATABASE).is_file():  # else it has been converted meanwhile
                 raise
-    raise AssertionError
+            old = None
+        if old is not None:
+            return _of_old(folder, old)
+    if not (folder / DATABASE).is_file():
+        raise FileNotFoundError(f"There is no index at {folder} (no {DATABASE} in it); make one with `rw-keras index`.")
+    with _reading(folder) as database:
+        return _snapshot(folder, fields_of(folder, database), database)
 
 
 def _of_old(folder, old):

@@ -240,13 +240,13 @@ class Writer:
         there, is_database = self.folder / DATABASE, False
         if there.is_file():
             self._database.execute("ROLLBACK")  # nothing is left to commit, and a copy needs the database free
-            with contextlib.closing(connected(there)) as target:
-                try:
+            try:
+                with contextlib.closing(connected(there)) as target:
                     self._database.backup(target, progress=_unless_held)
-                    is_database = True
-                except sqlite3.DatabaseError as error:
-                    if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:  # such a file has no reader
-                        raise
+                is_database = True
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:  # such a file has no reader
+                    raise
         self._database.close()
         self._database = None
         if is_database:
