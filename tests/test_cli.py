@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import pathlib
 import re
 import shlex
 import subprocess
@@ -454,6 +455,119 @@ class TestExport:
     def test_takes_one_path(self, command, capsys, paths):
         assert command("export", *paths) == 2
         only_line(capsys, f"{len(paths)} arguments")
+
+
+class TestIndexAgain:
+    """An update takes its settings from the index."""
+
+    @pytest.fixture
+    def made(self, command, model_file, photo_folder, tmp_path):
+        """The arguments that update an index of the six photos, which was made with other settings than the default ones."""
+        arguments = ["index", photo_folder, "-o", tmp_path / "out", "-q"]
+        assert command(*arguments, "--model", model_file, "--max_side", 40, "--dtype", "float16", "--engine", "tensorflow") == 0
+        return arguments
+
+    def test_without_a_flag(self, command, capsys, made, photo_folder, draw, tmp_path):
+        Image.fromarray(draw(78)).save(photo_folder / "new.png")
+        capsys.readouterr()
+        assert command(*made) == 0
+        assert "1 described, 6 kept" in capsys.readouterr().out
+        index = Index.load(tmp_path / "out")
+        assert (index.recipe["max_side"], str(index.descriptors.dtype)) == (40, "float16")
+        assert index.described_with[-1]["engine"] == "tensorflow"
+        assert command("search", tmp_path / "out", photo_folder / "new.png", "--k", 1, "--json") == 0  # nor does a search
+        assert json.loads(capsys.readouterr().out)[0]["name"] == "new.png"
+
+    @pytest.mark.parametrize(
+        ("flags_", "words"),
+        [
+            (["--max_side", 41], "max_side 40, and you asked for --max_side 41"),
+            (["--dtype", "int8"], "dtype float16, and you asked for --dtype int8"),
+            (["--levels", 2], "levels 3, and you asked for --levels 2"),
+            (["--whiten", "global"], "whiten regions, and you asked for --whiten global"),
+            (["--scales", "1,0.5"], "scales None, and you asked for --scales 1,0.5"),
+            (["--precision", "fast"], "precision exact, and you asked for --precision fast"),
+        ],
+        ids=str,
+    )
+    def test_a_flag_that_contradicts_it(self, command, capsys, made, monkeypatch, flags_, words):
+        monkeypatch.setattr(cli, "_load_keras_quietly", None)  # no model is built
+        capsys.readouterr()
+        assert command(*made, *flags_) == 1
+        only_line(capsys, words, "--force")
+
+    def test_force_makes_it_again(self, command, made, tmp_path):
+        assert command(*made, "--force", "--max_side", 41) == 0
+        index = Index.load(tmp_path / "out")
+        assert (index.recipe["max_side"], str(index.descriptors.dtype), len(index)) == (41, "float16", 6)
+        assert command(*made, "--anew") == 0  # the flag's earlier name
+
+    def test_most_photos_gone(self, command, capsys, made, photo_folder, monkeypatch, tmp_path):
+        for name in NAMES[:4]:
+            (photo_folder / name).unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(cli, "_load_keras_quietly", None)
+            capsys.readouterr()
+            assert command(*made) == 1
+            only_line(capsys, "4 of the 6 photos", "--prune")
+        assert command(*made, "--prune") == 0
+        assert len(Index.load(tmp_path / "out")) == 2
+
+    def test_unread_photos(self, command, capsys, model_file, photo_folder, tmp_path):
+        listed = tmp_path / "list.txt"
+        listed.write_text("".join(f"{photo_folder / name}\n" for name in NAMES))
+        arguments = ["index", listed, "-o", tmp_path / "out", "--model", model_file, "-q"]
+        assert command(*arguments) == 0
+        (photo_folder / "a.png").unlink()
+        capsys.readouterr()
+        assert command(*arguments) == 3
+        out = capsys.readouterr().out
+        assert "6 kept, 0 left out; 6 photos in the index; 1 could not be read now, what the index holds of them was kept" in out
+        assert re.search(r"\n1 could not be read now; .*:\n  .*a\.png: There is no file", out)
+
+    def test_metadata(self, command, capsys, made, photo_folder, tmp_path):
+        (tmp_path / "photos.csv").write_text("name,city,year\na.png,Oxford,1900\nb.png,Paris,2005\n")
+        assert command(*made, "--metadata", tmp_path / "photos.csv") == 0
+        capsys.readouterr()
+        for words, names in ((["city=Oxford"], ["a.png"]), (["year>1900"], ["b.png"]), (["more/"], ["more/a.png", "more/e.png"])):
+            within = [argument for word in words for argument in ("--within", word)]
+            assert command("search", tmp_path / "out", photo_folder / "d.png", "--json", *within) == 0
+            assert sorted(hit["name"] for hit in json.loads(capsys.readouterr().out)) == names
+        assert command(*made, "--metadata", tmp_path / "none.csv") == 1
+
+
+class TestKeeping:
+    """check, merge and export-vectors; what they do is in tests/retrieval."""
+
+    def test_check(self, command, capsys, index):
+        assert command("check", index[0]) == 0
+        assert capsys.readouterr().out == f"{index[0]}: no damage found\n"
+        file = next(pathlib.Path(index[0]).glob("rows-*"))
+        content = bytearray(file.read_bytes())
+        content[5] ^= 1
+        file.write_bytes(content)
+        assert command("check", index[0]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [f"{index[0]}: {file.name}: rows 0 to 5 are not as they were written", *(f"  {name}" for name in NAMES)]
+        assert command("check", index[0], "--json") == 1
+        assert json.loads(capsys.readouterr().out)[0]["photos"] == NAMES
+        assert command("check") == 2
+
+    def test_merge(self, command, capsys, index, tmp_path):
+        made = Index(["other"], np.ones((1, 12)), recipe=index[1].recipe)
+        made.save(tmp_path / "other")
+        capsys.readouterr()
+        assert command("merge", index[0], tmp_path / "other", "-o", tmp_path / "all") == 0
+        assert capsys.readouterr().out == f"{tmp_path / 'all'}: 7 photos of 2 indices\n"
+        assert Index.load(tmp_path / "all").names == [*NAMES, "other"]
+        for arguments in (["merge", index[0], "-o", tmp_path / "all"], ["merge", index[0], index[0]]):
+            assert command(*arguments) == 2
+
+    def test_export_vectors(self, command, capsys, index, tmp_path):
+        assert command("export-vectors", index[0], tmp_path / "vectors.npy") == 0
+        assert capsys.readouterr().out == f"{tmp_path / 'vectors.npy'}: 6 descriptors of {index[0]}\n"
+        np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), index[1].descriptors)
+        assert command("export-vectors", index[0]) == 2
 
 
 class TestCommandLine:

@@ -185,7 +185,9 @@ def _snapshot(folder, fields, database):
     places = np.searchsorted(numbers, rows)
     if len(rows) and (places.max() >= len(numbers) or not np.array_equal(numbers[places], rows)):
         raise _damaged(folder, "it names rows that there are not")
-    if len(np.unique(places)) < len(places):
+    taken = np.zeros(len(stored), bool)
+    taken[places] = True
+    if np.count_nonzero(taken) < len(places):
         raise _damaged(folder, "it gives one row to two photos")
     return Snapshot(
         folder,
@@ -200,6 +202,20 @@ def _snapshot(folder, fields, database):
             for number, name in database.execute("SELECT id, name FROM metadata_columns ORDER BY id")
         },
     )
+
+
+def described_in(database: sqlite3.Connection) -> tuple[np.ndarray, np.ndarray]:
+    """The ids and the rows' numbers `(N,)` of the described photos of an index, in order."""
+    both = [[], []]
+    for chunk in _chunks(
+        database,
+        "SELECT count(*), max(id), group_concat(id), group_concat(row) FROM (SELECT id, row FROM photos WHERE row IS NOT NULL "
+        "AND id > ? ORDER BY id LIMIT ?)",
+    ):
+        for column, text in zip(both, chunk):
+            column.append(np.fromstring(text, "int64", sep=","))
+    ids, rows = (np.concatenate([np.empty(0, "int64"), *column]) for column in both)
+    return ids, rows
 
 
 def _chunks(database, query, *arguments):

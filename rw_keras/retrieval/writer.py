@@ -306,9 +306,7 @@ class Writer:
 
     def described(self) -> tuple[np.ndarray, np.ndarray]:
         """The ids and the rows' numbers `(N,)` of all described photos, in order."""
-        pairs = self._database.execute("SELECT id, row FROM photos WHERE row IS NOT NULL ORDER BY id").fetchall()
-        both = np.array(pairs, "int64").reshape(-1, 2)
-        return both[:, 0].copy(), both[:, 1].copy()
+        return store.described_in(self._database)
 
     # Changes. They count from the next `commit` on.
 
@@ -357,8 +355,8 @@ class Writer:
 
     def set_metadata(self, metadata: Mapping[str, Sequence[Any]]) -> None:
         """Makes these the metadata: column -> a value for each described photo, in order, of what JSON can hold."""
-        ids = [number for (number,) in self._database.execute("SELECT id FROM photos WHERE row IS NOT NULL ORDER BY id")]
         known = dict(self._database.execute("SELECT name, id FROM metadata_columns").fetchall())
+        ids = self.described()[0].tolist() if metadata else []
         for column in known.keys() - metadata.keys():
             self._run("DELETE FROM metadata WHERE column_id = ?", [(known[column],)])
             self._run("DELETE FROM metadata_columns WHERE id = ?", [(known[column],)])
