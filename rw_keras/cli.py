@@ -278,6 +278,7 @@ def search_command(positional, values):
 
     name, photo = positional
     box = _box(values.box)
+    _check_to_write(values)
     index = Index.load(name, engine=values.engine)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
@@ -296,14 +297,25 @@ def search_command(positional, values):
     return DONE
 
 
+def _check_to_write(values):
+    """Says so when `--html` or `--sheet` cannot be written: a page is no reason to make a folder."""
+    for flag in ("html", "sheet"):
+        path = values[flag].value
+        if path and os.path.isdir(path):
+            raise ValueError(f"--{flag} {path} is a folder; give the name of a file")
+        folder = path and os.path.dirname(os.path.abspath(path))
+        if path and not os.path.isdir(folder):
+            raise FileNotFoundError(f"there is no folder {folder} to write --{flag} {path} into; make it first, or choose another")
+
+
 def _show(name, photo, box, hits, values):
     """Writes the pages that `search --html` and `--sheet` ask for."""
-    from rw_keras.files import written_whole
+    from rw_keras.files import inside, written_whole
     from rw_keras.result_page import result_page, search_sheet
     from rw_keras.retrieval import storage
 
     folder = values.photos or storage.read_manifest(pathlib.Path(name)).get("source")
-    found = [(rank, hit, score, folder and os.path.join(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
+    found = [(rank, hit, score, folder and inside(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
         options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
         if values.alpha:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and their names on one line."""
+"""Writing files whole or not at all; their names on one line, and inside a folder."""
 
 import contextlib
 import os
@@ -28,6 +28,21 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def inside(folder: str | os.PathLike[str], name: str) -> str | None:
+    """The path of a name in a folder, or `None` where the name leads out of it, as "../x" and "/x" do.
+
+    A name in an index or an archive is whatever somebody wrote there. It is resolved as text: no link is followed.
+    """
+    if "\0" in name:
+        return None
+    folder = os.path.abspath(folder)
+    path = os.path.normpath(os.path.join(folder, name))
+    try:
+        return path if path != folder and os.path.commonpath([folder, path]) == folder else None
+    except ValueError:  # on another drive
+        return None
 
 
 def printable(text: str) -> str:

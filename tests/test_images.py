@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rw_keras import images
-from rw_keras.images import ImageError, image_name, list_photos, photo_size, read_image
+from rw_keras.images import ImageError, image_name, list_photos, read_image, read_thumbnail
 
 # What a viewer does to the stored pixels for each EXIF orientation (TIFF 6.0, tag 274).
 UPRIGHT = {
@@ -175,7 +175,7 @@ class TestForms:
         values = noise(5, 9).astype(dtype) * (257 if dtype == ">u2" else 1)
         Image.fromarray(values).save(tmp_path / "photo.tif", exif=exif)
         np.testing.assert_array_equal(read_image(tmp_path / "photo.tif")[..., 1], np.rot90(noise(5, 9), -1))
-        assert photo_size(tmp_path / "photo.tif") == (5, 9)
+        assert read_thumbnail(tmp_path / "photo.tif", 5)[1] == (5, 9)
 
     def test_cmyk_jpeg(self, tmp_path):
         inks = {
@@ -226,28 +226,33 @@ class TestForms:
         np.testing.assert_array_equal(read_image(tmp_path / "photo.gif"), np.broadcast_to([255, 0, 0], (4, 6, 3)))
 
 
-class TestPhotoSize:
+class TestThumbnail:
     @pytest.mark.parametrize("orientation", UPRIGHT)
     @pytest.mark.parametrize("form", ["png", "jpg", "tif", "webp"])
-    def test_is_of_the_upright_photo(self, tmp_path, orientation, form):
+    def test_is_upright_and_says_the_size_of_the_whole(self, tmp_path, draw, orientation, form):
         exif = Image.Exif()
         exif[274] = orientation
-        Image.fromarray(noise(5, 9, 3)).save(tmp_path / f"photo.{form}", exif=exif)
-        assert photo_size(tmp_path / f"photo.{form}") == read_image(tmp_path / f"photo.{form}").shape[1::-1]
+        Image.fromarray(draw(1, 900, 500)).save(tmp_path / f"photo.{form}", exif=exif)
+        found, size = read_thumbnail(tmp_path / f"photo.{form}", 90)
+        expected = read_image(tmp_path / f"photo.{form}", max_side=90)
+        assert found.shape == expected.shape
+        assert np.abs(found.astype(int) - expected).mean() < 2
+        assert size == read_image(tmp_path / f"photo.{form}", max_side=None).shape[1::-1]
 
-    def test_of_an_array(self):
-        assert photo_size(noise(5, 9)) == photo_size(noise(5, 9, 4)) == (9, 5)
-
-    def test_nothing_is_decoded(self, tmp_path):
-        path = png(tmp_path / "photo.png", 900, 700, 8, 6, bytes(9))  # almost all of it is missing
-        assert photo_size(path) == (900, 700)
+    def test_a_jpeg_is_decoded_at_a_part_of_its_size(self, tmp_path, draw, monkeypatch):
+        lent = []
+        monkeypatch.setattr(images._memory, "lend", lambda count: lent.append(count) or contextlib.nullcontext())
+        Image.fromarray(draw(1, 1600, 1200)).save(tmp_path / "photo.jpg")
+        read_thumbnail(tmp_path / "photo.jpg", 100)
+        read_image(tmp_path / "photo.jpg", max_side=100)
+        assert lent[0] < lent[1] / 10
 
     def test_errors(self, tmp_path):
         (tmp_path / "text.jpg").write_bytes(b"this is text")
         with pytest.raises(ImageError, match=r"text\.jpg is not an image"):
-            photo_size(tmp_path / "text.jpg")
+            read_thumbnail(tmp_path / "text.jpg", 90)
         with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
-            photo_size(tmp_path / "none.jpg")
+            read_thumbnail(tmp_path / "none.jpg", 90)
 
 
 class TestMemory:
