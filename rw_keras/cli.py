@@ -374,17 +374,13 @@ def search_command(positional, values):
         raise UsageError(
             f"--alpha {values.alpha:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
         )
-    from rw_keras.contact_sheet import check_picture
     from rw_keras.images import read_image
     from rw_keras.retrieval import Index, columns, store
 
     name, photo = positional
     box = _box(values.box)
     _take_files(values, store.about(name))
-    if values.html:
-        checked_path(values.html)
-    if values.sheet:
-        check_picture(values.sheet)
+    _check_to_write(values)
     index = Index.load(name, engine=values.engine)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
@@ -405,14 +401,31 @@ def search_command(positional, values):
     return DONE
 
 
+def _check_to_write(values):
+    """Says so when `--html` or `--sheet` cannot be written: a page is no reason to make a folder."""
+    from rw_keras.contact_sheet import check_picture
+
+    for flag in ("html", "sheet"):
+        path = values[flag].value
+        if path and os.path.isdir(path):
+            raise ValueError(f"--{flag} {path} is a folder; give the name of a file")
+        folder = path and os.path.dirname(os.path.abspath(path))
+        if path and not os.path.isdir(folder):
+            raise FileNotFoundError(f"there is no folder {folder} to write --{flag} {path} into; make it first, or choose another")
+    if values.html:
+        checked_path(values.html)
+    if values.sheet:
+        check_picture(values.sheet)
+
+
 def _show(name, photo, box, hits, values):
     """Writes the pages that `search --html` and `--sheet` ask for."""
-    from rw_keras.files import written_whole
+    from rw_keras.files import inside, written_whole
     from rw_keras.result_page import result_page, search_sheet
     from rw_keras.retrieval import store
 
     folder = values.photos or (store.about(name) or {}).get("source")
-    found = [(rank, hit, score, folder and os.path.join(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
+    found = [(rank, hit, score, folder and inside(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
         options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
         if values.alpha:

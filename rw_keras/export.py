@@ -60,7 +60,8 @@ def export_saved_model(
     - `pixels`: `pixels` `(B, H, W, 3)` float32, and `pixels_uint8`: the same in uint8; RGB 0..255, of any size, already reduced.
 
     A photo that cannot be decoded fails its whole request; ask again for each photo alone. Bytes of an unknown format, a box
-    outside its photo and a photo that is too small fail with the photo's index in the message.
+    outside its photo and a photo that is too small fail with the photo's index in the message, and so does, before it is decoded,
+    one of more than 178 956 970 pixels, as many as Pillow takes. A photo at that limit takes 0.8 to 1.6 GB while it is read.
 
     `assets.extra` holds requests that warm the model up when TF Serving loads it, and `model_card.json`.
 
@@ -92,6 +93,8 @@ def export_saved_model(
         warnings.warn(
             f"TF Serving takes version folders named by a whole number, so not {path}; call it {path / '1'}.", stacklevel=2
         )
+    from rw_keras import graph_images
+
     module, signatures = _served(model, dtype, max_side)
     with _whole_or_not_at_all(path) as folder:
         _save(module, folder, signatures)
@@ -100,7 +103,7 @@ def export_saved_model(
         _write_warm_up(extra / "tf_serving_warmup_requests", path.parent.name, max_side)
         if batching:
             (extra / "batching_params.pbtxt").write_text(_BATCHING)
-        card = model_card(model, max_side=max_side, dtype=dtype)
+        card = model_card(model, max_side=max_side, most_pixels=graph_images.MOST_PIXELS, dtype=dtype)
         (extra / "model_card.json").write_text(json.dumps(card, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and their names on one line."""
+"""Writing files whole or not at all; their names on one line, and inside a folder."""
 
 import contextlib
 import os
@@ -46,6 +46,21 @@ def checked_path(path: str | os.PathLike[str]) -> pathlib.Path:
     if not text or "\0" in text:
         raise ValueError(f"No file can have the name {text!r}; choose another one.")
     return pathlib.Path(path)
+
+
+def inside(folder: str | os.PathLike[str], name: str) -> str | None:
+    """The path of a name in a folder, or `None` where the name leads out of it, as "../x" and "/x" do.
+
+    A name in an index or an archive is whatever somebody wrote there. It is resolved as text: no link is followed.
+    """
+    if "\0" in name:
+        return None
+    folder = os.path.abspath(folder)
+    path = os.path.normpath(os.path.join(folder, name))
+    try:
+        return path if path != folder and os.path.commonpath([folder, path]) == folder else None
+    except ValueError:  # on another drive
+        return None
 
 
 def printable(text: str) -> str:

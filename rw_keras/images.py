@@ -2,24 +2,42 @@
 
 The definition, for every photo and box of this package:
 
-1. Decode to 8-bit RGB. Grey and palette files are expanded, CMYK converted, transparency laid over white; of
-   16 bits the upper 8 are taken. The EXIF orientation is applied, and of an animation the first frame counts.
+1. Decode to 8 bits. Grey and palette files are expanded, CMYK converted; of 16 bits the upper 8 are taken. The EXIF orientation is
+   applied; of an animation the first frame counts, of several images in a HEIC file the primary one. A camera's raw file is
+   developed by LibRaw with the camera's white balance, and is upright then.
 2. Factor `f = min(1, max_side / longer side)` of the full upright photo: nothing is ever enlarged.
 3. The box, rounded to whole pixels, is cut out of the full-size photo.
 4. Photo or box is resized by `f`, both sides rounded to the nearest pixel: bicubic (a = -0.5), antialiased (the
    filter is widened by the factor), first along rows, then along columns, each rounded to 8 bits, as Pillow's `resize`
-   does it. `f = 1` changes nothing.
+   does it. `f = 1` changes nothing. Where there is transparency, the colours are multiplied by it first and rounded to 8 bits, and
+   resized so, and their transparency with them.
+5. What is transparent is laid over white: colour + 255 - alpha, and no less than the colour black or more than white.
+
+Decoding takes memory: photos that are decoded at the same time, in all threads of a process, share `MEMORY` bytes.
 """
 
+import contextlib
+import ctypes
 import os
 import pathlib
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-EXTENSIONS = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .png .ppm .pgm .tif .tiff .webp".split())
+from rw_keras import formats
 
+# What decoding takes at once. Ten threads with photos of 24 megapixels fit; more wait for one another.
+MEMORY = 1 << 30
+
+# Bytes of a pixel as Pillow keeps it (4 in all other modes), and what decoders take beside: whole frames, planes, a strip.
+_KEPT = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_BESIDE = {"WEBP": 12, "AVIF": 8, "HEIF": 8, "TIFF": 4}
+_RAW_BYTES = 16
+
+# Pixels that are converted at once: a photo that is not RGB is reduced in bands of so many.
+_BAND = 4 << 20
 
 Photo = str | os.PathLike[str] | np.ndarray
 Box = Sequence[float]
@@ -27,6 +45,43 @@ Box = Sequence[float]
 
 class ImageError(ValueError):
     """A photo, or a box in it, that cannot be used. The message names it, says why, and what to do."""
+
+
+class MissingReaderError(ImageError):
+    """A photo whose format needs a reader that is not installed: the message has the line. Nothing is wrong with the photo."""
+
+
+class _Memory:
+    """Bytes that are lent, first come, first served. Who asks for more than there are waits until none are lent, and gets them."""
+
+    def __init__(self, total):
+        self._total, self._lent = total, 0
+        self._turn, self._returned = threading.Lock(), threading.Condition()
+
+    @contextlib.contextmanager
+    def lend(self, count):
+        with self._turn, self._returned:
+            self._returned.wait_for(lambda: self._lent == 0 or self._lent + count <= self._total)
+            self._lent += count
+        try:
+            yield
+        finally:
+            if _trim is not None and count > self._total // 4:
+                _trim(0)
+            with self._returned:
+                self._lent -= count
+                self._returned.notify_all()
+
+
+# The C library keeps what a thread has freed for that thread, and with a few threads and large photos that is gigabytes.
+try:
+    _trim = ctypes.CDLL(None).malloc_trim
+except (AttributeError, OSError, TypeError):  # not glibc
+    _trim = None
+
+_memory = _Memory(MEMORY)
+if hasattr(os, "register_at_fork"):  # a child has none of the threads that would give back what they were lent
+    os.register_at_fork(after_in_child=lambda: _memory.__init__(MEMORY))
 
 
 def read_image(source: Photo, box: Box | None = None, max_side: int | None = 1024, min_side: int = 1) -> np.ndarray:
@@ -45,28 +100,44 @@ def read_image(source: Photo, box: Box | None = None, max_side: int | None = 102
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ImageError: when it cannot be read, the box does not fit, or too few pixels are left.
+        OSError: when it cannot be read at the moment.
+        ImageError: when it is no photo that can be decoded, the box does not fit, or too few pixels are left.
+        MissingReaderError: (an ImageError) when it is HEIC, AVIF or camera raw, and the extra that reads it is not installed.
     """
     check_max_side(max_side)
-    photo, name = _open(source)
-    width, height = photo.size
-    factor = 1.0 if max_side is None else min(1.0, max_side / max(width, height))
-    what = name
-    if box is not None:
-        corners = _corners(box, width, height, name)
-        photo = photo.crop(corners)
-        what = f"the box {tuple(box)} of {name}"
-    size = tuple(int(side * factor + 0.5) for side in photo.size)
-    if min(size) < min_side:
-        at = f" at max_side={max_side}" if factor < 1 else ""
-        raise ImageError(
-            f"{what} is {size[0]} x {size[1]} pixels{at}, too small: each side needs {min_side} or more, or the "
-            "network's feature map is empty; take a larger photo, box or max_side."
-        )
-    if size != photo.size:
-        # One axis at a time: left alone, some versions of Pillow take the columns of a tall photo first.
-        photo = photo.resize((size[0], photo.height), Image.Resampling.BICUBIC).resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(photo)
+
+    def finish(photo, name):
+        return _finished(photo, name, box, max_side, min_side)
+
+    if not _is_file(source):
+        name = image_name(source)
+        return finish(_from_array(source, name), name)
+    with _opened(source) as (photo, name), _decoded(photo, box, max_side) as upright:
+        return finish(upright, name)
+
+
+def read_thumbnail(source: str | os.PathLike[str], side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """A photo for the eye, and how large it is.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size where that is enough, in a fraction of the time, to nearly the
+    pixels of `read_image`.
+
+    Args:
+        source: see `read_image`; no array.
+        side: about how many pixels the longer side is reduced to.
+
+    Returns:
+        `(H, W, 3)` uint8, and width and height in pixels of the upright full-size photo.
+
+    Raises:
+        FileNotFoundError, OSError, ImageError: see `read_image`.
+    """
+    with _opened(source) as (photo, name):
+        size = _upright_size(photo)
+        if isinstance(photo, Image.Image):
+            photo.draft(photo.mode, (2 * side, 2 * side))
+        with _decoded(photo, None, side) as upright:
+            return _finished(upright, name, None, side, 1), size
 
 
 def check_max_side(max_side: int | None) -> None:
@@ -76,7 +147,7 @@ def check_max_side(max_side: int | None) -> None:
 
 
 def list_photos(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The photos in a folder and those below it, by their endings (`EXTENSIONS`), sorted by name.
+    """The photos in a folder and those below it, by their endings (`rw_keras.formats.LISTED`), sorted by name.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -87,9 +158,9 @@ def list_photos(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
         raise FileNotFoundError(f"There is no folder {folder}; pass the folder that holds the photos.")
     found: list[pathlib.Path] = []
     for parent, _, files in os.walk(folder):
-        found += (pathlib.Path(parent, name) for name in files if pathlib.PurePath(name).suffix.lower() in EXTENSIONS)
+        found += (pathlib.Path(parent, name) for name in files if pathlib.PurePath(name).suffix.lower() in formats.LISTED)
     if not found:
-        raise ImageError(f"There is no photo in {folder} ({', '.join(sorted(EXTENSIONS))}); pass a folder that holds some.")
+        raise ImageError(f"There is no photo in {folder} ({', '.join(sorted(formats.EXTENSIONS))}); pass a folder that holds some.")
     return sorted(found)
 
 
@@ -102,54 +173,198 @@ def image_name(source: Photo) -> str:
     return f"the array of shape {np.shape(source)}"
 
 
-def _open(source):
-    """An upright 8-bit RGB Pillow image, and its name for messages."""
+def _is_file(source):
+    return hasattr(source, "read") or isinstance(source, (str, os.PathLike))
+
+
+@contextlib.contextmanager
+def _opened(source):
+    """A file whose head has been read, as Pillow's image or LibRaw's, and its name for messages; errors within become sentences."""
     name = image_name(source)
-    if hasattr(source, "read"):
-        size = source.seek(0, os.SEEK_END)
-        source.seek(0)
-    elif not isinstance(source, (str, os.PathLike)):
-        return _from_array(source, name), name
-    else:
-        path = source = pathlib.Path(source)
-        if path.is_dir():
-            raise ImageError(f"{name} is a folder; pass the path of a photo.")
-        if not path.exists():
-            raise FileNotFoundError(f"There is no file {name}; pass the path of a photo.")
-        size = path.stat().st_size
-    if size == 0:
-        raise ImageError(f"{name} is empty (0 bytes); replace or remove it.")
-    try:
-        photo = Image.open(source)
-    except UnidentifiedImageError:
-        raise ImageError(f"{name} is not an image that can be read; replace or remove it.") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {error} If it is a photo, raise PIL.Image.MAX_IMAGE_PIXELS.") from None
-    except Exception as error:  # each decoder has errors of its own
-        raise ImageError(f"{name} cannot be read: {error}; replace or remove it.") from error
-    with photo:
+    with contextlib.ExitStack() as stack:
+        if not hasattr(source, "read"):
+            path = pathlib.Path(source)
+            if path.is_dir():
+                raise ImageError(f"{name} is a folder; pass the path of a photo.")
+            if not path.exists():
+                raise FileNotFoundError(f"There is no file {name}; pass the path of a photo.")
+            if not path.is_file():
+                raise ImageError(f"{name} is no file but a pipe, a socket or a device; pass the path of a photo.")
+            source = stack.enter_context(open(path, "rb"))
         try:
-            photo.load()
-            return _to_rgb(ImageOps.exif_transpose(photo), name), name
+            if source.seek(0, os.SEEK_END) == 0:
+                raise ImageError(f"{name} is empty (0 bytes); replace or remove it.")
+            source.seek(0)
+            yield stack.enter_context(_recognised(source, name)), name
         except ImageError:
             raise
-        except Exception as error:
-            raise ImageError(f"{name} cannot be decoded, it is cut short or damaged: {error}; replace or remove it.") from error
+        except UnidentifiedImageError:
+            raise ImageError(f"{name} is not an image that can be read; replace or remove it.") from None
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{name} is too large: {error} If it is a photo, raise PIL.Image.MAX_IMAGE_PIXELS.") from None
+        except Exception as error:  # each decoder has errors of its own
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not a decoder's
+                raise OSError(error.errno, f"{name} cannot be read: {error.strerror}") from error
+            reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error  # LibRaw's are bytes
+            raise ImageError(f"{name} cannot be decoded, it is cut short or damaged: {reason}; replace or remove it.") from error
 
 
-def _to_rgb(photo, name):
-    if photo.mode.startswith("I"):  # 16 bits, in one of Pillow's forms
-        values = np.asarray(photo)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"{name} has values from {values.min()} to {values.max()}; convert it to 8 or 16 bits.")
-        photo = Image.fromarray((values >> 8).astype("uint8"))
-    elif photo.mode == "F":
+def _recognised(file, name):
+    """Pillow's or LibRaw's image of a file, of which nothing is decoded yet."""
+    kind = formats.kind(file, os.path.splitext(name)[1])
+    if kind is None:
+        return Image.open(file, formats=formats.PILLOW)
+    if kind == formats.AVIF and formats.pillow_reads_avif():
+        return Image.open(file, formats=("AVIF",))
+    if kind not in (formats.HEIF, formats.AVIF, formats.RAW):
+        raise ImageError(f"{name} holds {kind}, which is not read as a photo; convert it to {formats.WORDS}, or remove it.")
+    try:
+        if kind == formats.RAW:
+            import rawpy
+
+            photo = rawpy.imread(file)
+            _check_pixels(photo.sizes.iwidth, photo.sizes.iheight, name)
+            return photo
+        if kind == formats.HEIF:
+            import pillow_heif
+
+            photo = pillow_heif.HeifImageFile(file)
+            _check_pixels(*photo.size, name)
+            return photo
+    except ImportError:
+        pass
+    raise MissingReaderError(f"{name} holds {kind}; install what reads it: {formats.install_line(kind)}")
+
+
+@contextlib.contextmanager
+def _decoded(photo, box, max_side):
+    """The upright photo as Pillow's image in a mode of its own, with the memory that it and its reducing take."""
+    if not isinstance(photo, Image.Image):  # camera raw
+        with _memory.lend(_RAW_BYTES * photo.sizes.iwidth * photo.sizes.iheight):
+            yield Image.fromarray(photo.postprocess(use_camera_wb=True, output_bps=8))
+        return
+    with _memory.lend(_bytes_taken(photo, box, max_side)):
+        try:
+            photo.load()
+            ImageOps.exif_transpose(photo, in_place=True)
+            yield photo
+        finally:
+            photo.close()  # its pixels go before another photo is lent their bytes
+
+
+def _upright_size(photo):
+    """Width and height of a photo that has not been decoded, as it will be."""
+    if not isinstance(photo, Image.Image):
+        width, height, turned = photo.sizes.iwidth, photo.sizes.iheight, photo.sizes.flip >= 4
+    else:
+        # Some versions of Pillow have turned a TIFF's size already.
+        width, height = (photo.tag_v2[256], photo.tag_v2[257]) if photo.format == "TIFF" else photo.size
+        turned = _orientation(photo) >= 5
+    return (height, width) if turned else (width, height)
+
+
+def _check_pixels(width, height, name):
+    """Refuses as many pixels as Pillow refuses, where it is not Pillow that opens a file."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > 2 * limit:
+        raise ImageError(
+            f"{name} is too large: it has {width * height} pixels, more than {2 * limit}. If it is a photo, raise "
+            "PIL.Image.MAX_IMAGE_PIXELS."
+        )
+
+
+def _orientation(photo):
+    """The EXIF orientation of a photo that may not have been decoded; 1 where there is none."""
+    if photo.format == "PNG" and not {"exif", "Raw profile type exif", "XML:com.adobe.xmp"} & photo.info.keys():
+        return 1  # it may stand behind the pixels, but Pillow decodes them to look there
+    value = photo.getexif().get(0x0112, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _bytes_taken(photo, box, max_side):
+    """About what it takes at most to decode and reduce a photo."""
+    pixels, longer = photo.width * photo.height, max(photo.size)
+    a_pixel = kept = _KEPT.get(photo.mode, 4)
+    a_pixel += _BESIDE.get(photo.format, 0)
+    if photo.info.get("progressive"):
+        a_pixel += 2 * len(photo.getbands())  # coefficients of 16 bits
+    a_pixel += kept * ((_orientation(photo) != 1) + (box is not None))
+    side = longer if max_side is None else min(longer, max_side)
+    return a_pixel * pixels + 4 * min(pixels, side * longer) + 3 * min(pixels, side * side)
+
+
+def _finished(photo, name, box, max_side, min_side):
+    """Steps 2 to 5 of the definition: an upright photo, or a box of it, as an array."""
+    width, height = photo.size
+    factor = 1.0 if max_side is None else min(1.0, max_side / max(width, height))
+    what, corners = name, (0, 0, width, height)
+    if box is not None:
+        corners = _corners(box, width, height, name)
+        what = f"the box {tuple(box)} of {name}"
+    size = tuple(int((end - start) * factor + 0.5) for start, end in (corners[::2], corners[1::2]))
+    if min(size) < min_side:
+        at = f" at max_side={max_side}" if factor < 1 else ""
+        raise ImageError(
+            f"{what} is {size[0]} x {size[1]} pixels{at}, too small: each side needs {min_side} or more, or the "
+            "network's feature map is empty; take a larger photo, box or max_side."
+        )
+    if photo.mode == "F":
         raise ImageError(f"{name} holds floating-point values, whose white is not known; convert it to 8 bits.")
+    if photo.mode == "I":  # 16 bits, or more, in 32
+        low, high = photo.getextrema()
+        if low < 0 or high > 65535:
+            raise ImageError(f"{name} has values from {low} to {high}; convert it to 8 or 16 bits.")
+    return np.asarray(_reduced(photo, corners, size))
+
+
+def _reduced(photo, corners, size):
+    """A part of a photo as an RGB image of a size.
+
+    Rows are filtered before columns: one axis at a time, because some versions of Pillow take the columns of a tall photo first.
+    """
+    left, top, right, bottom = corners
+    mode = _mode_of_filter(photo)
+    across = (size[0], bottom - top)
+    if photo.mode == mode:
+        part = photo if corners == (0, 0, *photo.size) else photo.crop(corners)
+        return _over_white(_resized(_resized(part, across), size))
+    # A band after the other, because a conversion of the whole photo would take its memory again, and for some modes three times.
+    finished = size[1] == across[1]
+    rows = Image.new("RGB" if finished else mode, across)
+    height = max(1, _BAND // (right - left))
+    for start in range(top, bottom, height):
+        band = _converted(photo.crop((left, start, right, min(start + height, bottom))), mode)
+        band = _resized(band, (size[0], band.height))
+        rows.paste(_over_white(band) if finished else band, (0, start - top))
+    return rows if finished else _over_white(_resized(rows, size))
+
+
+def _mode_of_filter(photo):
+    """The mode in which a photo is resized: RGBa is RGB multiplied by its transparency."""
+    if photo.mode.startswith("I"):  # 16 bits, in one of Pillow's forms
+        return "L"
     if photo.has_transparency_data:
-        photo = photo.convert("RGBA")
-        white = Image.new("RGBA", photo.size, "white")
-        photo = Image.alpha_composite(white, photo)
-    return photo.convert("RGB")
+        return "RGBa"
+    return "L" if photo.mode in ("1", "L") else "RGB"
+
+
+def _converted(photo, mode):
+    if photo.mode.startswith("I"):
+        return Image.fromarray((np.asarray(photo) >> 8).astype("uint8"))
+    return photo.convert("RGBA").convert("RGBa") if mode == "RGBa" else photo.convert(mode)
+
+
+def _resized(photo, size):
+    return photo if photo.size == size else photo.resize(size, Image.Resampling.BICUBIC)
+
+
+def _over_white(photo):
+    """An RGB image of one in the mode of the filter."""
+    if photo.mode != "RGBa":
+        return photo if photo.mode == "RGB" else photo.convert("RGB")
+    pixels = np.asarray(photo)
+    colour, alpha = pixels[..., :3], pixels[..., 3:]
+    return Image.fromarray(255 - (alpha - np.minimum(colour, alpha)))
 
 
 def _from_array(source, name):
@@ -167,7 +382,7 @@ def _from_array(source, name):
         if pixels.dtype.kind == "f" and 0 < high <= 1:
             raise ImageError(f"{name} has values from {low} to {high}, as if white were 1; multiply it by 255.")
         pixels = np.rint(pixels).astype("uint8")
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), name)
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _corners(box, width, height, name):

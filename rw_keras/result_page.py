@@ -15,14 +15,16 @@ import numpy as np
 from PIL import Image
 
 from rw_keras.contact_sheet import Hit, Row, contact_sheet
-from rw_keras.files import printable
-from rw_keras.images import Box, ImageError, read_image
+from rw_keras.files import inside, printable
+from rw_keras.images import Box, ImageError, read_image, read_thumbnail
 
 Found = tuple[int, str, float, str | os.PathLike[str] | None]
 """A hit: its rank, its name in the index, its cosine, and the file, or `None` where nobody knows it."""
 
 # Longer sides of the pictures in the page: twice what is shown, for screens of fine pixels.
 _QUERY_SIDE, _HIT_SIDE, _QUALITY = 640, 480, 80
+# Hits that are shown with their pictures; of more, a page takes minutes to make and is too large for a browser.
+PICTURES = 200
 # In a picture: the longer sides to begin with, and the most hits that stand beside each other.
 _SHEET_SIDE, _COLUMNS = 360, 8
 
@@ -39,12 +41,14 @@ def result_page(
 ) -> str:
     """A search as one HTML page: pictures, style and script are all within, and nothing is asked of any host.
 
-    A hit whose file is gone, or can no longer be read, has a sentence in place of its picture.
+    A hit whose file is gone, or can no longer be read, has a sentence in place of its picture. After the first `PICTURES` hits the
+    others are listed by name, and the page says so.
 
     Args:
         query: the path of the photo that was searched with.
         box: the part of it that was asked for, in pixels of the upright full-size photo; `None`: all of it.
-        hits: (rank, name, cosine, path or `None`) each, best first.
+        hits: (rank, name, cosine, path or `None`) each, best first. A name in an index may be anything: whoever joins it to a
+            folder takes `rw_keras.files.inside`.
         folder: where the page will lie. Links to photos near it are relative, so that both can be moved together;
             the others, and all where this is `None`, are file:// URLs.
         options: what else the reader should know of the search, such as the index and k, by name.
@@ -56,12 +60,14 @@ def result_page(
     """
     asked = _read_query(query, box, _QUERY_SIDE)
     name = pathlib.PurePath(query).name
-    tiles = [_tile(rank, hit, cosine, path, folder) for rank, hit, cosine, path in hits]
+    hits = list(hits)
+    tiles = [_tile(*hit, folder) for hit in hits[:PICTURES]]
     title = _text(f"Photos like {name}" if title is None else title)
     facts = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(value)}</dd></div>" for key, value in (options or {}).items())
     boxed = "" if box is None else f'<p class="facts">box {", ".join(f"{value:g}" for value in box)}</p>'
     alt = f"Query photo{'' if box is None else ', with a yellow box around the part that was asked for'}"
     listed = "\n".join(tiles)
+    rest = _rest(hits[PICTURES:], folder)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -90,13 +96,14 @@ def result_page(
 {boxed}
 </section>
 <section aria-labelledby="hits">
-<h2 id="hits" tabindex="-1">{len(tiles) or "No"} hit{"" if len(tiles) == 1 else "s"}</h2>
+<h2 id="hits" tabindex="-1">{len(hits) or "No"} hit{"" if len(hits) == 1 else "s"}</h2>
+{f'<p class="note few">The first {PICTURES} with their pictures; <a href="#rest">the others by name</a>.</p>' if rest else ""}
 <p id="keys" hidden><kbd>←</kbd> <kbd>→</kbd> <kbd>↑</kbd> <kbd>↓</kbd> or <kbd>j</kbd> <kbd>k</kbd> move between hits, \
 <kbd>Enter</kbd> opens the photo.</p>
 <ol>
 {listed}
 </ol>
-</section>
+{rest}</section>
 </main>
 <script>{_SCRIPT}</script>
 </body>
@@ -107,6 +114,8 @@ def result_page(
 def search_sheet(query: str | os.PathLike[str], box: Box | None, hits: Iterable[Found], *, title: str | None = None) -> Image.Image:
     """A search as one picture, see `contact_sheet`: more than eight hits are spread evenly over several lines.
 
+    After the first `PICTURES` hits the others are left out, and the heading says so.
+
     Args:
         query, box, hits: see `result_page`.
         title: the heading. Default: one that names the query.
@@ -115,18 +124,20 @@ def search_sheet(query: str | os.PathLike[str], box: Box | None, hits: Iterable[
         FileNotFoundError, ImageError: when the query cannot be read, or the box does not fit.
     """
     hits = list(hits)
+    shown = hits[:PICTURES]
+    few = "" if shown == hits else f": the first {PICTURES} of {len(hits)} hits"
     asked = _read_query(query, box, _SHEET_SIDE)
     name = pathlib.PurePath(query).name
     scale = asked.pixels.shape[1] / asked.width
     small_box = None if box is None else [value * scale for value in _within(box, asked)]
     found = []
-    for rank, hit, cosine, path in hits:
-        photo, _ = _read_hit(path, _SHEET_SIDE)
+    for rank, hit, cosine, path in shown:
+        photo, _ = _read_hit(hit, path, _SHEET_SIDE)
         found.append(Hit(None if photo is None else photo.pixels, hit, cosine, rank=rank))
     lines = max(1, -(-len(found) // _COLUMNS))
     columns = max(1, -(-len(found) // lines))
     row = Row(asked.pixels, name, small_box, found)
-    return contact_sheet([row], f"Photos like {name}" if title is None else title, columns)
+    return contact_sheet([row], (f"Photos like {name}" if title is None else title) + few, columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +151,8 @@ class _Photo:
 
 
 def _read(path, side):
-    whole = read_image(path, max_side=None)
-    height, width = whole.shape[:2]
-    return _Photo(read_image(whole, max_side=side), width, height, f"{width} × {height} px · {_size_in_words(path)}")
+    pixels, (width, height) = read_thumbnail(path, side)
+    return _Photo(pixels, width, height, f"{width} × {height} px · {_size_in_words(path)}")
 
 
 def _read_query(path, box, side):
@@ -151,8 +161,10 @@ def _read_query(path, box, side):
     return _read(path, side)
 
 
-def _read_hit(path, side):
+def _read_hit(name, path, side):
     """The photo of a hit, or `None` and a sentence that says why there is none."""
+    if path is None and inside(os.curdir, name) is None:
+        return None, "This name leads out of the photos’ folder, so its photo is not shown."
     if path is None:
         return None, "The index does not say where this photo lies."
     try:
@@ -165,7 +177,7 @@ def _read_hit(path, side):
 
 def _tile(rank, name, cosine, path, folder):
     """A hit's place in the list. It is a link where there is a file, and can have the focus in any case."""
-    photo, sentence = _read_hit(path, _HIT_SIDE)
+    photo, sentence = _read_hit(name, path, _HIT_SIDE)
     if photo is None:
         picture, facts = f'<span class="gone">{sentence}</span>', ""
     else:
@@ -180,6 +192,24 @@ def _tile(rank, name, cosine, path, folder):
 <svg viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect class="track" width="100" height="4"/>\
 <rect class="bar" width="{filled:.1f}" height="4"/></svg></p>
 {facts}</li>"""
+
+
+def _rest(hits, folder):
+    """The list of the hits that have no picture; nothing where there are none."""
+    if not hits:
+        return ""
+
+    def line(rank, name, cosine, path):
+        there = path is not None and os.path.lexists(path)
+        words = f'<a href="{_link(path, folder)}">{_name(name)}</a>' if there else _name(name)
+        return f'<li><span>{rank}</span> <span class="name">{words}</span> <b>{cosine:.3f}</b></li>'
+
+    listed = "\n".join(line(*hit) for hit in hits)
+    return f"""<h2 id="rest" tabindex="-1">{len(hits)} more, by name, with the cosine</h2>
+<ol class="names">
+{listed}
+</ol>
+"""
 
 
 def _picture(pixels, alt):
@@ -281,6 +311,13 @@ kbd { font: inherit; color: var(--ink); background: var(--card); border: 1px sol
 ol { list-style: none; padding: 0; display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)); }
 li { position: relative; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .6rem;
   scroll-margin: 1rem; display: flex; flex-direction: column; gap: .2rem; }
+.names { display: block; }
+.names li { flex-direction: row; gap: .75rem; padding: .3rem .6rem; border-width: 0 0 1px; border-radius: 0;
+  font-variant-numeric: tabular-nums; }
+.names .name { flex: 1; min-width: 0; }
+.names span:first-child { color: var(--quiet); min-width: 3rem; text-align: right; }
+.few { margin-bottom: .75rem; }
+#rest { margin-top: 2rem; }
 .hit { outline: none; display: block; }
 /* The ring stands around the whole tile, and lets its text be selected. */
 .hit:focus::after, .hit:focus-visible::after { content: ""; position: absolute; inset: -2px; border-radius: .7rem;

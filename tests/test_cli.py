@@ -705,6 +705,38 @@ class TestCommandLine:
         with pytest.raises(flags.Error):
             cli.run(["index", "--maxside", "3"])
 
+    @pytest.mark.parametrize("flag", ["--html", "--sheet"])
+    def test_a_page_makes_no_folder(self, command, capsys, index, photo_folder, tmp_path, flag, monkeypatch):
+        """And nothing is computed before that is said."""
+        monkeypatch.setattr(Index, "load", lambda *arguments, **options: pytest.fail("it went on"))
+        assert command("search", index[0], photo_folder / "a.png", flag, tmp_path / "new" / "deep" / "out.png") == 1
+        only_line(capsys, f"there is no folder {tmp_path / 'new' / 'deep'} to write {flag}", "make it first")
+        assert not (tmp_path / "new").exists()
+        assert command("search", index[0], photo_folder / "a.png", flag, tmp_path) == 1
+        only_line(capsys, f"{flag} {tmp_path} is a folder")
+
+    def test_a_name_that_climbs_shows_no_photo(self, command, capsys, index, model_file, photo_folder, tmp_path, draw):
+        """An index may come from anyone, and its page may go to anyone."""
+        Image.fromarray(draw(1)).save(tmp_path / "secret.png")
+        names = ["../secret.png", str(tmp_path / "secret.png"), "a.png"]
+        found = Index(names, index[1].descriptors[:3], recipe=index[1].recipe)
+        found.save(tmp_path / "climbing")
+        arguments = (
+            "--model",
+            model_file,
+            "--photos",
+            photo_folder,
+            "--html",
+            tmp_path / "out.html",
+            "--sheet",
+            tmp_path / "out.png",
+        )
+        assert command("search", tmp_path / "climbing", photo_folder / "a.png", *arguments) == 0
+        page = (tmp_path / "out.html").read_text()
+        assert page.count("<img") == 1 + 1
+        assert page.count("leads out of the photos’ folder") == 2
+        assert "secret.png" not in "".join(re.findall('href="([^"]*)"', page))
+
     def test_flags_of_one_run_are_gone_in_the_next(self, command, capsys, index, model_file, photo_folder):
         arguments = ["search", index[0], photo_folder / "a.png", "--model", model_file]
         assert command(*arguments, "--k", 2, "--json") == 0

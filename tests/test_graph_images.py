@@ -131,6 +131,19 @@ class TestFormats:
         others = [photo.transpose(Image.Transpose.ROTATE_180).convert("P")]
         same(read, tmp_path, encoded(photo.convert("P"), "GIF", save_all=True, append_images=others))
 
+    def test_gif_of_which_only_the_first_frame_is_whole(self, read, photo, tmp_path):
+        """The others are not looked at, so that they cannot take memory."""
+        others = [photo.transpose(Image.Transpose.ROTATE_180).convert("P")]
+        content = encoded(photo.convert("P"), "GIF", save_all=True, append_images=others, comment=b"holiday " * 99)
+        same(read, tmp_path, content[: -len(content) // 4])
+
+    @pytest.mark.parametrize("form, mode", [("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("BMP", "RGBA")])
+    def test_a_photo_of_several_bands(self, read, tmp_path, draw, form, mode):
+        large = Image.fromarray(draw(1, 1700, 1300))
+        large = see_through(large, "RGBA") if mode == "RGBA" else large.convert(mode)
+        assert large.width * large.height > 2 * graph_images._BAND
+        same(read, tmp_path, encoded(large, form), max_side=333, box=(5, 1, 1690, 1290))
+
 
 class TestOrientation:
     @pytest.mark.parametrize("form", ["JPEG", "PNG", pytest.param("WEBP", marks=needs_webp)])
@@ -221,6 +234,39 @@ class TestErrors:
         else:
             content[6:10] = struct.pack("<HH", 30000, 30000)
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"photo 3.*900000000.*more than the 178956970 of a photo"):
+            read(bytes(content))
+
+    def test_a_gif_whose_frame_is_far_larger_than_its_screen_is_refused(self, read, photo):
+        content = bytearray(encoded(photo.convert("P"), "GIF"))
+        place = content.index(b"\x2c\0\0\0\0" + struct.pack("<HH", *photo.size))
+        content[place + 5 : place + 9] = struct.pack("<HH", 60000, 60000)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"photo 3.*3600000000.*more than the 178956970 of a photo"):
+            read(bytes(content))
+
+    @needs_webp
+    @pytest.mark.parametrize("form", ["lossy", "lossless", "extended"])
+    def test_a_webp_of_far_too_many_pixels_is_refused(self, read, photo, form):
+        exif = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" if form == "extended" else b""
+        content = bytearray(encoded(photo, "WEBP", lossless=form == "lossless", exif=exif))
+        assert content[12:16] == {"lossy": b"VP8 ", "lossless": b"VP8L", "extended": b"VP8X"}[form]
+        if form == "lossy":
+            content[26:30] = struct.pack("<HH", 16383, 16383)
+        elif form == "lossless":
+            content[21:25] = struct.pack("<I", 16382 | 16382 << 14)
+        else:
+            content[24:30] = (16382).to_bytes(3, "little") * 2
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"photo 3.*268402689.*more than the 178956970 of a photo"):
+            read(bytes(content))
+
+    @needs_webp
+    def test_the_frames_of_a_webp_count_together(self, read, photo):
+        """Their decoder gives them all."""
+        frames = [photo.rotate(angle) for angle in range(3)]
+        content = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+        assert read(content).shape == (69, 100, 3)
+        content = bytearray(content)
+        content[24:30] = (9999).to_bytes(3, "little") * 2
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"photo 3.*300000000.*more than the 178956970 of a photo"):
             read(bytes(content))
 
     def test_a_bmp_of_one_bit_is_refused(self, read, photo):

@@ -1,6 +1,10 @@
+import contextlib
 import fractions
+import io
+import os
 import re
 import struct
+import threading
 import warnings
 import zlib
 
@@ -10,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rw_keras.images import ImageError, image_name, list_photos, read_image
+from rw_keras import images
+from rw_keras.images import ImageError, image_name, list_photos, read_image, read_thumbnail
 
 # What a viewer does to the stored pixels for each EXIF orientation (TIFF 6.0, tag 274).
 UPRIGHT = {
@@ -133,6 +138,45 @@ class TestForms:
         assert (read[0] == 255).all()
         np.testing.assert_array_equal(read[1], np.broadcast_to(pixels[1, :, :-1], (16, 3)))
 
+    @pytest.mark.parametrize("box", [None, (20, 10, 90, 60)], ids=repr)
+    def test_transparency_is_laid_over_white_after_reducing(self, tmp_path, box):
+        """Colours times transparency and transparency are filtered each for itself, and laid over white then."""
+        pixels = noise(70, 100, 4)
+        pixels[20:40, :, 3], pixels[40:60, :, 3] = 0, 255
+        Image.fromarray(pixels).save(tmp_path / "photo.png")
+        left, top, right, bottom = box or (0, 0, 100, 70)
+        part = pixels[top:bottom, left:right].astype(int)
+        part[..., :3] = (2 * part[..., :3] * part[..., 3:] + 255) // 510
+        size = ((right - left) * 4 + 5) // 10, ((bottom - top) * 4 + 5) // 10
+        planes = [reduced(Image.fromarray(plane.astype("uint8")), *size).astype(int) for plane in np.moveaxis(part, -1, 0)]
+        expected = [np.clip(colour + 255 - planes[3], None, 255) for colour in planes[:3]]
+        np.testing.assert_array_equal(read_image(tmp_path / "photo.png", box, 40), np.stack(expected, axis=-1))
+
+    def test_transparency_that_is_opaque_everywhere_changes_nothing(self):
+        pixels = noise(70, 100, 4)
+        pixels[..., 3] = 255
+        for max_side in (None, 40):
+            np.testing.assert_array_equal(read_image(pixels, None, max_side), read_image(pixels[..., :3], None, max_side))
+
+    @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
+    @pytest.mark.parametrize("max_side", [None, 40])
+    def test_bands_do_not_show(self, tmp_path, mode, max_side, monkeypatch):
+        photo = Image.fromarray(noise(70, 100, 4))
+        photo = Image.fromarray(noise(70, 100).astype("uint16") * 257) if mode == "I;16" else photo.convert(mode)
+        photo.save(tmp_path / "photo.tif")
+        at_once = read_image(tmp_path / "photo.tif", (5, 6, 90, 69), max_side)
+        monkeypatch.setattr(images, "_BAND", 700)
+        np.testing.assert_array_equal(read_image(tmp_path / "photo.tif", (5, 6, 90, 69), max_side), at_once)
+
+    @pytest.mark.parametrize("dtype", ["uint8", ">u2"])
+    def test_grey_tiff_is_turned_upright(self, tmp_path, dtype):
+        exif = Image.Exif()
+        exif[274] = 6
+        values = noise(5, 9).astype(dtype) * (257 if dtype == ">u2" else 1)
+        Image.fromarray(values).save(tmp_path / "photo.tif", exif=exif)
+        np.testing.assert_array_equal(read_image(tmp_path / "photo.tif")[..., 1], np.rot90(noise(5, 9), -1))
+        assert read_thumbnail(tmp_path / "photo.tif", 5)[1] == (5, 9)
+
     def test_cmyk_jpeg(self, tmp_path):
         inks = {
             (0, 0, 0, 0): (255, 255, 255),
@@ -180,6 +224,113 @@ class TestForms:
         with Image.open(tmp_path / "photo.gif") as saved:
             assert saved.n_frames == 3
         np.testing.assert_array_equal(read_image(tmp_path / "photo.gif"), np.broadcast_to([255, 0, 0], (4, 6, 3)))
+
+
+class TestThumbnail:
+    @pytest.mark.parametrize("orientation", UPRIGHT)
+    @pytest.mark.parametrize("form", ["png", "jpg", "tif", "webp"])
+    def test_is_upright_and_says_the_size_of_the_whole(self, tmp_path, draw, orientation, form):
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(draw(1, 900, 500)).save(tmp_path / f"photo.{form}", exif=exif)
+        found, size = read_thumbnail(tmp_path / f"photo.{form}", 90)
+        expected = read_image(tmp_path / f"photo.{form}", max_side=90)
+        assert found.shape == expected.shape
+        assert np.abs(found.astype(int) - expected).mean() < 2
+        assert size == read_image(tmp_path / f"photo.{form}", max_side=None).shape[1::-1]
+
+    def test_a_jpeg_is_decoded_at_a_part_of_its_size(self, tmp_path, draw, monkeypatch):
+        lent = []
+        monkeypatch.setattr(images._memory, "lend", lambda count: lent.append(count) or contextlib.nullcontext())
+        Image.fromarray(draw(1, 1600, 1200)).save(tmp_path / "photo.jpg")
+        read_thumbnail(tmp_path / "photo.jpg", 100)
+        read_image(tmp_path / "photo.jpg", max_side=100)
+        assert lent[0] < lent[1] / 10
+
+    def test_errors(self, tmp_path):
+        (tmp_path / "text.jpg").write_bytes(b"this is text")
+        with pytest.raises(ImageError, match=r"text\.jpg is not an image"):
+            read_thumbnail(tmp_path / "text.jpg", 90)
+        with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
+            read_thumbnail(tmp_path / "none.jpg", 90)
+
+
+class TestMemory:
+    """What photos that are decoded at the same time may take together."""
+
+    def borrow(self, memory, *counts):
+        """Lends to a thread for each count, one begun after the other; a function that ends one, and a list of who has begun."""
+        begun, ends, threads = [], [threading.Event() for _ in counts], []
+
+        def work(number, asking):
+            asking.set()
+            with memory.lend(counts[number]):
+                begun.append(number)
+                ends[number].wait(10)
+
+        for number in range(len(counts)):
+            asking = threading.Event()
+            threads.append(threading.Thread(target=work, args=(number, asking)))
+            threads[-1].start()
+            asking.wait(10)
+            self.settle(threads[-1])
+
+        def end(number):
+            ends[number].set()
+            threads[number].join(10)
+            for thread in threads:
+                self.settle(thread)
+
+        return end, begun
+
+    def settle(self, thread):
+        thread.join(0.05)
+
+    def test_waits_until_it_fits(self):
+        end, begun = self.borrow(images._Memory(100), 60, 30, 20)
+        assert begun == [0, 1]
+        end(1)
+        assert begun == [0, 1, 2]
+        end(0), end(2)
+
+    def test_one_alone_always_may_and_nobody_overtakes(self):
+        end, begun = self.borrow(images._Memory(100), 60, 900, 10)
+        assert begun == [0]
+        end(0)
+        assert begun == [0, 1]
+        end(1)
+        assert begun == [0, 1, 2]
+        end(2)
+
+    def test_a_photo_that_fails_gives_it_back(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(images, "_memory", memory := images._Memory(100))
+        png(tmp_path / "cut.png", 90, 70, 8, 6, bytes(9))
+        for _ in range(3):
+            refused(tmp_path / "cut.png", "cut short or damaged")
+        assert memory._lent == 0
+
+    @pytest.mark.parametrize("mode, bytes_a_pixel", [("L", 1), ("RGB", 4), ("RGBA", 4), ("I;16", 2)])
+    def test_counts_what_is_kept(self, tmp_path, mode, bytes_a_pixel, monkeypatch):
+        lent = []
+        monkeypatch.setattr(images._memory, "lend", lambda count: lent.append(count) or contextlib.nullcontext())
+        Image.new(mode, (3000, 200)).save(tmp_path / "photo.png")
+        read_image(tmp_path / "photo.png", max_side=30)
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.new(mode, (3000, 200)).save(tmp_path / "turned.png", exif=exif)
+        read_image(tmp_path / "turned.png", max_side=30)
+        assert lent[0] == pytest.approx(600_000 * bytes_a_pixel, rel=0.7)
+        assert lent[1] - lent[0] == 600_000 * bytes_a_pixel
+
+    def test_a_child_starts_with_all_of_it(self):
+        if not hasattr(os, "fork"):
+            pytest.skip("no os.fork here")
+        with images._memory.lend(images.MEMORY), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads that a child does not have
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if images._memory._lent == 0 and not images._memory._turn.locked() else 1)
+            assert os.waitpid(child, 0)[1] == 0
 
 
 class TestArrays:
@@ -342,6 +493,22 @@ class TestUnreadable:
     def test_empty(self, tmp_path):
         (tmp_path / "empty.jpg").touch()
         refused(tmp_path / "empty.jpg", tmp_path / "empty.jpg", "0 bytes")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+    def test_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        refused(tmp_path / "pipe.jpg", tmp_path / "pipe.jpg", "pipe, a socket or a device")
+
+    def test_an_error_of_the_disk_is_no_damage(self):
+        """It may pass, and says nothing of the photo."""
+
+        class Failing(io.BytesIO):
+            name = "photo.jpg"
+
+            def read(self, *count):
+                raise OSError(5, "Input/output error")
+
+        refused(Failing(b"content"), "photo.jpg cannot be read: Input/output error", error=OSError)
 
     @pytest.mark.parametrize("ending", ["jpg", "png", "gif", "webp", "tif", "bmp"])
     def test_cut_short(self, tmp_path, ending):

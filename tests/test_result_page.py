@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rw_keras.files import inside
 from rw_keras.images import ImageError, read_image
 from rw_keras.result_page import result_page, search_sheet
 
@@ -237,6 +238,47 @@ def test_no_hits(search):
     assert root.all("h2")[1].text() == "No hits"
     assert not root.all("li")
     assert parse(result_page(search[0], None, search[2][:1])).all("h2")[1].text() == "1 hit"
+
+
+def test_many_hits_are_listed_by_name(search, monkeypatch):
+    """With a picture each, a page of 2 000 took minutes and had 87 MB."""
+    monkeypatch.setattr(sys.modules[result_page.__module__], "PICTURES", 3)
+    photos = search[0].parent
+    names = ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "gone.png", "<b>.png"]
+    hits = [(rank, name, 1 - rank / 10, photos / name) for rank, name in enumerate(names, 1)]
+    root = parse(result_page(search[0], None, hits, folder=photos))
+    assert [one.text() for one in root.all("h2")] == ["Query", "7 hits", "4 more, by name, with the cosine"]
+    assert root.one("p", "few").text() == "The first 3 with their pictures; the others by name."
+    assert root.one("p", "few").one("a")["href"] == "#rest"
+    assert len(root.all("img")) == 1 + 3
+    pictures, rest = root.all("ol")
+    assert [tile.one("span", "rank").text() for tile in pictures.all("li")] == ["1", "2", "3"]
+    assert [line.text() for line in rest.all("li")] == [
+        "4 d.png 0.600",
+        "5 more/a.png 0.500",
+        "6 gone.png 0.400",
+        "7 <b>.png 0.300",
+    ]
+    assert [[link["href"] for link in line.all("a")] for line in rest.all("li")] == [["d.png"], ["more/a.png"], [], []]
+
+
+def test_a_sheet_of_many_hits_holds_the_first(search, many, monkeypatch):
+    module = sys.modules[result_page.__module__]
+    monkeypatch.setattr(module, "PICTURES", 8)
+    titles = []
+    real = module.contact_sheet
+    monkeypatch.setattr(module, "contact_sheet", lambda rows, title, columns: titles.append(title) or real(rows, title, columns))
+    assert search_sheet(search[0], None, many).size == search_sheet(search[0], None, many[:8]).size
+    assert titles == ["Photos like c.jpg: the first 8 of 30 hits", "Photos like c.jpg"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "more/../../secret.png"])
+def test_a_name_that_climbs_is_text_without_a_picture(search, name):
+    """As `rw_keras.files.inside` finds no path for it."""
+    (tile,) = tiles(result_page(search[0], None, [(1, name, 0.5, inside(search[0].parent, name))], folder=search[0].parent))
+    assert tile.one("span", "name").text() == name
+    assert tile.one("span", "gone").text() == "This name leads out of the photos’ folder, so its photo is not shown."
+    assert not tile.all("img") + tile.all("a")
 
 
 def test_nothing_is_asked_of_any_host(search):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rw_keras import formats
 from rw_keras.images import ImageError, list_photos, read_image
 from rw_keras.sources import photo_items
 
@@ -67,6 +68,19 @@ class TestFolder:
         with pytest.raises(ImageError, match=r"x\.jpg is a folder; pass the path of a photo"):
             folder.open()
 
+    @pytest.mark.parametrize("ending", ["heic", "HEIF", "avif", "cr2", "NEF", "dng"])
+    def test_photos_of_an_extra_are_found_and_have_a_stamp_once_it_is_there(self, tmp_path, ending, monkeypatch):
+        """Without a stamp an update takes the photo up as soon as there is one."""
+        make(tmp_path, f"a.{ending}", "b.jpg")
+        monkeypatch.setattr(formats, "_installed", lambda package: False)
+        monkeypatch.setattr(formats, "pillow_reads_avif", lambda: False)
+        assert [(item.name, item.stamp is None) for item in photo_items(tmp_path)] == [(f"a.{ending}", True), ("b.jpg", False)]
+        monkeypatch.setattr(formats, "_installed", lambda package: True)
+        monkeypatch.setattr(formats, "pillow_reads_avif", lambda: True)
+        assert [item.stamp is None for item in photo_items(tmp_path)] == [False, False]
+        with pytest.raises(ImageError, match="is one photo"):
+            photo_items(tmp_path / f"a.{ending}")
+
     def test_a_link_to_nothing_is_an_item_without_a_stamp(self, tmp_path):
         (tmp_path / "a.jpg").symlink_to("none.jpg")
         (item,) = photo_items(tmp_path)
@@ -90,6 +104,10 @@ class TestFolder:
     def test_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=f"{re.escape(str(tmp_path / 'none'))}; pass one that holds the photos"):
             photo_items(tmp_path / "none")
+
+    def test_a_name_with_a_nul_byte(self):
+        with pytest.raises(FileNotFoundError, match="no folder, list file or archive"):
+            photo_items("photos\0")
 
     def test_one_photo_is_no_source(self, tmp_path):
         make(tmp_path, "a.jpg")
@@ -203,6 +221,93 @@ class TestArchive:
         with pytest.raises(ImageError, match=r"sub/a\.jpg in .*photos\.tar is not an image"):
             read_image(item.open())
 
+    def odd(self, path, change, content=b"\xff\xd8 photo" * 200):
+        """An archive of three photos, of which `change` alters the member of the second."""
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            for name in ("a.jpg", "odd.jpg", "z.jpg"):
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(content), 1000
+                if name == "odd.jpg":
+                    change(member)
+                archive.addfile(member, io.BytesIO(content) if member.isreg() else None)
+        return path
+
+    @pytest.mark.parametrize("time", ["nan", "inf", "-inf", "1e300", "-1e30", "no number"])
+    def test_a_time_that_is_none(self, tmp_path, time):
+        items = photo_items(self.odd(tmp_path / "photos.tar", lambda member: member.pax_headers.update(mtime=time)))
+        assert [item.name for item in items] == ["a.jpg", "odd.jpg", "z.jpg"]
+        assert [item.stamp for item in items] == [[1600, 10**12], [1600, 0], [1600, 10**12]]
+        assert items[1].open().read() == items[0].open().read()
+
+    def link(self, kind):
+        def change(member):
+            member.type, member.size, member.linkname = kind, 0, "/etc/pass\nwd"
+
+        return change
+
+    @pytest.mark.parametrize(
+        "kind, words",
+        [
+            (tarfile.SYMTYPE, r"is a link to /etc/pass\\nwd; put the photo itself"),
+            (tarfile.LNKTYPE, r"is a link to /etc/pass\\nwd; put the photo itself"),
+            (tarfile.FIFOTYPE, "is a pipe, a device or of an unknown kind"),
+            (tarfile.CHRTYPE, "is a pipe, a device or of an unknown kind"),
+        ],
+    )
+    def test_what_is_no_plain_file_is_named_and_left_out(self, tmp_path, kind, words):
+        items = photo_items(self.odd(tmp_path / "photos.tar", self.link(kind)))
+        assert [item.name for item in items] == ["a.jpg", "odd.jpg", "z.jpg"]
+        assert [item.stamp is None for item in items] == [False, True, False]
+        with pytest.raises(ImageError, match=rf"^odd\.jpg in .*photos\.tar {words}"):
+            items[1].open()
+
+    @pytest.mark.parametrize("fields", [{"GNU.sparse.map": "0,10", "GNU.sparse.size": "99"}, {"GNU.sparse.size": "1600"}])
+    def test_a_sparse_member_is_named_and_left_out(self, tmp_path, fields):
+        items = photo_items(self.odd(tmp_path / "photos.tar", lambda member: member.pax_headers.update(fields)))
+        assert [item.name for item in items] == ["a.jpg", "odd.jpg", "z.jpg"]
+        with pytest.raises(ImageError, match=r"^odd\.jpg in .*photos\.tar is stored as a sparse file"):
+            items[1].open()
+
+    @pytest.mark.parametrize("size", [10**30, 10**6, -512, -1536, -(10**30)])
+    @pytest.mark.parametrize("content", [b"photo" * 200, bytes(5000)], ids=["bytes", "zeros"])
+    def test_a_size_that_cannot_be_is_named_and_left_out(self, tmp_path, size, content):
+        path = self.odd(tmp_path / "photos.tar", lambda member: member.pax_headers.update(size=str(size)), content)
+        items = photo_items(path)
+        assert [item.name for item in items] == ["a.jpg", "odd.jpg", "z.jpg"]
+        assert items[2].open().read() == content
+        with pytest.raises(ImageError, match=rf"^odd\.jpg in .*photos\.tar has {size} bytes by its header, of the archive's"):
+            items[1].open()
+
+    def test_an_odd_member_that_is_last(self, tmp_path):
+        path = make_tar(tmp_path / "photos.tar", {"a.jpg": b"photo"})
+        with tarfile.open(path, "a", format=tarfile.PAX_FORMAT) as archive:
+            member = tarfile.TarInfo("odd.jpg")
+            member.size, member.pax_headers = 600, {"size": str(10**12)}
+            archive.addfile(member, io.BytesIO(b"x" * 600))
+        assert [item.fault is None for item in photo_items(path)] == [True, False]
+
+    def test_a_member_is_read_by_parts(self, tmp_path, draw):
+        """Not more of it than is asked for: a member may have gigabytes."""
+        files = {"a.jpg": b"before" * 999, "b.png": encoded(draw(1)), "c.jpg": b"behind" * 999}
+        _, item, _ = photo_items(make_tar(tmp_path / "photos.tar", files))
+        content = files["b.png"]
+        with item.open() as file:
+            assert file.read(3) == content[:3]
+            assert file.seek(-7, os.SEEK_END) == len(content) - 7
+            assert file.read(99) == content[-7:]
+            assert file.read(99) == b""
+            assert file.seek(10**9) == 10**9
+            assert file.read() == b""
+            assert (file.seek(5), file.read()) == (5, content[5:])
+
+    @pytest.mark.parametrize("name", ["../../etc/a.jpg", "/etc/a.jpg", "a/../../b.jpg"])
+    def test_a_name_that_climbs_is_a_name_and_no_more(self, tmp_path, name):
+        (tmp_path / "sub").mkdir()
+        path = make_tar(tmp_path / "sub" / "photos.tar", {name: b"photo"})
+        (item,) = photo_items(path)
+        assert (item.name, item.open().read()) == (name, b"photo")
+        assert sorted(tmp_path.rglob("*")) == [tmp_path / "sub", path]
+
     @pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".TAR.GZ"])
     def test_compressed_is_refused(self, tmp_path, ending):
         path = tmp_path / f"photos{ending}"
@@ -224,7 +329,23 @@ class TestArchive:
         path = make_tar(tmp_path / "photos.tar", {f"{seed}.png": encoded(draw(seed)) for seed in range(5)})
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(ImageError, match=r"photos\.tar cannot be read as a tar archive"):
+        with pytest.raises(ImageError, match=r"photos\.tar cannot be read as a tar archive after its member 2\.png: .* within it"):
+            photo_items(path)
+
+    @pytest.mark.parametrize("cut", [0, 7, 511])
+    def test_cut_between_two_members(self, tmp_path, cut):
+        """`tarfile` gives the members before the cut, and an update would remove the others from an index."""
+        path = make_tar(tmp_path / "photos.tar", {f"{number}.jpg": b"x" * 512 for number in range(4)})
+        path.write_bytes(path.read_bytes()[: 2048 + cut])
+        with pytest.raises(ImageError, match=r"photos\.tar .*after its member 1\.jpg: .*; make it again"):
+            photo_items(path)
+
+    def test_a_damaged_header(self, tmp_path):
+        path = make_tar(tmp_path / "photos.tar", {f"{number}.jpg": b"x" * 512 for number in range(4)})
+        content = bytearray(path.read_bytes())
+        content[2048 + 3] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match=r"photos\.tar .*after its member 1\.jpg: its header is damaged"):
             photo_items(path)
 
     def test_the_same_member_twice(self, tmp_path):
@@ -254,6 +375,13 @@ class TestList:
         np.testing.assert_array_equal(items[3].open(), draw(2))
         with pytest.raises(ImageError, match="is a folder"):
             items[5].open()
+
+    def test_a_name_with_a_nul_byte(self, tmp_path):
+        make(tmp_path, "a.jpg")
+        bad, good = photo_items(["a\0b.jpg", tmp_path / "a.jpg"])
+        assert good.stamp is not None
+        with pytest.raises(ImageError, match=r"^a\\x00b\.jpg has a NUL byte in it"):
+            bad.open()
 
     def test_an_array_of_photos_and_a_generator(self, draw):
         photos = np.stack([draw(1), draw(2)])
