@@ -67,12 +67,14 @@ class _Batches:
 def _batches(model, items):
     """The pixels as `extract` passes them to the network."""
     from rw_keras import extraction
+    from rw_keras.update import read_item
 
     batches = _Batches(extraction._Network(model, "auto", None))
     window = extraction._Window(batches)
     for item in items:
-        pixels, stamp, error = extraction._read_item(item, _MAX_SIDE.value, extraction.smallest_side(model), False)
-        window.take(item.name, stamp, pixels, error)
+        reading = read_item(item, None, _MAX_SIDE.value, extraction.smallest_side(model), False)
+        if reading.pixels is not None:
+            window.take(reading)
         if window.count == extraction._WINDOW:
             window.close()
     window.close()
