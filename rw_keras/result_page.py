@@ -312,7 +312,7 @@ ol { list-style: none; padding: 0; display: grid; gap: 1rem; grid-template-colum
 li { position: relative; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .6rem;
   scroll-margin: 1rem; display: flex; flex-direction: column; gap: .2rem; }
 .names { display: block; }
-.names li { flex-direction: row; gap: .75rem; padding: .3rem .6rem; border-width: 0 0 1px; border-radius: 0;
+.names li { flex-direction: row; align-items: baseline; gap: .75rem; padding: .3rem .6rem; border-width: 0 0 1px; border-radius: 0;
   font-variant-numeric: tabular-nums; }
 .names .name { flex: 1; min-width: 0; }
 .names span:first-child { color: var(--quiet); min-width: 3rem; text-align: right; }
