@@ -175,7 +175,7 @@ def _journal(folder, manifest) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     while start + 24 <= len(content):
         text, vectors, checksum = (int(number) for number in np.frombuffer(content, "<u8", 3, start))
         body = content[start + 24 : start + 24 + text + vectors]
-        if text + vectors > len(content) or len(body) < text + vectors or zlib.crc32(body) != checksum:
+        if not text or text + vectors > len(content) or len(body) < text + vectors or zlib.crc32(body) != checksum:
             return
         start += 24 + text + vectors
         photos = json.loads(body[:text])
