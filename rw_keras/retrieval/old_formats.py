@@ -121,11 +121,11 @@ def damaged_files(folder: pathlib.Path) -> list[tuple[str, list[str]]]:
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes the files of an old index, which has been converted; its manifest first."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    """Removes the files of an old index, which has been converted; its manifest last, by which they are known."""
     for path in folder.iterdir():
         if path.name.startswith(PREFIXES):
             path.unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def _manifest(folder):

@@ -126,6 +126,8 @@ class Writer:
         self.is_new = not there.is_file() and not old_formats.is_one(self.folder)
         if not there.is_file() and not self.is_new:
             self._convert()
+        elif old_formats.is_one(self.folder):  # a killed process had just converted it
+            old_formats.remove(self.folder)
         if not self.beside:
             _remove_database(beside)
         elif not (self._go_on and beside.is_file() and self._is_asked_for(beside)):
