@@ -152,7 +152,6 @@ class Update:
         self._noted = 0
         self._names: set[str] = set()
         self._count = writer.count()
-        self._takes_over = writer.beside
         if writer.beside:
             self._take_over()
 
@@ -177,7 +176,6 @@ class Update:
         except store.DamageError as error:
             if not self._prune:
                 raise _cannot_take_over(folder, error) from error
-            self._takes_over = False
 
     def todo(self, bar: Any) -> Iterator[tuple[Item, Known | None]]:
         """The photos that have to be read, each with what the index knows of it; the others are counted."""
@@ -274,8 +272,7 @@ class Update:
         self.removed = sum(photo.described for photo in gone)
         if self._writer.beside:
             self._check_replaced()
-        if self._takes_over:
-            self._writer.take_over_rest()
+            self._writer.take_over_rest(lossy=self._prune)
         self._writer.finish()
 
     def _check_replaced(self):

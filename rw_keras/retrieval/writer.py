@@ -16,7 +16,7 @@ import numpy as np
 
 from rw_keras.retrieval import old_formats, store
 from rw_keras.retrieval.int8 import encoded
-from rw_keras.retrieval.segments import BLOCK_ROWS, FullTail, Tail, naming, synced
+from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, FullTail, Tail, naming, synced
 from rw_keras.retrieval.store import (
     BESIDE,
     DATABASE,
@@ -261,17 +261,17 @@ class Writer:
     def _remove_strays(self):
         """Removes files of rows that no database names: what an interrupted write has left."""
         named = set()
-        try:
-            for path in (self.folder / DATABASE, self.folder / BESIDE):
-                if path.is_file():
+        for path in (self.folder / DATABASE, self.folder / BESIDE):
+            if path.is_file():
+                try:
                     with contextlib.closing(connected(path)) as database:
                         named |= {file for (file,) in database.execute("SELECT file FROM segments")}
                         searcher = database.execute("SELECT value FROM about WHERE field = 'searcher'").fetchone()
                         named.add(json.loads(searcher[0]).get("file") if searcher else None)
-        except sqlite3.DatabaseError as error:
-            if not self.beside or isinstance(error, sqlite3.OperationalError):
-                raise
-            return  # a damaged one says nothing of its files
+                except (sqlite3.DatabaseError, json.JSONDecodeError):
+                    if self.beside:
+                        return  # a damaged index does not say what is its, until another has taken its place
+                    raise
         for path in self.folder.iterdir():
             if path.name.startswith(("rows-", "searcher-", ".part-")) and path.name not in named:
                 path.unlink(missing_ok=True)
@@ -536,9 +536,23 @@ class Writer:
                 self._connect(self.folder / DATABASE)
         self._remove_strays()
 
-    def take_over_rest(self) -> None:
+    def take_over_rest(self, lossy: bool = False) -> None:
         """For an index that takes the place of another: what of that one is no photo's, its metadata and its searcher, and the rows
-        that were added by hand and are not there yet."""
+        that were added by hand and are not there yet.
+
+        Args:
+            lossy: whether what cannot be read of a damaged one is done without.
+
+        Raises:
+            DamageError: when that one is damaged, without `lossy`.
+        """
+        try:
+            self._take_over_rest()
+        except DamageError:
+            if not lossy:
+                raise
+
+    def _take_over_rest(self):
         replaced = store.about(self.folder)
         if replaced is None:
             return
