@@ -20,6 +20,7 @@ from PIL import Image
 import rw_keras
 from rw_keras.backbones import LICENCES
 from rw_keras.descriptor import recipe
+from rw_keras.engines.openvino import imported
 from rw_keras.extraction import smallest_side
 from rw_keras.files import checked_path
 
@@ -145,11 +146,11 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
     path = _new_file(path, ".xml")
     _new(path.with_suffix(".bin"), "choose another name or remove it")
     with _needs("openvino"):
-        import openvino
-
-        nncf = _quiet_nncf() if int8 else None
+        openvino = imported("openvino")
+        nncf = imported("nncf") if int8 else None
     converted = converted_to_openvino(model)
     if int8:
+        nncf.set_log_level(logging.ERROR)  # it tells its statistics on standard output
         # The whitening divides by small numbers, and rounding its axes would cost more than all of the network's.
         whitening = nncf.IgnoredScope(patterns=[".*whitening.*"], validate=False)
         with contextlib.redirect_stdout(io.StringIO()):  # a progress bar
@@ -169,27 +170,14 @@ def converted_to_openvino(model: keras.Model, dtype: str = "float32") -> Any:
     Raises:
         ValueError: when OpenVINO does not know an operation of it, with OpenVINO's own words.
     """
-    import openvino
-
+    openvino = imported("openvino")
     with saved_for_converters(model, dtype) as saved:
         try:
-            # Not `convert_model`, which reports its use over the network from a forked process: a fork amid a product of matrices
-            # leaves NumPy's waiting forever for the threads that it ends.
+            # Not `convert_model`, which reports its use even so where the process imported openvino before; see `imported`.
             return openvino.Core().read_model(saved)
         except Exception as error:  # its own classes of errors differ between its versions
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"OpenVINO cannot compute {model.name!r}: {reason}.") from error
-
-
-def _quiet_nncf() -> Any:
-    """The package `nncf`, which neither prints its statistics nor reports its use from a forked process."""
-    with contextlib.ExitStack() as stack:
-        if "NNCF_CI" not in os.environ:  # it is read once, at the import
-            os.environ["NNCF_CI"] = "1"
-            stack.callback(os.environ.pop, "NNCF_CI", None)
-        import nncf
-    nncf.set_log_level(logging.ERROR)
-    return nncf
 
 
 def export_litert(model: keras.Model, path: str | os.PathLike[str], *, int8: bool = False) -> None:

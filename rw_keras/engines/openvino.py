@@ -5,10 +5,13 @@ The network is converted from TensorFlow's graph of it, so any backbone goes thr
 
 from __future__ import annotations
 
+import importlib
 import pathlib
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,15 +27,35 @@ SUFFIXES = (".xml", ".bin")
 BATCH_PIXELS = 512 * 384
 
 
+def imported(name: str) -> ModuleType:
+    """The package `openvino`, or `nncf`, imported so that it does not report its use.
+
+    It would do so over the network, from a process that it forks: a fork amid a product of matrices leaves NumPy's waiting forever
+    for the threads that it ends. Both packages do without the one that reports where that is not installed, so it is hidden from
+    them. What was imported before stays as it is.
+    """
+    if name in sys.modules:
+        return importlib.import_module(name)
+    reporter = "openvino_telemetry"
+    before = sys.modules.get(reporter)
+    sys.modules[reporter] = None
+    try:
+        return importlib.import_module(name)
+    finally:
+        del sys.modules[reporter]
+        if before is not None:
+            sys.modules[reporter] = before
+
+
 def make(network: keras.Model) -> tuple[bytes, bytes]:
     """The two files of a network: OpenVINO's XML, and weights.
 
     Raises:
         ValueError: when OpenVINO does not know an operation of it, with OpenVINO's own words.
     """
-    import openvino
-
     from rw_keras.export import converted_to_openvino
+
+    openvino = imported("openvino")
 
     try:
         converted = converted_to_openvino(network, "uint8")
@@ -46,8 +69,7 @@ def make(network: keras.Model) -> tuple[bytes, bytes]:
 
 def load(files: list[pathlib.Path], variant: str) -> Callable[[np.ndarray], np.ndarray]:
     """A function from pixels `(B, H, W, 3)` uint8 to feature maps `(B, h, w, C)` float32."""
-    import openvino
-
+    openvino = imported("openvino")
     core = openvino.Core()
     # The hint has to be given: left to itself OpenVINO takes bfloat16 where the processor has it.
     hint = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}[variant]

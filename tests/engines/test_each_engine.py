@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from engines.rounding import assert_same
 import rw_keras
 from rw_keras import engines
 from rw_keras.engines import cache, describer
+from rw_keras.engines import openvino as openvino_engine
 from rw_keras.engines import tensorflow as tensorflow_engine
 from rw_keras.extraction import batch_function
 
@@ -243,3 +245,21 @@ class TestLoadCached:
         assert (found is None) == (chosen.engine == "tensorflow")
         if found is not None:
             assert (found.engine, found.variant) == (chosen.engine, chosen.variant)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_openvino_is_imported_without_what_reports_its_use(tmp_path, monkeypatch, before):
+    """It would report from a process that it forks, which may wait forever."""
+    (tmp_path / "openvino_telemetry.py").write_text("")
+    (tmp_path / "like_openvino.py").write_text(
+        "try:\n    import openvino_telemetry\n    reports = True\nexcept ImportError:\n    reports = False\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reporter = types.ModuleType("openvino_telemetry")
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", reporter)
+    if not before:
+        monkeypatch.delitem(sys.modules, "openvino_telemetry")
+    monkeypatch.delitem(sys.modules, "like_openvino", raising=False)
+    assert not openvino_engine.imported("like_openvino").reports
+    assert sys.modules.get("openvino_telemetry") is (reporter if before else None)
+    del sys.modules["like_openvino"]
