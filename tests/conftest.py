@@ -1,5 +1,7 @@
 """What the tests share: where real photos lie, which tests can run here, a tiny model, and photos made up for the purpose."""
 
+import functools
+import gc
 import os
 import pathlib
 
@@ -40,6 +42,11 @@ def pytest_collection_modifyitems(config, items):
         reason = missing(config, marker) if marked else None
         for item in marked if reason else ():
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """What the modules hold stays: the garbage collector need not go through it again and again."""
+    gc.freeze()
 
 
 def _not_asked_for(config, marker):
@@ -110,6 +117,12 @@ def tiny_model():
         return rw_keras.build_descriptor(network, **{"whitening": None, **arguments})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def known_model(tiny_model):
+    """As `tiny_model`, but the same model again for the same arguments, for tests that leave it as it is."""
+    return functools.cache(tiny_model)
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,7 @@ class TestIndex:
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, flag) == 2
         only_line(capsys, f"{flag.partition('=')[0]} does not go with --model")
 
+    @pytest.mark.slow
     def test_another_network_levels_weights_and_whitening(self, command, capsys, photo_folder, tmp_path):
         """The search builds the model again from the index's recipe and the same files."""
         network = rw_keras.backbones.alexnet(weights=None)
@@ -225,20 +226,20 @@ class TestIndex:
         assert hits[0]["cosine"] == pytest.approx(1, abs=1e-5)
         assert Index.load(tmp_path / "out").recipe["levels"] == 2
 
-    def test_scales_and_what_is_whitened(self, command, capsys, photo_folder, tmp_path):
+    def test_levels_scales_and_what_is_whitened(self, command, capsys, photo_folder, tmp_path):
         """The search builds the model again from the index's recipe."""
         network = rw_keras.backbones.alexnet(weights=None)
         np.savez(tmp_path / "weights.npz", **{w.path: keras.ops.convert_to_numpy(w) for w in network.weights})
         weights = ("--weights", tmp_path / "weights.npz")
-        model = rw_keras.build_descriptor("alexnet", weights=tmp_path / "weights.npz", whiten="global", whitening=None)
+        model = rw_keras.build_descriptor("alexnet", weights=tmp_path / "weights.npz", levels=2, whiten="global", whitening=None)
         with pytest.warns(UserWarning, match="next to no variance"):
             rw_keras.fit_whitening(model, photo_folder, progress=False)
         rw_keras.save_whitening(model, tmp_path / "whitening.npz")
         files = (*weights, "--whitening", tmp_path / "whitening.npz")
-        made = ("--backbone", "alexnet", "--whiten", "global", "--scales", "1,0.7071,0.5", *files)
+        made = ("--backbone", "alexnet", "--levels", "2", "--whiten", "global", "--scales", "1,0.7071,0.5", *files)
         assert command("index", photo_folder, "-o", tmp_path / "out", *made) == 0
         index = Index.load(tmp_path / "out")
-        assert (index.recipe["whiten"], index.recipe["scales"]) == ("global", [1.0, 0.7071, 0.5])
+        assert (index.recipe["levels"], index.recipe["whiten"], index.recipe["scales"]) == (2, "global", [1.0, 0.7071, 0.5])
         expected = rw_keras.describe(rw_keras.multi_scale(model, (1, 0.7071, 0.5)), [photo_folder / name for name in NAMES])
         np.testing.assert_allclose(index.descriptors, expected, atol=1e-5)
         capsys.readouterr()
@@ -799,6 +800,7 @@ class TestDemo:
 
         monkeypatch.setattr(demo, "_MAX_SIDE", 96)
 
+    @pytest.mark.slow
     def test_json(self, command, capsys, tmp_path):
         assert command("demo", "-o", tmp_path / "demo.png", "--json") == 0
         result = json.loads(capsys.readouterr().out)
@@ -807,5 +809,18 @@ class TestDemo:
         for measured in result["measured"].values():
             assert 0.9 < measured["map"] <= 1
             assert 55 < measured["right"] <= 61
+        with Image.open(tmp_path / "demo.png") as picture:
+            assert min(picture.size) > 500
+
+    def test_three_of_the_photos(self, command, capsys, tmp_path, monkeypatch):
+        photos, queries = rw_keras.datasets.photos.load()
+        few = dict(list(photos.items())[:3])
+        asked = {name: query for name, query in queries.items() if set(query.positives) <= set(few)}
+        monkeypatch.setattr(rw_keras.datasets.photos, "load", lambda: (few, asked))
+        assert command("demo", "-o", tmp_path / "demo.png", "--json") == 0
+        result = json.loads(capsys.readouterr().out)
+        assert (result["photos"], result["queries"]) == (3, len(asked))
+        assert len(asked) > 10
+        assert all(0.9 < measured["map"] <= 1 for measured in result["measured"].values())
         with Image.open(tmp_path / "demo.png") as picture:
             assert min(picture.size) > 500

@@ -284,6 +284,7 @@ class TestProgram:
         for query, precision in by_hand.items():
             assert [query, f"{precision:.4f}"] in [line.split() for line in lines]
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:PCAWhiten")  # six photos are six vectors
     def test_scales(self, program, tiny_model, collection, photo_folder, capsys):
         """The whitening is learned on the single scale."""

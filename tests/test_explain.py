@@ -28,8 +28,8 @@ def feature_map(model, pixels):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [(64, 48), (40, 96), (17, 40), (8, 8)], ids=str)
-def test_shares_are_what_regions_give_to_the_descriptor(tiny_model, draw, method, size):
-    model, photo = tiny_model(method=method), draw(3, *size)
+def test_shares_are_what_regions_give_to_the_descriptor(known_model, draw, method, size):
+    model, photo = known_model(method=method), draw(3, *size)
     regions = explain.region_shares(model, photo)
     assert regions.shares.sum() == pytest.approx(1, abs=1e-9)
     described = rw_keras.describe(model, photo).astype("float64")
@@ -51,9 +51,9 @@ def test_shares_of_a_whitened_model_differ(whitened, draw):
 @pytest.mark.parametrize("method", GRID_METHODS)
 @pytest.mark.parametrize("levels", [1, 3, 4])
 @pytest.mark.parametrize("size", [(96, 72), (72, 96), (100, 45)], ids=str)
-def test_windows_are_the_grid_in_pixels(tiny_model, draw, method, levels, size):
+def test_windows_are_the_grid_in_pixels(known_model, draw, method, levels, size):
     width, height = size
-    regions = explain.region_shares(tiny_model(method=method, levels=levels), draw(0, width, height))
+    regions = explain.region_shares(known_model(method=method, levels=levels), draw(0, width, height))
     rows, columns = height // CELL, width // CELL
     expected = [
         (left * width / columns, top * height / rows, right * width / columns, bottom * height / rows)
@@ -70,9 +70,9 @@ def test_without_the_whole_map(tiny_model, draw):
     assert (regions.windows[:, 2] - regions.windows[:, 0]).max() == 72
 
 
-def test_a_vector_is_that_of_its_window(tiny_model, draw):
+def test_a_vector_is_that_of_its_window(known_model, draw):
     """What fires in one cell alone is in the vectors of the windows that hold this cell, and no others."""
-    model = tiny_model()
+    model = known_model()
     photo = np.zeros((72, 96, 3), "uint8")
     photo[40:48, 16:24] = draw(1, 8, 8)
     regions = explain.region_shares(model, photo)
@@ -96,24 +96,24 @@ def test_the_weight_is_that_of_the_formula(tiny_model, draw, alpha, beta, dimmin
     assert "multiplied" in regions.weight_meaning
 
 
-def test_the_weight_of_spoc_is_its_prior(tiny_model, draw):
-    weight = explain.region_shares(tiny_model(method="spoc"), draw(5, 72, 56)).weight
+def test_the_weight_of_spoc_is_its_prior(known_model, draw):
+    weight = explain.region_shares(known_model(method="spoc"), draw(5, 72, 56)).weight
     rows, columns = np.arange(7) - 3, np.arange(9) - 4
     expected = np.exp(-(rows[:, None] ** 2 + columns**2) / (2 * (7 / 6) ** 2))
     np.testing.assert_allclose(weight, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["rmac", "mac", "gem", "sum"])
-def test_the_weight_of_a_method_without_one_is_the_sum_over_channels(tiny_model, draw, method):
-    model, photo = tiny_model(method=method), draw(5, 72, 56)
+def test_the_weight_of_a_method_without_one_is_the_sum_over_channels(known_model, draw, method):
+    model, photo = known_model(method=method), draw(5, 72, 56)
     regions = explain.region_shares(model, photo)
     np.testing.assert_allclose(regions.weight, feature_map(model, photo).sum(axis=-1), rtol=1e-5)
     assert regions.weight_meaning == "sum over channels"
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_zero_maps_give_zeros(tiny_model, draw, method):
-    model, black = tiny_model(method=method), np.zeros((48, 64, 3), "uint8")
+def test_zero_maps_give_zeros(known_model, draw, method):
+    model, black = known_model(method=method), np.zeros((48, 64, 3), "uint8")
     regions = explain.region_shares(model, black)
     assert not regions.shares.any()
     assert not np.isnan(regions.weight).any()
@@ -125,8 +125,8 @@ def test_zero_maps_give_zeros(tiny_model, draw, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_agreement_adds_to_the_cosine(tiny_model, draw, method):
-    model, photo, other = tiny_model(method=method), draw(1, 96, 64), draw(2, 40, 72)
+def test_agreement_adds_to_the_cosine(known_model, draw, method):
+    model, photo, other = known_model(method=method), draw(1, 96, 64), draw(2, 40, 72)
     found = explain.region_agreement(model, photo, other, (5, 3, 90, 60), None, max_side=80)
     first, second = rw_keras.describe(model, [photo, other], [(5, 3, 90, 60), None], max_side=80)
     assert found.cosine == pytest.approx(float(first @ second), abs=1e-5)

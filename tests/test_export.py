@@ -237,6 +237,7 @@ class TestExtras:
         assert card["versions"]["tensorflow"] == tf.__version__
         assert "own network" in card["licence_of_the_weights"]
 
+    @pytest.mark.slow
     def test_batching_parameters_on_request(self, exported, model, tmp_path):
         assert not (exported[1] / "assets.extra" / "batching_params.pbtxt").exists()
         rw_keras.export_saved_model(model, tmp_path / "1", batching=True)
@@ -245,6 +246,7 @@ class TestExtras:
         assert "pad_variable_length_inputs: false" in parameters  # a padded photo is another photo
 
 
+@pytest.mark.slow
 def test_a_folder_that_tf_serving_does_not_see_is_said_so(model, tmp_path):
     with pytest.warns(UserWarning, match=r"named by a whole number, so not .*latest; call it .*latest/1"):
         rw_keras.export_saved_model(model, tmp_path / "latest")
@@ -263,6 +265,7 @@ class TestMultiScale:
     def several(self, exported):
         return rw_keras.multi_scale(exported[0])
 
+    @pytest.mark.slow
     def test_saved_model(self, several, files, tmp_path):
         rw_keras.export_saved_model(several, tmp_path / "1")
         loaded = tf.saved_model.load(str(tmp_path / "1"))

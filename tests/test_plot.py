@@ -45,8 +45,8 @@ def assert_lie_just_inside(drawn, windows):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_weights_shows_photo_weight_and_regions(tiny_model, draw, method):
-    model, photo = tiny_model(method=method), draw(1, 96, 64)
+def test_weights_shows_photo_weight_and_regions(known_model, draw, method):
+    model, photo = known_model(method=method), draw(1, 96, 64)
     figure, regions = plot.weights(model, photo), explain.region_shares(model, photo)
     axes = axes_of(figure)
     assert list(axes) == ["photo", "weight", "regions", "colour bar", "legend"]
@@ -70,8 +70,8 @@ def test_weights_shows_photo_weight_and_regions(tiny_model, draw, method):
 
 
 @pytest.mark.parametrize("method", ["rw", "crow"])
-def test_agreement_shows_pairs_in_one_colour(tiny_model, draw, method):
-    model, photo, other = tiny_model(method=method), draw(1, 96, 64), draw(2, 40, 72)
+def test_agreement_shows_pairs_in_one_colour(known_model, draw, method):
+    model, photo, other = known_model(method=method), draw(1, 96, 64), draw(2, 40, 72)
     figure, found = plot.agreement(model, photo, other, top=4), explain.region_agreement(model, photo, other)
     axes = axes_of(figure)
     assert list(axes) == ["photo", "other", "legend"]

@@ -64,7 +64,7 @@ class TestClient:
         (found,) = json.loads((tmp_path / "out.json").read_text()).values()
         np.testing.assert_allclose(found, rw_keras.describe(model, files[0], box=(5, 4, 50, 40)), atol=1e-6)
 
-    @pytest.mark.parametrize("client", CLIENTS)
+    @pytest.mark.parametrize("client", QUICK)
     def test_a_broken_photo_costs_no_other_photo(self, client, addresses, model, files, tmp_path):
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(files[0].read_bytes()[:-300])

@@ -67,11 +67,18 @@ def write_whole_model(path, layers=RIGHT):
     network(layers).save(path)
 
 
-def write_trained_model(path, layers=RIGHT):
-    """With the optimizer's state, which has arrays of the same shapes."""
-    model = network(layers)
+@functools.cache
+def _trained(shapes):
+    """A network of layers `(name, shape)` that was trained for a step."""
+    model = network({name: (np.ones(shape), np.ones(shape[-1:])) for name, shape in shapes})
     model.compile("adam", "mse")
     model.fit(np.zeros((1, 3, 3, 3)), model.predict(np.zeros((1, 3, 3, 3)), verbose=0), verbose=0)
+    return model
+
+
+def write_trained_model(path, layers=RIGHT):
+    """With the optimizer's state, which has arrays of the same shapes."""
+    model = _trained(tuple((name, kernel.shape) for name, (kernel, _) in layers.items()))
     for name, pair in layers.items():
         model.get_layer(name).set_weights(pair)
     model.save(path)

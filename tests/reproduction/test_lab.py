@@ -19,7 +19,7 @@ def model_of(bench, network, name, method, **arguments):
     return model
 
 
-@pytest.mark.parametrize("name", ["oxford5k", "paris6k"])
+@pytest.mark.parametrize("name", ["oxford5k", pytest.param("paris6k", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
@@ -105,6 +105,7 @@ def test_another_way_to_rank(bench):
     assert np.mean(list(worst.values())) < np.mean(list(bench.lab.scores(setting, "oxford5k").values()))
 
 
+@pytest.mark.slow
 def test_scales_are_those_of_the_multi_scale_model(bench, network, tmp_path):
     import keras
 

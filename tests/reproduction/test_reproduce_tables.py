@@ -112,7 +112,7 @@ def test_says_what_is_wrong_with_the_data(small, tmp_path, break_it, message):
     assert not (tmp_path / "report").exists()
 
 
-@pytest.mark.parametrize(("module", "extra"), [_slow("matplotlib", "plot"), ("scipy", "rerank")])
+@pytest.mark.parametrize(("module", "extra"), [_slow("matplotlib", "plot"), _slow("scipy", "rerank")])
 def test_says_what_to_install_before_it_begins(tmp_path, module, extra):
     program = f"import sys; sys.modules[{module!r}] = None\n{_PROGRAM}"
     result = subprocess.run(

@@ -143,7 +143,7 @@ class TestFaiss:
             assert all(len(set(found)) == len(found) for found in positions.tolist())
         assert index.search(np.zeros(32), 3) == [(name, 0.0) for name in "012"]
 
-    @settings(max_examples=15)
+    @settings(max_examples=6)
     @given(data=st.data(), kind=st.sampled_from(KINDS))
     def test_follows_changes(self, data, kind):
         rows, queries = clustered(600), clustered(10, seed=1)
