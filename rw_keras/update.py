@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rw_keras.images import ImageError, read_image
+from rw_keras.images import ImageError, MissingReaderError, read_image
 from rw_keras.retrieval import store
 from rw_keras.retrieval.store import Known, Stamp
 from rw_keras.retrieval.writer import Writer
@@ -64,11 +64,17 @@ def read_item(item: Item, known: Known | None, max_side: int | None, min_side: i
                     return Reading(item, known, stamp)
         return Reading(item, known, stamp, read_image(item.open(), None, max_side, min_side))
     except ImageError as error:
-        # Of a file that could not even be looked at, nothing is known about its bytes.
-        return Reading(item, known, stamp, error=error, passing=stamp is None and isinstance(item.place, (str, os.PathLike)))
+        # Of a file that could not even be looked at, or that nothing here can decode, nothing is known about its bytes.
+        unknown = isinstance(error, MissingReaderError) or (stamp is None and _is_file(item))
+        return Reading(item, known, None if unknown else stamp, error=error, passing=unknown)
     except (OSError, MemoryError) as error:
         error = error if str(error) else ImageError(f"{item.name} cannot be read: {type(error).__name__}.")
         return Reading(item, known, None, error=error, passing=True)
+
+
+def _is_file(item):
+    """Whether a photo is a file, or a part of one; else it is an array, which has only its name."""
+    return isinstance(item.place, (str, os.PathLike, tuple))
 
 
 def _content_digest(item):
@@ -197,8 +203,8 @@ class Update:
         """Whether a photo needs no reading; if it was found as it had been described, that is noted."""
         if known.listed is False and known.stamp is None:
             return True  # added by hand: it is not the source's
-        if item.stamp is None:  # an array, which has only its name; or a file that cannot be looked at
-            return not isinstance(item.place, (str, os.PathLike)) and known.stamp is None and known.described
+        if item.stamp is None:
+            return not _is_file(item) and known.stamp is None and known.described
         if known.stamp is None or known.stamp[:2] != item.stamp or self._checksum:
             return False
         if known.described and (known.fault is not None or not known.listed):

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from rw_keras import update
 from rw_keras.extraction import describe, extract
-from rw_keras.images import ImageError
+from rw_keras.images import ImageError, MissingReaderError
 from rw_keras.retrieval import Index, augment, store
 from rw_keras.retrieval.columns import add_columns
 from rw_keras.retrieval.writer import Writer
@@ -92,7 +93,9 @@ class TestPassingFaults:
         same(held(out), before)
 
     @pytest.mark.parametrize(
-        "error", [None, PermissionError(13, "Permission denied", "x"), MemoryError()], ids=lambda error: type(error).__name__
+        "error",
+        [None, PermissionError(13, "Permission denied", "x"), MemoryError(), MissingReaderError("00.png holds HEIC; install it")],
+        ids=lambda error: type(error).__name__,
     )
     def test_a_changed_photo_that_cannot_be_read_now_keeps_its_row(self, model, folder, out, draw, monkeypatch, error):
         quiet(model, folder, out)
@@ -106,6 +109,25 @@ class TestPassingFaults:
         same(held(out), before)
         assert counts(quiet(model, folder, out)) == (1, 1, PHOTOS - 1, 0, 0, 0, 0)
         np.testing.assert_allclose(held(out)["00.png"], describe(model, folder / "00.png"), atol=1e-6)
+
+    def test_a_tar_whose_photo_cannot_be_read_now(self, model, folder, out, tmp_path, monkeypatch):
+        with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+            for path in sorted(folder.rglob("*.png")):
+                archive.add(path, path.name)
+        quiet(model, tmp_path / "photos.tar", out)
+        before = held(out)
+        os.utime(folder / "00.png", ns=(1, 1))
+        with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+            for path in sorted(folder.rglob("*.png")):
+                archive.add(path, path.name)
+        with monkeypatch.context() as patch:
+
+            def failing(source, *arguments):
+                raise OSError(errno.EIO, "Input/output error")
+
+            patch.setattr(update, "read_image", failing)
+            assert counts(quiet(model, tmp_path / "photos.tar", out)) == (0, 0, PHOTOS, 0, 0, 1, 0)
+        same(held(out), before)
 
     def test_many_changed_photos_that_cannot_be_read_now(self, model, folder, out, monkeypatch):
         quiet(model, folder, out)
