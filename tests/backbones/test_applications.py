@@ -310,6 +310,6 @@ class TestWeights:
 
         monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
         monkeypatch.setattr(file_utils, "urlretrieve", other)
-        with pytest.raises(FileNotFoundError, match=r"MobileNet's ImageNet weights could not be fetched \(.*corrupted"):
-            backbones.BACKBONES["mobilenet"]()
+        with pytest.raises(FileNotFoundError, match=r"DenseNet121's ImageNet weights could not be fetched \(.*corrupted"):
+            backbones.BACKBONES["densenet121"]()
         assert capsys.readouterr().out == ""
