@@ -55,10 +55,10 @@ class Names(Sequence):
     def __contains__(self, name: object) -> bool:
         return self.find(name) is not None
 
-    def index(self, name: str, *bounds: int) -> int:
+    def index(self, name: str, start: int = 0, stop: int | None = None) -> int:
         """The position of a name; a ValueError where there is none, as of a list."""
         position = self.find(name)
-        if position is None or (bounds and position not in range(*slice(*bounds).indices(len(self)))):
+        if position is None or position not in range(len(self))[start:stop]:
             raise ValueError(f"{name!r} is not among the {len(self)} names")
         return position
 
