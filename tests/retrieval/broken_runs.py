@@ -191,7 +191,12 @@ def write_old(folder, photos, version=2, dtype="float32", recipe=RECIPE, shards=
         (folder / entry["photos"]).write_bytes(text)
         entries.append({**entry, "count": len(part), "sha256": digest, "photos_sha256": photos_digest})
     if last:
-        content = {"shard": shards, "names": [name for name, *_ in last], "stamps": [stamp for _, stamp, _ in last], "failures": []}
+        content = {
+            "shard": shards,
+            "names": [name for name, *_ in last],
+            "stamps": [stamp for _, stamp, _ in last],
+            "failures": [] if shards else bad,
+        }
         text, rows = json.dumps(content).encode(), vectors(last).tobytes()
         numbers = np.array([len(text), len(rows), zlib.crc32(text + rows)], "<u8").tobytes()
         (folder / "journal.bin").write_bytes(numbers + text + rows)
