@@ -423,14 +423,15 @@ class Breaker:
         sys.stdout.flush()
         child = os.fork()
         if not child:
+            status = 1
             try:
                 status = self.fails(what, break_it)
             except BaseException:
                 print(f"{what}: it could not go on")
                 traceback.print_exc(file=sys.stdout)
-                status = 1
-            sys.stdout.flush()
-            os._exit(status)
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         self.breaks += 1
         self.refused += status == 3
@@ -439,25 +440,25 @@ class Breaker:
         self.check_end(what)
 
     def fails(self, what, break_it):
-        file, status = os.open(self.log, os.O_WRONLY | os.O_APPEND), 0
-        with _Told(lambda: os.write(file, b"part\n")):
+        lines, status, error = [], 0, None  # in memory, since the log's file is limited, too
+        with _Told(lambda: lines.append("part")):
             break_it()
             try:
-                self.scenario.go(self.folder, lambda line: os.write(file, f"{line}\n".encode()))
-            except OSError as error:
-                status = 3
-                where = os.fsdecode(error.filename or "")
-                if not where.startswith(str(self.folder)) and str(self.folder) not in str(error):
-                    print(f"{what}: it does not name the file: {error!r}")
-                    traceback.print_exc(file=sys.stdout)
-                    status = 4
+                self.scenario.go(self.folder, lines.append)
+            except OSError as caught:
+                error, status = caught, 3
             self.shim.steps_disarm()
-            print(f"{what}: {self.shim.steps_last().decode()}")
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(f"{what}: {self.shim.steps_last().decode()}: {error}")
+        if error is not None and str(self.folder) not in str(error):
+            traceback.print_exception(error, file=sys.stdout)
+            print(f"{what}: it does not name the file: {error!r}")
+            status = 4
+        self.log.write_text("".join(f"{line}\n" for line in lines))
         problems = len(self.problems)
         self.check_between(what)
         if self.was_done:
-            os.ftruncate(file, 0)
+            self.log.write_bytes(b"")
         if len(self.problems) > problems:
             print(*self.problems[problems:], sep="\n")
             return 5
