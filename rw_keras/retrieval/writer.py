@@ -78,6 +78,7 @@ class Writer:
         self._dimensions, self._dtype = int(dimensions), dtype
         self.beside, self._go_on, self.has_converted = beside, go_on, False
         self._database: Any = None
+        self._forget()
 
     # The lock, and opening.
 
@@ -106,6 +107,12 @@ class Writer:
         self._close()
 
     def _close(self):
+        try:
+            self._leave()
+        finally:
+            self._lock.release()
+
+    def _leave(self):
         if self._database is not None:
             self._leave_files()
             with contextlib.suppress(sqlite3.Error):
@@ -119,7 +126,6 @@ class Writer:
             if self._made_folder:
                 with contextlib.suppress(OSError):  # something of another's is in it
                     self.folder.rmdir()
-        self._lock.release()
 
     def _open(self):
         there, beside = self.folder / DATABASE, self.folder / BESIDE
