@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import rw_keras
 from rw_keras.retrieval import Index, expand_query, store
+from rw_keras.retrieval.writer import Writer
 
 # A function that a save calls, and which of the calls fails. Every system call fails in test_writer.py.
-FAILURES = [*((os, "fsync", call) for call in (1, 2, 3)), *((os, "replace", call) for call in (1, 2))]
+FAILURES = [*((os, "fsync", call) for call in (1, 2, 3)), (os, "replace", 1)]
 
 
 def collection(count, dimensions, seed=0):
@@ -275,14 +276,14 @@ class TestSaving:
     def test_is_replaced_in_one_step(self, index, newer, tmp_path, monkeypatch):
         """Whatever instant another process opens it at, it gets the old index or the new one."""
         index.save(tmp_path / "index")
-        seen, replace = [], os.replace
+        seen, swap = [], Writer._swap
 
-        def looking(source, target):
+        def looking(writer):
             seen.append(Index.load(tmp_path / "index").names)
-            replace(source, target)
+            swap(writer)
             seen.append(Index.load(tmp_path / "index").names)
 
-        monkeypatch.setattr(os, "replace", looking)
+        monkeypatch.setattr(Writer, "_swap", looking)
         newer.save(tmp_path / "index")
         changes = sum(before != after for before, after in itertools.pairwise(seen))
         assert (seen[0], seen[-1], changes) == (index.names, newer.names, 1)
@@ -327,7 +328,7 @@ class TestSaving:
         self.check_same(Index.load(tmp_path / "index"), newer)
         assert len(contents(tmp_path / "index")) == 2
 
-    @pytest.mark.parametrize("call", [1, 2])
+    @pytest.mark.parametrize("call", [1])
     @pytest.mark.parametrize("existed", [False, True])
     def test_an_interrupt_right_after_a_step_leaves_a_whole_index(self, index, newer, tmp_path, monkeypatch, call, existed):
         """Ctrl-C during a rename is raised when the rename is done."""

@@ -656,8 +656,7 @@ class TestDamage:
         (damage,) = store.check(folder)
         assert (damage.file, damage.photos) == (path.name, names[BLOCK_ROWS:])
         assert f"rows {BLOCK_ROWS} to {BLOCK_ROWS + 9}" in damage.what
-        index = Index.load(folder)
-        np.testing.assert_array_equal(index.descriptors[:BLOCK_ROWS], rows[:BLOCK_ROWS])  # what is sound can be read
+        np.testing.assert_array_equal(store.read(folder).rows[:BLOCK_ROWS], rows[:BLOCK_ROWS])  # what is sound can be read
 
     @pytest.mark.parametrize("kind", ["flip", "cut"])
     @pytest.mark.parametrize("what", ["an update", "a compaction", "a rebuild", "a save in place", "a save elsewhere"])
