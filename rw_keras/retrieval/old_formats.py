@@ -140,6 +140,9 @@ def _manifest(folder):
             manifest[field]
         if manifest["count"] != sum(entry["count"] for entry in manifest["shards"]):
             raise ValueError("the numbers of the manifest and its shards do not agree")
+        for entry in manifest["shards"]:
+            if not isinstance(entry["photos"], str) or not isinstance(entry["descriptors"], str):
+                raise ValueError("it does not name the files of its shards")
         searcher = manifest.pop("engine", None)
         if searcher:
             manifest["searcher"] = {"name": searcher["name"], "parameters": searcher["parameters"]}
