@@ -610,8 +610,8 @@ class TestDamage:
 
     @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
     def test_is_found_or_refused(self, whole, tmp_path, count):
-        """Of rows and of the searcher's file, damage is never searched. Of the database, it is found by `check`, refused, or nothing
-        that a reader sees, but for a bit of a value now and then: SQLite has no checksums."""
+        """Damaged rows are never searched. Damage of the database is found by `check`, refused, or seen by nobody, but for a bit of
+        a value now and then, since SQLite has no checksums."""
         chance, results = random.Random(1), []
         for number in range(count):
             state = chance.getstate()
