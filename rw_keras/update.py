@@ -237,10 +237,13 @@ class Update:
         if self._strict:
             raise reading.error
         if not has_row:
-            self._writer.fail(name, reason, None if reading.passing else reading.stamp)
-            self._note()
+            stamp = None if reading.passing else reading.stamp
+            if reading.known is None or (reading.known.fault, reading.known.stamp) != (reason, stamp):
+                self._writer.fail(name, reason, stamp)
+                self._note()
             return
-        self._writer.mark(name, reason)
+        if reading.known.fault != reason:  # else it is noted already, and an index that says the same stays as it is
+            self._writer.mark(name, reason)
         if reading.passing:
             self.unread.append((name, reason))
         else:

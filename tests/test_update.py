@@ -168,6 +168,18 @@ class TestPassingFaults:
         same(held(out), before)
         assert counts(quiet(model, folder, out)) == (0, 0, PHOTOS, 0, 0, 0, 0)
 
+    def test_what_stays_unreadable_is_noted_once(self, model, folder, out):
+        """A run that finds all as it was writes nothing, so that an index that has been loaded can be saved."""
+        (folder / "00.png").unlink()
+        (folder / "00.png").symlink_to("none.png")
+        quiet(model, folder, out)
+        (folder / "01.png").unlink()
+        (folder / "01.png").symlink_to("none.png")
+        quiet(model, folder, out)
+        generation = store.about(out)["generation"]
+        assert counts(quiet(model, folder, out)) == (0, 0, PHOTOS - 1, 0, 1, 1, 0)
+        assert store.about(out)["generation"] == generation
+
     def test_strict_ends_at_one(self, model, folder, out, monkeypatch):
         quiet(model, folder, out)
         os.utime(folder / "00.png", ns=(1, 1))
