@@ -616,7 +616,7 @@ class TestCommandLine:
 
     def test_unknown_command(self, command, capsys):
         assert command("find", "photo.jpg") == 2
-        only_line(capsys, "'find'", "index, search, duplicates, engines, export, demo")
+        only_line(capsys, "'find'", "index, search, duplicates, check, merge, export-vectors, engines, export, demo")
 
     @pytest.mark.parametrize(
         "arguments",
