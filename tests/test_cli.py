@@ -765,7 +765,8 @@ class TestCommandLine:
         assert "Traceback" not in run.stderr
         assert run.stderr.endswith("rw-keras: interrupted; an index keeps what was finished, anything else was not written\n")
 
-    @pytest.mark.parametrize("where", ["describing", pytest.param("saving", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("where", ["describing", "saving"])
     def test_an_interrupted_index_goes_on(self, command, capsys, model_file, photo_folder, tmp_path, where):
         arguments = ("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--engine", "tensorflow", "-q")
         self.interrupted(where, *arguments)

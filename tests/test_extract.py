@@ -316,6 +316,7 @@ class TestBatches:
         assert asked == devices
         same(held(out), held(tmp_path / "named"))
 
+    @pytest.mark.slow
     def test_two_devices(self, tiny_model, folder, tmp_path, out):
         """In a process of its own: devices are made before TensorFlow starts."""
         model = tiny_model()
