@@ -226,6 +226,7 @@ class TestIndex:
         assert hits[0]["cosine"] == pytest.approx(1, abs=1e-5)
         assert Index.load(tmp_path / "out").recipe["levels"] == 2
 
+    @pytest.mark.slow
     def test_levels_scales_and_what_is_whitened(self, command, capsys, photo_folder, tmp_path):
         """The search builds the model again from the index's recipe."""
         network = rw_keras.backbones.alexnet(weights=None)
@@ -426,6 +427,7 @@ class TestExport:
         assert command("export", "a\0b", "--model", model_file) == 1
         only_line(capsys, r"No file can have the name 'a\x00b'")
 
+    @pytest.mark.slow
     def test_writes_what_the_function_writes(self, command, capsys, model, model_file, draw, tmp_path):
         path = tmp_path / "serving" / "1"
         assert command("export", path, "--model", model_file, "--max_side", 64, "--batching") == 0

@@ -736,6 +736,7 @@ class TestSaving:
         model.save(tmp_path / "model.keras")
         np.testing.assert_array_equal(run(rw_keras.load_model(tmp_path / "model.keras"), photos), run(model, photos))
 
+    @pytest.mark.slow
     def test_process_that_has_imported_the_layers_alone_loads_it(self, fitted, photos, tmp_path):
         fitted.save(tmp_path / "model.keras")
         np.save(tmp_path / "photos.npy", photos)
@@ -790,6 +791,7 @@ class TestFitWhitening:
         np.testing.assert_allclose(np.abs((found[1] * axes).sum(axis=0)), 1, rtol=1e-4)
         assert whitening_layer(fitted).count == 6 * 21
 
+    @pytest.mark.slow
     def test_all_forms_of_photos_learn_the_same(self, fitted, build, photos):
         tf = pytest.importorskip("tensorflow")
         dataset = tf.data.Dataset.from_tensor_slices(photos)

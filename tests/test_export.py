@@ -111,7 +111,8 @@ def test_an_existing_folder_is_refused(exported, model, tmp_path):
         assert sorted(path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("error", [OSError("no space left"), pytest.param(KeyboardInterrupt(), marks=pytest.mark.slow)], ids=repr)
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=repr)
 def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch, error):
     real = tf.saved_model.save
 
@@ -292,7 +293,8 @@ class TestMultiScale:
 
 
 class TestHalfWeights:
-    @pytest.mark.parametrize(("dtype", "error"), [("float16", 1e-5), pytest.param("bfloat16", 1e-3, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("dtype", "error"), [("float16", 1e-5), ("bfloat16", 1e-3)])
     def test_are_close_and_smaller(self, tiny_model, draw, tmp_path, dtype, error):
         model = tiny_model(seed=3)
         rw_keras.fit_whitening(model, [draw(seed) for seed in range(9)], progress=False)

@@ -183,6 +183,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_the_numbers_need_no_matplotlib():
     run = subprocess.run([sys.executable, "-c", _WITHOUT_MATPLOTLIB], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -48,6 +48,7 @@ def run(client, address, *arguments):
 
 
 class TestClient:
+    @pytest.mark.slow
     @pytest.mark.parametrize("client", CLIENTS)
     def test_gives_the_digits_of_describe(self, client, addresses, model, files, tmp_path):
         asked = run(client, addresses[client], *files, "--output", tmp_path / "out.json")

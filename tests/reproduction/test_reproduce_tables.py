@@ -84,7 +84,7 @@ def test_writes_all_of_it_and_a_second_run_needs_no_network(small, tmp_path):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (
+        _slow(
             lambda data: (data / "paris6k_part").rename(data / "elsewhere"),
             "There is no paris6k in .*oxford5k is whitened on its photos",
         ),
