@@ -747,6 +747,7 @@ class TestCommandLine:
         assert command(*arguments) == 0
         assert len(capsys.readouterr().out.splitlines()) == 1 + 6
 
+    @pytest.mark.slow
     def test_none_of_tensorflows_start_up_lines(self, photo_folder, model_file, tmp_path):
         """In a process of its own: TensorFlow writes its lines when it is loaded."""
         run = self.process("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--quiet")
@@ -795,6 +796,7 @@ class TestCommandLine:
 
 
 @pytest.mark.imagenet
+@pytest.mark.slow
 class TestDemo:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch):

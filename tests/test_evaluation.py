@@ -303,6 +303,7 @@ class TestProgram:
         assert program("--whitening=none", "--scales=1,3") == 1
         assert "takes numbers above 0, up to 2, as --scales" in capsys.readouterr().err
 
+    @pytest.mark.slow
     def test_whitening_learned_on_a_folder_is_kept(self, program, tiny_model, collection, photo_folder, capsys, monkeypatch):
         arguments = (f"--whitening={photo_folder}", "--shrinkage=0.2", "--qe=1")
         assert program(*arguments) == 0
@@ -315,6 +316,7 @@ class TestProgram:
         assert "whitening: photos (6 photos, 126 regions, max_side 1024), shrinkage 0.2" in first.splitlines()
         assert f"   1  {self.row(collection.by_hand(whitened, 1))}" in first.splitlines()
 
+    @pytest.mark.slow
     def test_a_changed_folder_is_learned_from_again(self, program, photo_folder, capsys):
         assert program(f"--whitening={photo_folder}", "--shrinkage=0.2") == 0
         (photo_folder / "a.png").unlink()
@@ -322,6 +324,7 @@ class TestProgram:
         assert program(f"--whitening={photo_folder}", "--shrinkage=0.2") == 0
         assert "whitening: photos (5 photos" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_whitening_kept_with_fewer_components_is_not_taken_for_all(self, program, photo_folder, capsys):
         arguments = (f"--whitening={photo_folder}", "--shrinkage=0.2")
         assert program(*arguments, "--cache=") == 0

@@ -58,6 +58,7 @@ def exported(tiny_model, tmp_path_factory):
     return model, folder
 
 
+@pytest.mark.slow
 def test_pixels_without_the_package(exported, photos, tmp_path):
     model, folder = exported
     np.savez(tmp_path / "photos.npz", **photos)

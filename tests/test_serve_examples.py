@@ -47,6 +47,7 @@ def run(client, address, *arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 class TestClient:
     @pytest.mark.slow
     @pytest.mark.parametrize("client", CLIENTS)

@@ -171,6 +171,7 @@ class TestRegistration:
         assert given == (expected | {"include_preprocessing": True} if takes else expected)
 
 
+@pytest.mark.slow
 class TestLayer:
     def test_cuts_the_network(self, photo):
         model = rw_keras.build_descriptor("MobileNetV2", weights=None, whitening=None, layer="block_6_expand_relu")
@@ -229,6 +230,7 @@ EACH_KIND = (KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in 
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of an older format
+@pytest.mark.slow
 class TestWeights:
     @pytest.mark.parametrize("kind", EACH_KIND)
     def test_of_a_file(self, kind, files, photo):

@@ -97,6 +97,7 @@ class TestDescriptors:
 @pytest.mark.parametrize(
     "name", ["coffee", pytest.param("temple", marks=pytest.mark.slow), pytest.param("flower", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_bfloat16_of_vgg16_keeps_its_promise(vgg16, name):
     pixels = rw_keras.datasets.photos.photo(name, 384)[None]
     exact = batch_function(vgg16)(pixels)[0].astype("float64")

@@ -301,6 +301,7 @@ ZEROS = {
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.slow
 class TestIsFinite:
     @pytest.mark.parametrize("kind", ZEROS)
     @pytest.mark.parametrize("make", OF_MAPS.values(), ids=OF_MAPS)

@@ -31,6 +31,7 @@ def model_of(bench, network, name, method, **arguments):
         ("rw, 1 scale", {"shrinkage": 0.2}),
     ],
 )
+@pytest.mark.slow
 def test_descriptors_are_the_models(bench, network, name, method, arguments):
     model = model_of(bench, network, name, method, **arguments)
     index, queries = bench.lab.descriptors(Setting("vgg16", method, **arguments), name)

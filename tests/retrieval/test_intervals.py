@@ -98,6 +98,7 @@ class TestBootstrap:
         means = np.reshape(list(scores.values()), (landmarks, 5)).mean(1)
         assert ends(bootstrap(scores))[1:] == pytest.approx([min(means), max(means)])
 
+    @pytest.mark.slow
     def test_holds_the_mean_as_often_as_it_says(self):
         held = dict.fromkeys((6, 11, 30), 0)
         for landmarks in held:

@@ -129,6 +129,7 @@ class TestBatch:
         assert (positions == np.arange(10)).all()
         assert max(most) < 40000  # of 640 000 pairs
 
+    @pytest.mark.slow
     def test_more_queries_than_a_tile_holds(self):
         rows, queries = unit(3000, 4), unit(20000, 4, seed=1)
         positions, scores = Index(names(3000), rows).nearest_batch(queries, 2)
