@@ -168,16 +168,17 @@ class Update:
             replaced = store.about(folder)
             if replaced is None:
                 return
-            names, rows, _ = store.added_by_hand(folder, with_stamps=False)
-            by_hand = store.added_by_hand(folder)[0]
+            names, rows, stamps = store.added_by_hand(folder)
             differing = store.recipe_differences(replaced["recipe"], about["recipe"], "the new one's")
-            if by_hand and differing:
+            if names and differing:
                 raise ValueError(
-                    f"{folder} holds {len(by_hand)} descriptors that were added by hand, and cannot be made again in another way: "
+                    f"{folder} holds {len(names)} descriptors that were added by hand, and cannot be made again in another way: "
                     f"{'; '.join(differing)}. Remove them first (`Index.remove`), or choose another name."
                 )
-            if names and not self._writer.find(names[:1]):
-                self._writer.put(names, rows, [None] * len(names), listed=False)
+            # Those with a stamp were merged from other indices. The source may list them; the others are taken over at the end.
+            kept = [place for place, stamp in enumerate(stamps) if stamp is None]
+            if kept and not self._writer.find([names[kept[0]]]):
+                self._writer.put([names[place] for place in kept], rows[kept], [None] * len(kept), listed=False)
                 self._writer.commit()
         except store.DamageError as error:
             if not self._prune:

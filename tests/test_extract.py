@@ -46,29 +46,6 @@ def out(tmp_path):
 
 
 @pytest.fixture
-def computed(monkeypatch):
-    """The batches that networks compute from here on: their shapes; `computed.before[n]()` is called before batch n."""
-
-    class Runs(list):
-        before = {}  # noqa: RUF012  (each test makes the class anew)
-
-    runs, real = Runs(), extraction.batch_function
-
-    def counting(model):
-        run = real(model)
-
-        def counted(pixels):
-            runs.append(pixels.shape)
-            runs.before.get(len(runs), lambda: None)()
-            return run(pixels)
-
-        return counted
-
-    monkeypatch.setattr(extraction, "batch_function", counting)
-    return runs
-
-
-@pytest.fixture
 def folder(tmp_path, draw):
     """Sixty small photos of four sizes, some of them in folders below."""
     folder = tmp_path / "photos"

@@ -608,7 +608,7 @@ class Index:
         index.descriptors = descriptors if found.places is None else RowStore(descriptors, found.places)
         index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
         index.recipe, index.described_with = about["recipe"], about.get("described_with") or []
-        numbers = found.rows.numbers() if found.places is None else found.rows.numbers()[found.places]
+        numbers = found.numbers()
         own = _Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, numbers, None)
         index._stored = own
         saved = about.get("searcher") or {"name": "numpy", "parameters": {}}
@@ -661,7 +661,7 @@ class _Stored:
     def convert(self, found):
         """The index on disk, which was of an earlier format, is `found` now: the same photos in the same order."""
         self.identity, self.generation, self.all_ids = found.about["identity"], found.about["generation"], found.ids
-        numbers = found.rows.numbers() if found.places is None else found.rows.numbers()[found.places]
+        numbers = found.numbers()
         self.rows = np.where(self.ids < 0, -1, numbers[self.ids]) if len(numbers) else self.ids
         self.ids = np.where(self.ids < 0, -1, found.ids[self.ids]) if len(numbers) else self.ids
 

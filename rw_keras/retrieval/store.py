@@ -115,6 +115,11 @@ class Snapshot:
     failures: list[tuple[str, str]]
     metadata: dict[str, list[Any]]
 
+    def numbers(self) -> np.ndarray:
+        """The numbers `(N,)` of the described photos' rows."""
+        numbers = self.rows.numbers()
+        return numbers if self.places is None else numbers[self.places]
+
 
 def about(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The fields of an index as a whole (see `Snapshot`), `None` where there is none; a ValueError when they cannot be read."""
@@ -278,13 +283,12 @@ def failures_of(database: sqlite3.Connection) -> list[tuple[str, str]]:
     return sorted((os.fsdecode(name), fault_text(fault)) for name, fault in found)
 
 
-def added_by_hand(folder: pathlib.Path, with_stamps: bool = True) -> tuple[list[str], np.ndarray, list[Stamp | None]]:
-    """Names, descriptors `(n, D)` and stamps of the photos of an index that no source listed; without those that have stamps."""
+def added_by_hand(folder: pathlib.Path) -> tuple[list[str], np.ndarray, list[Stamp | None]]:
+    """Names, descriptors `(n, D)` and stamps of the photos of an index that no source listed."""
     with _reading(folder) as database:
         fields = fields_of(folder, database)
-        query = "SELECT name, row, size, time, sha256 FROM photos WHERE row IS NOT NULL AND listed = 0"
-        query += "" if with_stamps else " AND size IS NULL"
-        found = database.execute(f"{query} ORDER BY id").fetchall()
+        query = "SELECT name, row, size, time, sha256 FROM photos WHERE row IS NOT NULL AND listed = 0 ORDER BY id"
+        found = database.execute(query).fetchall()
         if not found:
             return [], np.empty((0, fields["dimensions"])), []
         stored = stored_rows(folder, fields, database)

@@ -300,9 +300,9 @@ class Writer:
                 )
         return found
 
-    def count(self, condition: str = "1") -> int:
-        """How many descriptors the index holds; of photos that meet a condition over their columns."""
-        return self._database.execute(f"SELECT count(*) FROM photos WHERE row IS NOT NULL AND ({condition})").fetchone()[0]
+    def count(self) -> int:
+        """How many descriptors the index holds."""
+        return self._database.execute("SELECT count(*) FROM photos WHERE row IS NOT NULL").fetchone()[0]
 
     def photos(self) -> Iterator[store.Listed]:
         """All photos, in order."""
