@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rw_keras.retrieval import old_formats
+from rw_keras.retrieval import old_formats, sums
 from rw_keras.retrieval.names import Names
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, Segment, StoredRows, mapped
 
@@ -386,6 +386,9 @@ def check(folder: str | os.PathLike[str]) -> list[Damage]:
             fields = fields_of(folder, database)
             if fields["format"] == FORMAT:
                 found += [Damage(DATABASE, words, []) for (words,) in database.execute("PRAGMA integrity_check") if words != "ok"]
+            for table, total in sums.of(database).items() if sums.FIELD in fields else ():
+                if total != fields[sums.FIELD][table]:
+                    found.append(Damage(DATABASE, f"a value of its table {table!r} is not as it was written", []))
             for number, file, first, count in database.execute("SELECT id, file, first, count FROM segments").fetchall():
                 found += _damages(folder, fields, database, number, file, first, count)
             if not found:
@@ -470,7 +473,7 @@ def _damaged(folder, why):
 
 
 def fault_text(fault):
-    return (fault or b"").decode("utf8", "surrogatepass")
+    return bytes(fault or b"").decode("utf8", "surrogatepass")
 
 
 def fault_bytes(fault):

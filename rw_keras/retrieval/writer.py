@@ -14,7 +14,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from rw_keras.retrieval import old_formats, store
+from rw_keras.retrieval import old_formats, store, sums
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, FullTail, Tail, naming, synced
 from rw_keras.retrieval.store import (
@@ -150,6 +150,7 @@ class Writer:
         self._database = connected(path)
         self._database.execute("BEGIN IMMEDIATE")
         self.about = fields_of(self.folder, self._database)
+        self._sums = sums.Sums(self._database, self.about.get(sums.FIELD))
         self._forget()
 
     def _create(self, path):
@@ -472,8 +473,10 @@ class Writer:
                     blocks = [(tail.number, block, crc) for block, crc in tail.crcs.items()]
                     self._database.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", blocks)
                 self.about["generation"] += 1
-                fields = [(field, json.dumps(self.about[field])) for field in ("generation", "next_row")]
-                self._database.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", [*fields])
+                for field in ("generation", "next_row"):
+                    self._set(field, self.about[field])
+                self.about[sums.FIELD] = dict(self._sums.values)
+                self._set(sums.FIELD, self.about[sums.FIELD])
                 self._database.execute("COMMIT")
                 self._database.execute("BEGIN IMMEDIATE")
         except BaseException:
@@ -486,6 +489,9 @@ class Writer:
         self._tails = self._tails[-1:]
         self._changed = False
 
+    def _set(self, field, value):
+        self._database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (field, json.dumps(value)))
+
     def _roll_back(self):
         # A commit that fails may count all the same, where only the folder could not be synced: no row may be cut off.
         for tail in self._tails:
@@ -496,6 +502,7 @@ class Writer:
                 self._database.execute("ROLLBACK")
             self._database.execute("BEGIN IMMEDIATE")
             self.about = fields_of(self.folder, self._database)
+            self._sums.values = self.about.get(sums.FIELD) or sums.of(self._database)
 
     def compact(self) -> None:
         """Writes the rows that are left of half-empty files together, in one step, and removes those files."""
