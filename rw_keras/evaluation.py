@@ -15,7 +15,7 @@ from rw_keras.cli import define_levels, define_whiten_and_scales, in_flags
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
 from rw_keras.described_cache import describe_cached
 from rw_keras.descriptor import build_descriptor, multi_scale, recipe, whitening_layer
-from rw_keras.images import list_photos
+from rw_keras.images import ImageError, list_photos, read_image
 from rw_keras.retrieval import Index, average_precision, bootstrap, landmark_by_name
 from rw_keras.whitening import Whitening, fit_whitening, photos_in_common, provenance_in_words
 
@@ -148,7 +148,8 @@ def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), missing="re
     """
     queries = {name: query.without(corrupt) for name, query in read_ground_truth(ground_truth).items()}
     paths = {name: path for name, path in photos_by_name(photos).items() if name not in corrupt}
-    asked_queries(queries, paths.keys(), missing, photos)  # before minutes are spent
+    asked, _ = asked_queries(queries, paths.keys(), missing, photos)  # before minutes are spent, as the boxes are
+    _check_boxes(asked, paths)
     vectors, failures = describe(list(paths.values()), None)
     for _, reason in failures:
         print(f"left out: {reason}", file=sys.stderr)
@@ -170,6 +171,19 @@ def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), missing="re
         for expansion in qe
     }
     return Evaluation(measured, len(names), [name for name in queries if name not in asked], absent)
+
+
+def _check_boxes(queries, paths):
+    """Refuses queries whose box does not fit their photo; a photo that cannot be read at all counts as missing, later."""
+    for name, query in queries.items():
+        try:
+            read_image(paths[query.photo], query.box)
+        except (ImageError, OSError) as error:
+            try:
+                read_image(paths[query.photo])
+            except (ImageError, OSError):
+                continue
+            raise ValueError(f"The query {name} cannot be described: {error}") from None
 
 
 def _refuse_whitening_of_the_same_set(model, names):

@@ -20,6 +20,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from small_indices import held, quiet, save
 
 from rw_keras import extraction, update
 from rw_keras.descriptor import recipe
@@ -54,30 +55,13 @@ def folder(tmp_path, draw):
     return folder
 
 
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def quiet(model, photos, out, **arguments):
-    return extract(model, photos, out, **{"progress": False, **arguments})
-
-
-def held(out):
-    """Name -> vector of all that an index holds; it holds nothing twice and nothing is damaged."""
-    index = Index.load(out)
-    assert len(set(index.names)) == len(index.names) == len(index.descriptors)
-    assert store.check(out) == []
-    return dict(zip(index.names, index.descriptors[:]))
-
-
 def contents(out):
     """All that an index holds: photos in order with everything that is known of them, descriptors byte for byte, and fields."""
     found = store.read(out)
     rows = found.rows if found.places is None else found.rows[found.places]
     with sqlite3.connect(out / store.DATABASE) as database:
         photos = database.execute("SELECT name, row IS NULL, size, time, sha256, listed, fault FROM photos ORDER BY id").fetchall()
-    fields = {field: value for field, value in found.about.items() if field not in ("identity", "generation", "next_row")}
+    fields = {field: value for field, value in found.about.items() if field not in ("identity", "generation", "next_row", "sums")}
     return photos, np.asarray(rows).tobytes(), fields, found.metadata
 
 

@@ -9,9 +9,10 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from small_indices import held, quiet, save
 
 from rw_keras import update
-from rw_keras.extraction import describe, extract
+from rw_keras.extraction import describe
 from rw_keras.images import ImageError, MissingReaderError
 from rw_keras.retrieval import Index, augment, store
 from rw_keras.retrieval.columns import add_columns
@@ -39,22 +40,6 @@ def listed(folder, tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("".join(f"photos/{path.relative_to(folder)}\n" for path in sorted(folder.rglob("*.png"))))
     return file
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def quiet(model, photos, out, **arguments):
-    return extract(model, photos, out, **{"progress": False, **arguments})
-
-
-def held(out):
-    """Name -> vector."""
-    index = Index.load(out)
-    assert store.check(out) == []
-    return dict(zip(index.names, np.array(index.descriptors)))
 
 
 def same(one, other):
