@@ -75,8 +75,8 @@ class _Candidate:
         if engine == "pytorch":
             self.run = _torch_side(self._model, variant)
             return
-        from rw_keras.engines import ENGINES, cache
-        from rw_keras.engines.describer import About, Prepared
+        from rw_keras.runtimes import ENGINES, cache
+        from rw_keras.runtimes.describer import About, Prepared
 
         if engine == "tensorflow":
             import tensorflow as tf
@@ -105,7 +105,7 @@ class _Candidate:
 
     def describe(self, photos, into):
         """Descriptors of photos, (path, box) each, to a file; the seconds in the engine."""
-        from rw_keras.images import read_image
+        from rw_keras.photos.reading import read_image
 
         rows, seconds = [], 0.0
         for path, box in photos:
@@ -127,7 +127,7 @@ class _Builder:
     """Makes the engines' files, in a process that then ends."""
 
     def __init__(self, _):
-        from rw_keras.engines.describer import Prepared
+        from rw_keras.runtimes.describer import Prepared
 
         self._model = _model()
         self._prepared = Prepared.of(self._model)
@@ -181,9 +181,9 @@ def _torch_side(model, variant):
     """What users would take instead: the usual toolbox's network in PyTorch, with the same weights."""
     import torch
 
-    from rw_keras.engines import head
+    from rw_keras.runtimes import numpy_head
 
-    network, steps = head.split(model)
+    network, steps = numpy_head.split(model)
     stages = []
     for layer in network.layers:
         kind = type(layer).__name__
@@ -206,7 +206,7 @@ def _torch_side(model, variant):
         planes = torch.from_numpy(np.ascontiguousarray((pixels[..., ::-1] - means).transpose(0, 3, 1, 2)))
         with torch.inference_mode():
             features = net(planes.to(device, getattr(torch, variant), memory_format=torch.channels_last))
-        return head.run(steps, features.permute(0, 2, 3, 1).float().cpu().numpy())
+        return numpy_head.run(steps, features.permute(0, 2, 3, 1).float().cpu().numpy())
 
     return run
 
@@ -245,7 +245,7 @@ def _candidates():
     """The names of what is installed, TensorFlow in float32 first; and what is not, with the reason."""
     import importlib.util
 
-    from rw_keras.engines import ENGINES
+    from rw_keras.runtimes import ENGINES
 
     gpu = ENGINES["tensorflow"].has_gpu()
     found, absent = [], {}
@@ -389,7 +389,7 @@ def _print_digits(processes, names):
 
 
 def _machine(gpu):
-    from rw_keras.engines import cache
+    from rw_keras.runtimes import cache
 
     return f"{gpu or cache.machine()['processor']}, {cache.cores()} cores"
 

@@ -1,4 +1,4 @@
-"""What `rw_keras.extraction.extract` costs beyond the network, and what a collection of any size needs.
+"""What `rw_keras.description.extract.extract` costs beyond the network, and what a collection of any size needs.
 
     python benchmarks/extraction.py --photos FOLDER [--max_side 512] [--limit 60] [--rounds 3] [--engine auto]
     python benchmarks/extraction.py --generated 1000
@@ -31,7 +31,7 @@ _GENERATED = flags.DEFINE_integer("generated", None, "How many photos to make.",
 _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "The longer side of a photo is reduced to this.", lower_bound=16)
 _LIMIT = flags.DEFINE_integer("limit", None, "Take this many photos of the source.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 1, "Timed runs of each side.", lower_bound=1)
-_ENGINE = flags.DEFINE_string("engine", "tensorflow", "What computes the network; see `rw_keras.engines.load`.")
+_ENGINE = flags.DEFINE_string("engine", "tensorflow", "What computes the network; see `rw_keras.runtimes.load`.")
 _PRECISION = flags.DEFINE_string("precision", "exact", "At which precision.")
 _INTO = flags.DEFINE_string("into", None, "Extract the photos into this folder and print figures; used by the program itself.")
 
@@ -42,7 +42,7 @@ def _peak():
 
 def _model():
     import rw_keras
-    from rw_keras import engines
+    from rw_keras import runtimes as engines
 
     model = rw_keras.build_descriptor("vgg16")
     if (_ENGINE.value, _PRECISION.value) == ("tensorflow", "exact"):
@@ -66,8 +66,8 @@ class _Batches:
 
 def _batches(model, items):
     """The pixels as `extract` passes them to the network."""
-    from rw_keras import extraction
-    from rw_keras.update import read_item
+    from rw_keras.description import extract as extraction
+    from rw_keras.description.update import read_item
 
     batches = _Batches(extraction._Network(model, "auto", None))
     window = extraction._Window(batches)
@@ -82,7 +82,7 @@ def _batches(model, items):
 
 
 def _network_side(model, items, _):
-    from rw_keras.extraction import _function
+    from rw_keras.description.extract import _function
 
     batches = _batches(model, items)
     run = _function(model)
@@ -93,7 +93,7 @@ def _network_side(model, items, _):
 
 
 def _extract_side(model, items, details):
-    from rw_keras.extraction import extract
+    from rw_keras.description.extract import extract
 
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
@@ -118,8 +118,8 @@ _SIDES = {"extract": _extract_side, "describe, photo by photo": _describe_side, 
 def _compare():
     import keras
 
-    from rw_keras.extraction import _function
-    from rw_keras.sources import photo_items
+    from rw_keras.description.extract import _function
+    from rw_keras.photos.sources import photo_items
 
     model, items = _model(), list(photo_items(_PHOTOS.value))[: _LIMIT.value]
     if not isinstance(items[0].place, str):
@@ -145,7 +145,7 @@ def _compare():
 
 
 def _extract_into():
-    from rw_keras.extraction import extract
+    from rw_keras.description.extract import extract
 
     model, before = _model(), _peak()
     done = extract(model, _PHOTOS.value, _INTO.value, max_side=_MAX_SIDE.value, progress=False)

@@ -18,8 +18,8 @@ from absl import app, flags
 
 import rw_keras
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
-from rw_keras.extraction import batch_function
-from rw_keras.images import read_image
+from rw_keras.description.extract import batch_function
+from rw_keras.photos.reading import read_image
 from rw_keras.retrieval import Index, mean_average_precision
 
 _PHOTOS = flags.DEFINE_string("photos", None, "Folder of the photos.", required=True)

@@ -26,11 +26,11 @@ from absl import app, flags
 from tqdm import tqdm
 
 import rw_keras
-from rw_keras import backbones, evaluation
-from rw_keras.described_cache import describe_cached
-from rw_keras.descriptor import whitening_layer
-from rw_keras.extraction import smallest_side
-from rw_keras.images import list_photos, read_image
+from rw_keras import backbones
+from rw_keras.description.cache import describe_cached
+from rw_keras.evaluation import protocol as evaluation
+from rw_keras.model.recipe import smallest_side, whitening_layer
+from rw_keras.photos.reading import list_photos, read_image
 
 _METHODS = flags.DEFINE_multi_enum(
     "method", None, list(rw_keras.methods.METHODS), "A method to measure beside rw; give it several times. Default: all."

@@ -7,8 +7,8 @@ import sys
 
 from PIL import Image, ImageDraw, ImageFont
 
-from rw_keras.datasets import photos
-from rw_keras.layers.regions import region_windows
+from rw_keras.photos import embedded as photos
+from rw_keras.regions import region_windows
 
 _CELL, _GAP, _HEAD = 12, 22, 44
 _COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#e6a700"]

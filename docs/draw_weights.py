@@ -11,12 +11,12 @@ import rw_keras
 
 
 def main(path):
-    photos, views = rw_keras.datasets.photos.load()
+    photos, views = rw_keras.photos.embedded.load()
     model = rw_keras.build_descriptor(shrinkage=0.2)
     figure = Figure(figsize=(10, 8.3), dpi=110)
     above, below = figure.subfigures(2, 1, height_ratios=(3.85, 4.45))
-    rw_keras.plot.weights(model, photos["temple"], figure=above)
-    rw_keras.plot.agreement(model, photos["temple"], views["temple, perspective"].photo, figure=below)
+    rw_keras.views.plot.weights(model, photos["temple"], figure=above)
+    rw_keras.views.plot.agreement(model, photos["temple"], views["temple, perspective"].photo, figure=below)
     figure.savefig(path, pil_kwargs={"quality": 85})
 
 

@@ -11,9 +11,9 @@ import sys
 from absl import app, flags
 
 import rw_keras
-from rw_keras.cli import in_flags
-from rw_keras.grid import MOST_LEVELS
-from rw_keras.whitening import Whitening, check_file
+from rw_keras.commands.cli import in_flags
+from rw_keras.model.whitening import Whitening, check_file
+from rw_keras.regions import MOST_LEVELS
 
 _PHOTOS = flags.DEFINE_string("photos", None, "Folder of the photos to learn from.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write.", required=True)

@@ -28,16 +28,17 @@ import keras
 from absl import app, flags
 
 import rw_keras
-from rw_keras import backbones, evaluation
-from rw_keras.cli import in_flags
+from rw_keras import backbones
+from rw_keras.commands.cli import in_flags
 from rw_keras.datasets import read_folder
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name
-from rw_keras.images import list_photos
+from rw_keras.evaluation import figures, tables
+from rw_keras.evaluation import protocol as evaluation
+from rw_keras.evaluation.lab import Lab, Setting
+from rw_keras.evaluation.region_vectors import RegionVectors
+from rw_keras.evaluation.report import Report
 from rw_keras.layers import ImageScale
-from rw_keras.reproduction import figures, tables
-from rw_keras.reproduction.lab import Lab, Setting
-from rw_keras.reproduction.region_vectors import RegionVectors
-from rw_keras.reproduction.report import Report
+from rw_keras.photos.reading import list_photos
 from rw_keras.retrieval import Diffusion, Index
 
 _DATA = flags.DEFINE_string("data", None, "Folder with a folder of each set.", required=True)
@@ -63,7 +64,10 @@ def main(_):
 
 def make_report():
     """Measures everything, writes the report, and returns the path of its page."""
-    rw_keras.plot.figure_class(), Diffusion(Index(["a", "b"], [[1, 0], [0, 1]]))  # before hours go by: what they need is there
+    (
+        rw_keras.views.plot.figure_class(),
+        Diffusion(Index(["a", "b"], [[1, 0], [0, 1]])),
+    )  # before hours go by: what they need is there
     sets, learned_on, facts = _sets(pathlib.Path(_DATA.value))
     distractors = _folder_of("oxford100k")
     own = _own_methods()

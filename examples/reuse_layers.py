@@ -225,7 +225,7 @@ def _steps(head, landmarks, maps):
 
 def _maps(trunk, photos, words, boxes=None):
     """The feature map of each photo; `None` where it cannot be read."""
-    from rw_keras.extraction import describe_each
+    from rw_keras.description.describe import describe_each
 
     photos, found = list(photos), []
     for _, features, error in describe_each(trunk, photos, boxes, max_side=_MAX_SIDE.value, min_side=16, progress=words):

@@ -8,49 +8,52 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rw_keras import _moved
+
 if TYPE_CHECKING:
-    from rw_keras import backbones, datasets, engines, explain, images, layers, methods, plot, retrieval
-    from rw_keras.descriptor import build_descriptor, load_model, multi_scale
+    from rw_keras import backbones, datasets, layers, methods, photos, retrieval, runtimes, views
+    from rw_keras.description.describe import describe
+    from rw_keras.description.extract import extract
+    from rw_keras.description.learning import fit_whitening
     from rw_keras.export import export_litert, export_onnx, export_openvino, export_saved_model
-    from rw_keras.extraction import describe, extract
-    from rw_keras.whitening import fit_whitening, save_whitening
+    from rw_keras.model.build import build_descriptor, load_model, multi_scale
+    from rw_keras.model.whitening import save_whitening
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "build_descriptor": "descriptor",
-    "describe": "extraction",
+    "build_descriptor": "model.build",
+    "describe": "description.describe",
     "export_litert": "export",
     "export_onnx": "export",
     "export_openvino": "export",
     "export_saved_model": "export",
-    "extract": "extraction",
-    "fit_whitening": "whitening",
-    "load_model": "descriptor",
-    "multi_scale": "descriptor",
-    "save_whitening": "whitening",
+    "extract": "description.extract",
+    "fit_whitening": "description.learning",
+    "load_model": "model.build",
+    "multi_scale": "model.build",
+    "save_whitening": "model.whitening",
 }  # where each function lives; the other public names are modules
 __all__ = [
     "backbones",
     "build_descriptor",
     "datasets",
     "describe",
-    "engines",
-    "explain",
     "export_litert",
     "export_onnx",
     "export_openvino",
     "export_saved_model",
     "extract",
     "fit_whitening",
-    "images",
     "layers",
     "load_model",
     "methods",
     "multi_scale",
-    "plot",
+    "photos",
     "retrieval",
+    "runtimes",
     "save_whitening",
+    "views",
 ]
 
 
@@ -59,6 +62,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     elif name in __all__:
         value = importlib.import_module(f"{__name__}.{name}")
+    elif name in _moved.MOVED:
+        return _moved.moved(name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -69,5 +74,6 @@ def __dir__() -> list[str]:
     return sorted({*(name for name in globals() if name.startswith("__")), *__all__})
 
 
+_moved.install()
 if sys.modules.get("keras") is not None:
     importlib.import_module(f"{__name__}.layers")

@@ -201,7 +201,7 @@ class Runs(list):
 @pytest.fixture
 def computed(monkeypatch):
     """What the networks compute from here on."""
-    from rw_keras import extraction
+    from rw_keras.description import extract as extraction
 
     runs, real = Runs(), extraction.batch_function
 

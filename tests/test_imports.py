@@ -67,7 +67,7 @@ import numpy as np
 import rw_keras
 assert "retrieval" in dir(rw_keras) and rw_keras.__version__
 rw_keras.retrieval
-rw_keras.images
+rw_keras.photos.reading
 from rw_keras.retrieval import Diffusion, Index, augment, average_precision, expand_query, mean_average_precision
 index = Index.load(sys.argv[1])
 ranking = index.rank(np.array([1.0, 0.1]), expand=2)
@@ -93,7 +93,7 @@ import keras
 import rw_keras
 model = keras.saving.load_model(sys.argv[1], safe_mode=True)
 print(type(model).__name__)
-assert "rw_keras.descriptor" not in sys.modules  # the layers alone
+assert "rw_keras.model.build" not in sys.modules  # the layers alone
 """
 
 _LOADED_LATER = """

@@ -8,8 +8,8 @@ import pytest
 from layers import reference
 
 from rw_keras import layers, methods
-from rw_keras.layers.regions import region_windows
 from rw_keras.methods import METHODS, resolve
+from rw_keras.regions import region_windows
 
 
 def run(method, features):

@@ -12,7 +12,7 @@ import warnings
 
 import keras
 
-from rw_keras import keras_files
+from rw_keras.backbones import keras_files
 from rw_keras.backbones.registry import BACKBONES, register
 from rw_keras.backbones.sizes import photo_model
 from rw_keras.backbones.weights import keras_downloads

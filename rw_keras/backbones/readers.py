@@ -9,7 +9,7 @@ import contextlib
 import keras
 import numpy as np
 
-from rw_keras import keras_files
+from rw_keras.backbones import keras_files
 
 
 def read(path, untrained):

@@ -12,8 +12,9 @@ they need tensorflow-datasets (`pip install "rw_keras[datasets]"`). Loading one 
 import importlib
 from typing import Any
 
-from rw_keras.datasets import oxford, photos, revisited
+from rw_keras.datasets import oxford, revisited
 from rw_keras.datasets.folder import PhotoSet, read_folder
+from rw_keras.photos import embedded as photos
 
 _BUILDERS = ("oxford100k", "oxford105k", "oxford5k", "paris106k", "paris6k", "roxford5k", "rparis6k")
 # Not the builders: `import *` is to work without tensorflow-datasets.

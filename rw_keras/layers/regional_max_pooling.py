@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
-from rw_keras.grid import region_axes, window_masks
 from rw_keras.layers.regional_pooling import RegionalPooling
+from rw_keras.regions import region_axes, window_masks
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")
@@ -10,7 +10,7 @@ class RegionalMaxPooling(RegionalPooling):
     """Takes the maximum of a feature map over each window of a multi-scale grid: R-MAC's regions (Tolias, Sicre and Jegou).
 
     The grid is that of `RegionalSumPooling`: squares of side `2 * min(H, W) // (l + 1)` at scales `l = 1..levels`,
-    neighbours overlapping by about 40 %. See `rw_keras.layers.regions.region_windows`.
+    neighbours overlapping by about 40 %. See `rw_keras.regions.region_windows`.
 
     Input: `(B, H, W, C)`, channels last; H and W may be unknown, and one traced graph serves every size.
     Output: `(B, R, C)`, float32 (also under a mixed-precision policy): the whole map first, then scale

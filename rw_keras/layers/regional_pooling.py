@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from rw_keras.grid import check_levels, count_regions
 from rw_keras.layers.base import MapLayer
+from rw_keras.regions import check_levels, count_regions
 
 
 class RegionalPooling(MapLayer):

@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
-from rw_keras.grid import region_windows, window_masks, window_shares
 from rw_keras.layers.regional_pooling import RegionalPooling
+from rw_keras.regions import region_windows, window_masks, window_shares
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")
@@ -12,7 +12,7 @@ class RegionalSumPooling(RegionalPooling):
     The grid is R-MAC's (formula 7 of feature weighting and regional integration; Tolias, Sicre and
     Jegou): squares of side `2 * min(H, W) // (l + 1)` at scales `l = 1..levels`, neighbours overlapping
     by about 40 %. Each window is SUM pooled (formula 6), where R-MAC takes the maximum. See
-    `rw_keras.layers.regions.region_windows` for the grid itself, and docs/layers.md for a picture of it.
+    `rw_keras.regions.region_windows` for the grid itself, and docs/layers.md for a picture of it.
 
     Input: `(B, H, W, C)`, channels last; H and W may be unknown, and one traced graph serves every size.
     Output: `(B, R, C)`, float32 (also under a mixed-precision policy): the whole map first, then scale

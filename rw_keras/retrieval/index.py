@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras.retrieval import duplicates, exact, store
-from rw_keras.retrieval.engines import NumpyEngine, make_engine
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, checked_metadata, passing
 from rw_keras.retrieval.int8 import FromInt8, stored_dtype
 from rw_keras.retrieval.names import Names
 from rw_keras.retrieval.rows import BLOCK_ROWS, RowStore
+from rw_keras.retrieval.searchers import NumpyEngine, make_engine
 from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_descriptors, unit_vector, unit_vectors
 from rw_keras.retrieval.writer import Writer
 
 if TYPE_CHECKING:
     import keras
 
-    from rw_keras.engines import Describer
-    from rw_keras.images import Box, Photo
+    from rw_keras.photos.reading import Box, Photo
+    from rw_keras.runtimes import Describer
 
 
 # Bytes of descriptors that are read and checked as the index is opened, so that they are an array like any other.
@@ -59,7 +59,7 @@ class Index:
         names: N different names, strings.
         descriptors: `(N, D)`, finite. Rows that are not of unit length are scaled to it, in memory; zero rows stay zero. An array
             that needs no scaling, of float32 or float16, is used as it is and read in passing, so it may be memory-mapped.
-        recipe: how the descriptors were made (`rw_keras.descriptor.recipe`, and `max_side`), so that a query made in
+        recipe: how the descriptors were made (`rw_keras.model.build.recipe`, and `max_side`), so that a query made in
             another way can be refused. Optional.
         metadata: column -> N values, for filters. Optional.
         engine: what searches; see `use_engine`. Default "numpy". Its structure is built when it is first used.
@@ -72,7 +72,7 @@ class Index:
         recipe: a dictionary, or `None`.
         metadata: column -> list of N values.
         failures: (name, reason) for each photo that `from_folder` could not read.
-        described_with: which engines described the photos (`rw_keras.engines`): dictionaries, none where it is not known.
+        described_with: which engines described the photos (`rw_keras.runtimes`): dictionaries, none where it is not known.
 
     Raises:
         ValueError: for a name that is there twice, numbers that do not agree, or a vector that is not finite.
@@ -250,7 +250,7 @@ class Index:
         Args:
             engine: "numpy", exact; with FAISS (`pip install "rw_keras[faiss]"`) "faiss-flat", exact, "faiss-hnsw" or
                 "faiss-ivfpq", which do not find everything (see `recall`); or what `engine_config` gave.
-            **parameters: FAISS's own; see `rw_keras.retrieval.engines.FaissEngine`.
+            **parameters: FAISS's own; see `rw_keras.retrieval.searchers.FaissEngine`.
 
         Raises:
             ImportError: for a FAISS engine where FAISS is not installed.
@@ -409,14 +409,14 @@ class Index:
         """Describes a photo as the index's own were described, and searches.
 
         Args:
-            model: the model that made the index, or what `rw_keras.engines.load` made of it: its engine may be another one.
+            model: the model that made the index, or what `rw_keras.runtimes.load` made of it: its engine may be another one.
             photo, box: see `rw_keras.describe`.
             k, expand, within, min_score, alpha: see `search`.
 
         Raises:
             ValueError: when the model makes other descriptors than the index holds, naming what differs.
         """
-        from rw_keras.extraction import describe
+        from rw_keras.description.describe import describe
 
         self.check_model(model)
         query = describe(model, photo, box, max_side=(self.recipe or {}).get("max_side", 1024))
@@ -428,8 +428,8 @@ class Index:
         Which engine computes is not in the recipe: within their promises all give the same hits. Warns where the index was
         described at a precision that promises nothing known here.
         """
-        from rw_keras.engines import PRECISIONS
-        from rw_keras.extraction import recipe_of
+        from rw_keras.runtimes import PRECISIONS
+        from rw_keras.runtimes.describer import recipe_of
 
         if self.recipe is None:
             raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
@@ -455,7 +455,7 @@ class Index:
         and in a warning at the end.
 
         Args:
-            model: a model of `rw_keras.build_descriptor`, or what `rw_keras.engines.load` made of one.
+            model: a model of `rw_keras.build_descriptor`, or what `rw_keras.runtimes.load` made of one.
             folder: where the photos lie.
             max_side: see `rw_keras.describe`. Default 1024.
             progress: whether to show a progress bar on standard error.
@@ -464,7 +464,8 @@ class Index:
             FileNotFoundError: when there is no such folder.
             ValueError: when no photo in it can be read.
         """
-        from rw_keras.extraction import describe_folder, described_with
+        from rw_keras.description.describe import describe_folder
+        from rw_keras.runtimes.describer import described_with
 
         found = describe_folder(model, folder, max_side=max_side, progress=progress)
         index = cls(found.names, found.descriptors, recipe=found.recipe)
@@ -589,7 +590,7 @@ class Index:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], engine: str | Mapping[str, Any] | None = None) -> Index:
-        """Opens an index that `save`, or `rw_keras.extraction.extract`, wrote; the descriptors are memory-mapped.
+        """Opens an index that `save`, or `rw_keras.description.extract.extract`, wrote; the descriptors are memory-mapped.
 
         Args:
             path: where it lies.

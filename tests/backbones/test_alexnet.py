@@ -12,7 +12,7 @@ from backbones import layouts
 import rw_keras
 from rw_keras.backbones import alexnet, weights
 from rw_keras.backbones.alexnet import PUBLISHED
-from rw_keras.images import ImageError, read_image
+from rw_keras.photos.reading import ImageError, read_image
 
 # Channels of each layer that it can be cut at.
 CUTS = {"conv1": 96, "norm1": 96, "pool1": 96, "conv2": 256, "norm2": 256, "pool2": 256, "conv3": 384, "conv4": 384, "conv5": 256}

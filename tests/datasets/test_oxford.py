@@ -4,7 +4,7 @@ import pytest
 
 from rw_keras.datasets import oxford
 from rw_keras.datasets.oxford import Query, photos_by_name, read_ground_truth
-from rw_keras.images import ImageError
+from rw_keras.photos.reading import ImageError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from layers import reference
 from layers.habits import only_on_tensorflow, run
 
 from rw_keras.layers import RegionalSumPooling
-from rw_keras.layers.regions import region_windows
+from rw_keras.regions import region_windows
 
 
 def overlaps(start, stop, length):

@@ -19,7 +19,7 @@ from rw_keras.layers import (
     RegionSum,
     SpatialWeight,
 )
-from rw_keras.layers.regions import region_windows
+from rw_keras.regions import region_windows
 
 OF_MAPS = {
     "places": SpatialWeight,

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from layers import reference
 from layers.habits import only_on_tensorflow
 
-from rw_keras.grid import MOST_LEVELS, region_axes
-from rw_keras.layers.regions import count_regions, region_windows, window_masks
+from rw_keras.regions import MOST_LEVELS, count_regions, region_axes, region_windows, window_masks
 
 # Maps so long that the R-MAC grid's customary floating-point floors slip by one on some.
 LONG = [(1, 1000), (1000, 1), (3, 10007), (10007, 3), (49, 4099), (7, 99999), (1, 5_000_000), (123, 1_000_003)]

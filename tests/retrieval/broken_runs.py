@@ -24,12 +24,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rw_keras.images import ImageError
+from rw_keras.description.update import Reading, Update
+from rw_keras.photos.reading import ImageError
+from rw_keras.photos.sources import Item
 from rw_keras.retrieval import Index, store
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.writer import Writer
-from rw_keras.sources import Item
-from rw_keras.update import Reading, Update
 
 RECIPE = {"backbone": "none", "max_side": 64}
 DIMENSIONS, WINDOW = 4, 16

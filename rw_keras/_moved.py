@@ -1,0 +1,55 @@
+"""Modules under the names that they had before 0.2: `import rw_keras.images` goes on working, and tells the new name.
+
+They will go with the next release.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+from types import ModuleType
+
+# Earlier name -> the present one, both below `rw_keras`.
+MOVED = {
+    "contact_sheet": "views.contact_sheet",
+    "descriptor": "model.build",
+    "engines": "runtimes",
+    "explain": "views.explain",
+    "extraction": "description.extract",
+    "images": "photos.reading",
+    "plot": "views.plot",
+    "sources": "photos.sources",
+    "whitening": "model.whitening",
+}
+
+
+def moved(name: str) -> ModuleType:
+    """The module that had the name `name` below `rw_keras`."""
+    earlier, present = f"rw_keras.{name}", f"rw_keras.{MOVED[name]}"
+    # At the line that asks: this function, the caller's `__getattr__` or `exec_module`, and Python's own frames are passed over.
+    warnings.warn(f"{earlier} is called {present} now; the earlier name goes with the next release.", FutureWarning, stacklevel=3)
+    return importlib.import_module(present)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules of `MOVED` for import statements."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        package, _, name = fullname.partition(".")
+        if package != "rw_keras" or name not in MOVED:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        # What is imported is what stands in `sys.modules` after this.
+        sys.modules[module.__name__] = moved(module.__name__.partition(".")[2])
+
+
+def install() -> None:
+    """Lets import statements find the modules of `MOVED`."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

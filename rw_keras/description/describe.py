@@ -1,0 +1,210 @@
+"""A few photos -> descriptors: decoding ahead on other threads while the network works."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rw_keras import runtimes
+from rw_keras.model.recipe import smallest_side
+from rw_keras.photos.reading import Box, ImageError, Photo, list_photos, read_image
+from rw_keras.retrieval import store
+from rw_keras.runtimes.describer import recipe_of
+from rw_keras.runtimes.tensorflow import batch_function
+
+if TYPE_CHECKING:
+    import keras
+
+# Two decoding threads keep up with a network that takes 50 ms a photo; two photos in hand for each bridge an uneven one.
+_DECODERS = 2
+_AHEAD = 2
+
+
+def describe(
+    model: keras.Model | runtimes.Describer,
+    images: Photo | Sequence[Photo],
+    box: Box | Sequence[Box | None] | None = None,
+    max_side: int | None = 1024,
+    *,
+    engine: str = "tensorflow",
+    precision: str = "exact",
+) -> np.ndarray:
+    """Turns photos into descriptors.
+
+    Whether the descriptors are whitened, and by what, is the model's: `model.recipe["whitening"]["name"]` says it. With
+    `build_descriptor`'s default it is the whitening that ships with the package, where it fits.
+
+    A photo is decoded to 8-bit RGB and turned upright; its longer side is reduced to `max_side` (bicubic, antialiased,
+    both sides rounded to the nearest pixel; never enlarged). A box is cut out of the full-size photo before the
+    network sees it, and reduced by the factor of the whole photo.
+
+    Args:
+        model: a model of `build_descriptor`, or what `rw_keras.runtimes.load` made of one.
+        images: the path of a photo, an array of RGB pixels 0..255 `(H, W, 3)`, or a list of either (an array
+            `(N, H, W, 3)` counts as one).
+        box: (x1, y1, x2, y2) in pixels of the upright full-size photo; for a list of images, a list of boxes, one each
+            (`None`: the whole photo).
+        max_side: pixels. Default 1024. `None`: no limit.
+        engine: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
+            `rw_keras.runtimes.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
+        precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999.
+
+    Returns:
+        `(D,)` float32 of unit length for one photo, `(N, D)` for a list.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ImageError: (a ValueError) when a photo cannot be read or is under 16 pixels a side (for VGG16), or the box does
+            not lie in it.
+        ValueError, ImportError, OSError: when the engine cannot be used; see `rw_keras.runtimes.load`.
+    """
+    model = on_runtime(model, engine, precision, max_side)
+    single = isinstance(images, (str, os.PathLike)) or (hasattr(images, "ndim") and images.ndim != 4)
+    images = [images] if single else list(images)
+    boxes = [box] if single else _boxes(box, len(images))
+    vectors = []
+    for _, described, error in describe_each(model, images, boxes, max_side=max_side, min_side=smallest_side(model)):
+        if error is not None:
+            raise error
+        vectors.append(described[0])
+    if not vectors:
+        return np.zeros((0, model.output_shape[-1]), "float32")
+    return vectors[0] if single else np.stack(vectors)
+
+
+def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progress=None):
+    """Runs a model over photos one by one, reading ahead.
+
+    Args:
+        model: any model of pixels, or what `rw_keras.runtimes.load` made of one.
+        images: an iterable of paths or arrays.
+        boxes: an iterable of boxes, one each, or `None`.
+        max_side, min_side: see `rw_keras.photos.reading.read_image`.
+        progress: the words beside a progress bar on standard error; `None`: no bar.
+
+    Yields:
+        (image, output, error) in the order of `images`: the model's output for a batch of one, or `None` and the
+        FileNotFoundError or ImageError that says why not.
+    """
+    run = function_of(model)
+    pairs = zip(images, itertools.repeat(None) if boxes is None else boxes)
+    if progress:
+        import tqdm
+
+        total = len(images) if hasattr(images, "__len__") else None
+        interval = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file wants few lines
+        pairs = iter(tqdm.tqdm(pairs, desc=progress, total=total, unit="photo", smoothing=0.05, mininterval=interval))
+
+    def read(pair):
+        try:
+            return read_image(*pair, max_side, min_side), None
+        except (OSError, ImageError) as error:
+            return None, error
+
+    for (image, _), (pixels, error) in read_ahead(pairs, read, _DECODERS):
+        yield image, None if error else run(pixels[None]), error
+
+
+def read_ahead(items, read, workers):
+    """(item, `read(item)`) in the order of `items`, read on other threads a few photos ahead."""
+    workers = min(os.cpu_count() or 1, 16) if workers == "auto" else workers
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
+        waiting = collections.deque()
+        try:
+            for item in items:
+                waiting.append((item, threads.submit(read, item)))
+                if len(waiting) > _AHEAD * workers:
+                    item, future = waiting.popleft()
+                    yield item, future.result()
+            while waiting:
+                item, future = waiting.popleft()
+                yield item, future.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def on_runtime(model, engine, precision, max_side):
+    """The model on an engine; as it is, where that is TensorFlow in float32."""
+    runtimes.check_arguments(engine, precision)
+    if (engine, precision) == ("tensorflow", "exact"):
+        return model
+    found = runtimes.load(model, engine, precision, size=runtimes.usual_size(max_side, smallest_side(model)))
+    plain = (found.engine, found.variant) == ("tensorflow", "float32") and not isinstance(model, runtimes.Describer)
+    return model if plain else found
+
+
+def function_of(model):
+    """A function from pixels `(B, H, W, 3)` to the model's output."""
+    return model if isinstance(model, runtimes.Describer) else batch_function(model)
+
+
+def _boxes(box, count):
+    if box is None:
+        return [None] * count
+    boxes = list(box)
+    if len(boxes) != count or any(one is not None and np.ndim(one) != 1 for one in boxes):
+        raise ImageError(f"For {count} images, `box` is a list of {count} boxes (x1, y1, x2, y2) or None, but got {box!r}.")
+    return boxes
+
+
+class Described(NamedTuple):
+    """What `Index.from_folder` holds.
+
+    Attributes:
+        names: of the photos: paths below the folder, with "/".
+        descriptors: `(N, D)` float32.
+        stamps: [size in bytes, time of the last change in nanoseconds] of each.
+        recipe: of the model, with `max_side`.
+        failures: (name, reason) of the photos that could not be read.
+    """
+
+    names: list[str]
+    descriptors: np.ndarray
+    stamps: list[store.Stamp | None]
+    recipe: dict[str, Any]
+    failures: list[tuple[str, str]]
+
+
+def describe_folder(model, folder, *, max_side=1024, progress=True):
+    """Describes every photo in a folder, and those below it, as `Described`; of those that cannot be read a warning tells as well.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        ImageError: when no photo in it can be read.
+    """
+    photos = list_photos(folder)
+    stamps = [_stamp(photo) for photo in photos]
+    found = Described([], [], [], {**recipe_of(model), "max_side": max_side}, [])
+    words = "describing photos" if progress else None
+    each = describe_each(model, photos, max_side=max_side, min_side=smallest_side(model), progress=words)
+    for stamp, (photo, described, error) in zip(stamps, each):
+        name = photo.relative_to(folder).as_posix()
+        if error is None:
+            found.names.append(name)
+            found.descriptors.append(described[0])
+            found.stamps.append(stamp)
+        else:
+            found.failures.append((name, str(error)))
+    if found.failures:
+        listed = "".join(f"\n  {reason}" for _, reason in found.failures)
+        if not found.names:
+            raise ImageError(f"None of the {len(photos)} photos in {folder} can be read:{listed}")
+        warnings.warn(f"{len(found.failures)} of {len(photos)} photos were left out:{listed}", stacklevel=3)
+    return found._replace(descriptors=np.stack(found.descriptors))
+
+
+def _stamp(path):
+    try:
+        about = os.stat(path)
+    except OSError:  # reading it says why
+        return None
+    return [about.st_size, about.st_mtime_ns]

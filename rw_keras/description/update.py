@@ -1,0 +1,299 @@
+"""What an update does to an index: which photos are described, which rows stay, and which leave.
+
+A passing fault never takes a descriptor away. A row leaves the index only when the source that listed its photo no longer does, or
+when the photo's bytes have changed and cannot be decoded any more. Where that would be much of the index, the run stops and asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rw_keras.photos.reading import ImageError, MissingReaderError, read_image
+from rw_keras.photos.sources import Item
+from rw_keras.retrieval import store
+from rw_keras.retrieval.store import Known, Stamp
+from rw_keras.retrieval.writer import Writer
+
+# A run that would take more than this share of an index away because the source does not list the photos stops.
+_MOST_GONE = 0.5
+# Up to this share of an index may leave it because changed photos cannot be decoded.
+_MOST_UNDECODABLE = 0.1
+# Photos that are looked up at a time.
+_LOOKED_UP = 256
+# Notes on photos that need no describing, such as faults and new stamps, that are written together.
+_NOTES = 4096
+
+
+class Reading(NamedTuple):
+    """What became of a photo that was to be read.
+
+    Attributes:
+        item: the photo.
+        known: what the index knew of it, or `None`.
+        stamp: by which a change of it will be seen.
+        pixels: `(H, W, 3)`; `None` where it was not decoded:
+        error: because it could not be; without an error its bytes are those that were described.
+        passing: whether the error may pass, as one of a disk does.
+    """
+
+    item: Item
+    known: Known | None
+    stamp: Stamp | None
+    pixels: np.ndarray | None = None
+    error: Exception | None = None
+    passing: bool = False
+
+
+def read_item(item: Item, known: Known | None, max_side: int | None, min_side: int, checksum: bool) -> Reading:
+    """Reads a photo, or finds by its SHA-256 that it need not be; runs on any thread."""
+    stamp = item.stamp
+    try:
+        if checksum and stamp is not None:
+            stamp = [*stamp, _content_digest(item)]
+            if known is not None and known.stamp is not None:
+                earlier = known.stamp[2] if len(known.stamp) > 2 else None
+                # An earlier run that asked for no checksum has vouched for these bytes by their size and time.
+                if earlier == stamp[2] or (earlier is None and known.stamp == item.stamp):
+                    return Reading(item, known, stamp)
+        return Reading(item, known, stamp, read_image(item.open(), None, max_side, min_side))
+    except ImageError as error:
+        # Of a file that could not even be looked at, or that nothing here can decode, nothing is known about its bytes.
+        unknown = isinstance(error, MissingReaderError) or (stamp is None and _is_file(item))
+        return Reading(item, known, None if unknown else stamp, error=error, passing=unknown)
+    except (OSError, MemoryError) as error:
+        error = error if str(error) else ImageError(f"{item.name} cannot be read: {type(error).__name__}.")
+        return Reading(item, known, None, error=error, passing=True)
+
+
+def _is_file(item):
+    """Whether a photo is a file, or a part of one; else it is an array, which has only its name."""
+    return isinstance(item.place, (str, os.PathLike, tuple))
+
+
+def _content_digest(item):
+    source = item.open()
+    if hasattr(source, "read"):
+        return hashlib.sha256(source.read()).hexdigest()
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_loss(folder: str | os.PathLike[str], names: set[str], prune: bool, beside: bool = False) -> None:
+    """Stops before an update that would take much of an index away.
+
+    Args:
+        folder: the index; there need be none.
+        names: of all photos that the source lists.
+        prune: whether that is wanted.
+        beside: whether a new index is to take the place of this one, which may then be damaged.
+
+    Raises:
+        ValueError: when more than half of the described photos are not among those of the source, and would leave the index.
+    """
+    if prune:
+        return
+    try:
+        described = [photo for photo in store.photos(folder) if photo.described]
+    except store.DamageError as error:
+        if beside:
+            raise _cannot_take_over(folder, error) from error
+        raise
+    gone = sum(_is_gone(photo, names) for photo in described)
+    if gone > _MOST_GONE * len(described):
+        raise ValueError(
+            f"{gone} of the {len(described)} photos in {folder} are not among the {len(names)} of the source. If they are to leave "
+            "the index, run again with --prune (in Python: prune=True)."
+        )
+
+
+def _cannot_take_over(folder, error):
+    return ValueError(
+        f"What was added by hand to {folder} cannot be taken over: {error} To do without it, run again with --force and --prune "
+        "(in Python: resume=False, prune=True)."
+    )
+
+
+def _is_gone(photo, names):
+    """Whether a source listed a photo, and lists it no longer. Names that end with "/" are of folders that cannot be listed now."""
+    if photo.name in names or photo.listed is False or (photo.listed is None and photo.described):
+        return False
+    return not any(f"{folder}/" in names for folder in map(str, pathlib.PurePosixPath(photo.name).parents))
+
+
+class Update:
+    """One run over a source, on the writer of an index.
+
+    Args:
+        writer: of the index.
+        items: the photos of the source.
+        checksum: whether a change is seen by the SHA-256 of a photo's bytes.
+        strict: whether a photo that cannot be read ends the run.
+        prune: whether rows may leave, however many, and a new index take the place of one with photos that cannot be read now.
+
+    Attributes:
+        described, changed: photos described; those of them that an earlier run had described.
+        removed: described photos that the source no longer lists, and that left the index.
+        unread: (name, reason) of photos that could not be read, and whose descriptors stay.
+        undecodable: (name, reason) of photos that left the index because their changed bytes cannot be decoded.
+
+    Raises:
+        ValueError: when too much of the index would leave it.
+    """
+
+    def __init__(self, writer: Writer, items: Iterable[Item], checksum: bool, strict: bool, prune: bool) -> None:
+        self._writer, self._items = writer, items
+        self._checksum, self._strict, self._prune = checksum, strict, prune
+        self.described = self.changed = self.removed = 0
+        self.unread: list[tuple[str, str]] = []
+        self.undecodable: list[tuple[str, str]] = []
+        self._changed_and_bad: list[tuple[str, str, Stamp | None]] = []
+        self._renewed: list[tuple[int, Stamp | None]] = []
+        self._noted = 0
+        self._names: set[str] = set()
+        self._count = writer.count()
+        if writer.beside:
+            self._take_over()
+
+    def _take_over(self):
+        """Takes over what was added by hand to the index whose place a new one takes: nothing can describe it again."""
+        folder, about = self._writer.folder, self._writer.about
+        try:
+            replaced = store.about(folder)
+            if replaced is None:
+                return
+            names, rows, stamps = store.added_by_hand(folder)
+            differing = store.recipe_differences(replaced["recipe"], about["recipe"], "the new one's")
+            if names and differing:
+                raise ValueError(
+                    f"{folder} holds {len(names)} descriptors that were added by hand, and cannot be made again in another way: "
+                    f"{'; '.join(differing)}. Remove them first (`Index.remove`), or choose another name."
+                )
+            # Those with a stamp were merged from other indices. The source may list them; the others are taken over at the end.
+            kept = [place for place, stamp in enumerate(stamps) if stamp is None]
+            if kept and not self._writer.find([names[kept[0]]]):
+                self._writer.put([names[place] for place in kept], rows[kept], [None] * len(kept), listed=False)
+                self._writer.commit()
+        except store.DamageError as error:
+            if not self._prune:
+                raise _cannot_take_over(folder, error) from error
+
+    def todo(self, bar: Any) -> Iterator[tuple[Item, Known | None]]:
+        """The photos that have to be read, each with what the index knows of it; the others are counted."""
+        items = iter(self._items)
+        step = _LOOKED_UP if hasattr(self._items, "__len__") else 1  # what a dataset gives is in memory
+        while part := list(itertools.islice(items, step)):
+            found = self._writer.find([item.name for item in part])
+            for item in part:
+                self._names.add(item.name)
+                known = found.get(item.name)
+                if known is None or not self._is_settled(item, known):
+                    yield item, known
+                    continue
+                if not known.described and self._strict:
+                    raise ImageError(known.fault)
+                bar.advance(not known.described, new=False)
+
+    def _is_settled(self, item, known):
+        """Whether a photo needs no reading; if it was found as it had been described, that is noted."""
+        if known.listed is False and known.stamp is None:
+            return True  # added by hand: it is not the source's
+        if item.stamp is None:
+            return not _is_file(item) and known.stamp is None and known.described
+        if known.stamp is None or known.stamp[:2] != item.stamp or self._checksum:
+            return False
+        if known.described and (known.fault is not None or not known.listed):
+            self._renew(known.id, known.stamp)
+        return True
+
+    def found_same(self, reading: Reading) -> None:
+        """Takes a photo whose bytes are those that were described, or found bad."""
+        known = reading.known
+        if not known.described and self._strict:
+            raise ImageError(known.fault)
+        if not known.described and known.stamp != reading.stamp:
+            self._writer.fail(reading.item.name, known.fault, reading.stamp)
+        elif known.described and (known.stamp, known.fault, known.listed) != (reading.stamp, None, True):
+            self._renew(known.id, reading.stamp)
+
+    def _renew(self, photo, stamp):
+        self._renewed.append((photo, stamp))
+        self._note()
+
+    def _note(self):
+        self._noted += 1
+        if self._noted >= _NOTES:
+            self.commit()
+
+    def failed(self, reading: Reading) -> None:
+        """Takes a photo that could not be read."""
+        name, reason = reading.item.name, str(reading.error)
+        has_row = reading.known is not None and reading.known.described
+        if self._strict:
+            raise reading.error
+        if not has_row:
+            stamp = None if reading.passing else reading.stamp
+            if reading.known is None or (reading.known.fault, reading.known.stamp) != (reason, stamp):
+                self._writer.fail(name, reason, stamp)
+                self._note()
+            return
+        if reading.known.fault != reason:  # else it is noted already, and an index that says the same stays as it is
+            self._writer.mark(name, reason)
+        if reading.passing:
+            self.unread.append((name, reason))
+        else:
+            self._changed_and_bad.append((name, reason, reading.stamp))
+
+    def put(self, readings: list[Reading], vectors: np.ndarray) -> None:
+        """Takes described photos."""
+        self._writer.put([one.item.name for one in readings], vectors, [one.stamp for one in readings])
+        self.described += len(readings)
+        self.changed += sum(one.known is not None and one.known.described for one in readings)
+
+    def commit(self) -> None:
+        """Makes what was taken part of the index."""
+        self._writer.renew(self._renewed)
+        self._renewed, self._noted = [], 0
+        self._writer.commit()
+
+    def finish(self) -> None:
+        """Lets go what has to leave, and ends the run.
+
+        Raises:
+            ValueError: when too much of the index would leave it. What was described stays.
+        """
+        self.commit()
+        check_loss(self._writer.folder, self._names, self._prune, self._writer.beside)
+        few = len(self._changed_and_bad) <= _MOST_UNDECODABLE * self._count
+        for name, reason, stamp in self._changed_and_bad:
+            if few or self._prune:
+                self._writer.fail(name, reason, stamp)
+                self.undecodable.append((name, reason))
+            else:
+                self.unread.append((name, reason))
+        gone = [photo for photo in self._writer.photos() if _is_gone(photo, self._names)]
+        self._writer.drop(photo.id for photo in gone)
+        self.removed = sum(photo.described for photo in gone)
+        if self._writer.beside:
+            self._check_replaced()
+            self._writer.take_over_rest(lossy=self._prune)
+        self._writer.finish()
+
+    def _check_replaced(self):
+        """Stops before a new index takes the place of one with descriptors of photos that cannot be read now."""
+        if self._prune:
+            return
+        described = {photo.name for photo in store.photos(self._writer.folder) if photo.described}
+        missing = [(name, reason) for name, reason in self._writer.failures() if name in described]
+        if missing:
+            raise ValueError(
+                f"{self._writer.folder} was left as it is: it holds descriptors of {len(missing)} photos that cannot be read now, "
+                f"such as {missing[0][0]!r} ({missing[0][1]}). Run again with --force when they can, or also with --prune (in "
+                "Python: prune=True) to do without them."
+            )

@@ -1,0 +1,30 @@
+"""What a served model is, in plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from rw_keras.backbones import LICENCES
+from rw_keras.model.recipe import recipe
+from rw_keras.runtimes import cache
+from rw_keras.runtimes.graphs import tensorflow_backend
+
+
+def model_card(model: keras.Model, **more: Any) -> dict[str, Any]:
+    """What a served model is, as plain values: its recipe with all digests, versions, and the licence of its weights."""
+    made = recipe(model)
+    return {
+        "model": model.name,
+        "dimensions": model.output_shape[-1],
+        "recipe": made,
+        **more,
+        "versions": {
+            "rw_keras": cache.version("rw_keras"),
+            "keras": keras.__version__,
+            "tensorflow": tensorflow_backend().__version__,
+        },
+        "licence_of_the_weights": LICENCES.get(made["backbone"], "not known: it is the user's own network"),
+        "licence_of_the_code": "Apache-2.0",
+    }

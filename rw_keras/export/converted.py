@@ -1,0 +1,101 @@
+"""Models as files of other programs, which take pixels: ONNX, OpenVINO and LiteRT."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import keras
+
+from rw_keras.export.card import model_card
+from rw_keras.export.paths import new_file, new_path, whole_or_not_at_all
+from rw_keras.runtimes.graphs import pixels_function, saved_for_converters, tensorflow_backend
+from rw_keras.runtimes.openvino import converted_to_openvino, imported
+
+
+def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Writes a descriptor model as ONNX: `pixels` `(B, H, W, 3)` float32 of any size -> `descriptor` `(B, D)`.
+
+    Needs the extra `onnx`. The file's metadata holds the model card.
+
+    Raises:
+        FileExistsError, ImportError, RuntimeError, ValueError: see `export_saved_model`; ImportError names what to install.
+    """
+    path = new_file(path, ".onnx")
+    with _needs("onnx"):
+        import onnx
+        import tf2onnx
+    pixels = pixels_function(model)
+    converted, _ = tf2onnx.convert.from_function(pixels, pixels.input_signature, opset=17)
+    try:
+        onnx.checker.check_model(converted)  # what it cannot convert the converter only logs
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RuntimeError(f"The model {model.name!r} cannot be written as ONNX: {reason}.") from error
+    onnx.helper.set_model_props(converted, {"rw_keras": json.dumps(model_card(model))})
+    with whole_or_not_at_all(path) as folder:
+        onnx.save(converted, folder / path.name)
+
+
+def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: bool = False) -> None:
+    """Writes a descriptor model as OpenVINO IR, an `.xml` with a `.bin` beside it: `pixels` `(B, H, W, 3)` float32 -> `descriptor`.
+
+    Needs the extra `openvino`.
+
+    Args:
+        int8: whether to keep the weights in 8 bits, a quarter of the file; they are turned into floats before they are used.
+
+    Raises:
+        FileExistsError, ImportError, RuntimeError, ValueError: see `export_saved_model`; ImportError names what to install.
+    """
+    path = new_file(path, ".xml")
+    new_path(path.with_suffix(".bin"), "choose another name or remove it")
+    with _needs("openvino"):
+        openvino = imported("openvino")
+        nncf = imported("nncf") if int8 else None
+    converted = converted_to_openvino(model)
+    if int8:
+        nncf.set_log_level(logging.ERROR)  # it tells its statistics on standard output
+        # The whitening divides by small numbers, and rounding its axes would cost more than all of the network's.
+        whitening = nncf.IgnoredScope(patterns=[".*whitening.*"], validate=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # a progress bar
+            converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=whitening)
+    converted.set_rt_info(json.dumps(model_card(model)), ["rw_keras"])
+    with whole_or_not_at_all(path) as folder:
+        openvino.save_model(converted, folder / path.name, compress_to_fp16=False)
+
+
+def export_litert(model: keras.Model, path: str | os.PathLike[str], *, int8: bool = False) -> None:
+    """Writes a descriptor model as LiteRT (`.tflite`): `pixels` `(B, H, W, 3)` float32 -> `descriptor` `(B, D)`.
+
+    The interpreter takes one size at a time: resize its input, then allocate. The signature is called `serving_default`.
+
+    Args:
+        int8: whether to keep the weights in 8 bits, a quarter of the file; activations are quantised as they come
+            (dynamic-range quantisation, no photos needed).
+
+    Raises:
+        FileExistsError, RuntimeError, ValueError: see `export_saved_model`.
+    """
+    path = new_file(path, ".tflite")
+    tf = tensorflow_backend()
+    with saved_for_converters(model) as saved:
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+        if int8:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        content = converter.convert()
+    with whole_or_not_at_all(path) as folder:
+        (folder / path.name).write_bytes(content)
+
+
+@contextlib.contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Turns a missing package into the line that installs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f'{error}. Install what this needs with: pip install "rw_keras[{extra}]"') from error

@@ -1,0 +1,214 @@
+"""Building the one model: network, method, whitening."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import keras
+
+from rw_keras import backbones, layers, methods
+from rw_keras.backbones import keras_files
+from rw_keras.layers.image_scale import LARGEST_FACTOR
+from rw_keras.model import whitening as whitenings
+from rw_keras.model.recipe import recipe, whitening_layer
+from rw_keras.regions import check_levels
+
+# What a whitening is learned on and applied to: each region's vector, or their sum.
+WHITEN = ("regions", "global")
+
+
+def build_descriptor(
+    backbone: str | keras.Model = "vgg16",
+    *,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    layer: str | None = None,
+    method: str | methods.Method = "rw",
+    levels: int = 3,
+    components: int | None = None,
+    shrinkage: float | None = None,
+    whitening: str | os.PathLike[str] | None = "auto",
+    whiten: str = "regions",
+    name: str | None = None,
+) -> layers.DescriptorModel:
+    """Builds the model that turns photos into descriptors.
+
+    The stages: the network with its preprocessing; the method (for `"rw"`: SpatialWeight, IDFChannelWeight,
+    RegionalSumPooling); L2Norm, PCAWhiten, L2Norm on each region vector; their sum; L2Norm. With `whiten="global"`: L2Norm on
+    each region vector; their sum; L2Norm, PCAWhiten, L2Norm on that.
+
+    Input: RGB photos `(B, H, W, 3)`, 0..255, uint8 or float, of any size the network takes (16 x 16 and up for
+    VGG16). Output: `(B, components)` float32 of unit length (512 by default for VGG16); zero where the
+    map is zero.
+
+    Args:
+        backbone: the name of a network ("vgg16"), or any `keras.Model` that ends in a feature map; such a model is
+            given RGB 0..255 and does its own preprocessing.
+        weights: "imagenet", the path of a file that holds them, or `None` for random ones.
+        layer: the layer to cut the network at. Default: the network's own ("block5_conv3" for VGG16).
+        method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`.
+        levels: the number of scales of the regional grid, 1 to 16. Default 3.
+        components: how many dimensions the whitening keeps. Default: all.
+        shrinkage: 0 to 1, see `PCAWhiten`. Default: the method's own, 0.2 for "root_rw" and 0, the publication's, for all others;
+            a whitening learned from few photos, as the shipped ones are, does better with 0.2.
+        whitening: the path of a file that `save_whitening` wrote; `"auto"`: the one that ships with the package where
+            it fits this very model, else identity; `None`: identity. A line on standard error says which.
+        whiten: what is whitened: "regions", each region's vector, as in the publication; or "global", the sum of the region
+            vectors, one vector a photo.
+        name: the model's name.
+
+    Returns:
+        A functional `keras.Model` whose `recipe` says what it was made of.
+
+    Raises:
+        ValueError: for an argument out of range, or a whitening file that does not fit, naming the field that differs.
+        FileNotFoundError: when the weights, or the whitening file, cannot be found.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"A model's name is made of letters, digits, '_', '.' and '-', but got {name!r}.")
+    if whiten not in WHITEN:
+        raise ValueError(f"whiten is one of {', '.join(map(repr, WHITEN))}, but got {whiten!r}.")
+    # Before a network is built.
+    check_levels(levels, "build_descriptor")
+    named = whitening is not None and whitening != "auto"
+    learned = whitenings.Whitening.load(whitening) if named else None
+    network, backbone_name = backbones.network(backbone, weights, layer)
+    features = backbones.non_negative(network.outputs[0])
+    function, method_name, used_levels = methods.resolve(method, levels)
+    regions = function(features)
+    if len(getattr(regions, "shape", ())) != 3:
+        raise ValueError(
+            f"The method {method_name} returned {regions!r}; it has to return region vectors (batch, regions, channels)."
+        )
+    function_name = method_name.partition("(")[0].rpartition(".")[2]
+    if method_name not in methods.METHODS:
+        method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
+    if shrinkage is None:
+        shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
+    vectors = layers.L2Norm(name="region_norm")(regions)
+    stages = [layers.PCAWhiten(components, shrinkage, name="whitening"), layers.RegionSum(name="region_sum")]
+    between = "whitened_norm"
+    if whiten == "global":
+        stages, between = stages[::-1], "sum_norm"
+    vectors = layers.L2Norm(name=between)(stages[0](vectors))
+    output = layers.L2Norm(name="descriptor")(stages[1](vectors))
+    model = layers.DescriptorModel(
+        network.input,
+        output,
+        name=name or re.sub(r"[^A-Za-z0-9_.-]", "", f"{function_name}_{network.name}"),
+        recipe={
+            "backbone": backbone_name,
+            "layer": network.output_names[0],
+            "method": method_name,
+            "levels": used_levels,
+            "min_side": backbones.smallest_side(network),
+            "whitening": None,
+            # The other models keep the recipes that they had before there was a choice.
+            **({"whiten": whiten} if whiten != "regions" else {}),
+        },
+    )
+    _apply_whitening(model, whitening, learned)
+    return model
+
+
+def multi_scale(model: layers.DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0.5)) -> layers.DescriptorModel:
+    """Builds the model that adds a model's descriptors of a photo at several scales.
+
+    The photo is resized inside the model (`layers.ImageScale`), described at each scale by the one network, and the descriptors, of
+    unit length, are added and scaled to unit length: the sum over scales of Gordo et al. (2017) and Radenovic et al. (2019).
+
+    Input and output are the model's own. A side is never reduced below the fewest pixels that the network takes, so the same
+    photos can be described. The time grows with the sum of the scales' squares: 1.75 times for the default.
+
+    Args:
+        model: a model of `build_descriptor`; its weights and whitening are shared, not copied. Learn the whitening on it.
+        scales: factors of a photo's sides, above 0 and up to 2, all different. 1 is the photo as it is.
+
+    Returns:
+        A `DescriptorModel` with the model's recipe and, in it, `scales`.
+
+    Raises:
+        ValueError: for scales out of range, or a model that is none of `build_descriptor` or is multi-scale already.
+
+    Example:
+
+    >>> model = rw_keras.multi_scale(rw_keras.build_descriptor("vgg16"))
+    >>> rw_keras.describe(model, "photo.jpg").shape
+    (512,)
+    """
+    scales = _checked_scales(scales)
+    if not isinstance(model, layers.DescriptorModel) or "min_side" not in model.recipe:
+        raise ValueError(f"multi_scale takes a model of rw_keras.build_descriptor, but got {model!r}.")
+    if model.inner is not None:
+        raise ValueError(
+            f"The model {model.name!r} is multi-scale already; pass the model that it was made of, {model.inner.name!r}."
+        )
+    photos = keras.Input(model.input_shape[1:], name="photos")
+    sizes = [layers.ImageScale(scale, model.recipe["min_side"], name=f"scale_{place}") for place, scale in enumerate(scales, 1)]
+    vectors = [model(resize(photos)) for resize in sizes]
+    total = keras.layers.Add(dtype=vectors[0].dtype, name="scale_sum")(vectors) if len(vectors) > 1 else vectors[0]
+    output = layers.L2Norm(name="multi_scale_descriptor")(total)
+    return layers.DescriptorModel(photos, output, name=f"multi_scale_{model.name}", recipe={"scales": scales})
+
+
+def _checked_scales(scales):
+    """The scales as a list of floats, or a ValueError that says what is wrong with them."""
+    try:
+        scales = list(scales)
+        factors = [layers.ImageScale(scale).factor for scale in scales]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"multi_scale takes numbers above 0, up to {LARGEST_FACTOR:g}, as `scales`, such as (1, 0.7071, 0.5), but "
+            f"got {scales!r}."
+        ) from error
+    if not factors or len(set(factors)) < len(factors):
+        raise ValueError(f"multi_scale takes one or more `scales`, all different, such as (1, 0.7071, 0.5), but got {scales!r}.")
+    return factors
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a descriptor model that `model.save(path)` wrote as a `.keras` file: `keras.saving.load_model`, the layers registered.
+
+    Nothing in the file runs: it is read in Keras' safe mode, and refused where its weights are those of another file.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it cannot be loaded; it says why.
+    """
+    try:
+        return keras_files.load(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Keras' own advice is about other formats
+        raise ValueError(f"{path} cannot be loaded: {_reason(error)}") from error
+
+
+def _reason(error):
+    """What Keras says is wrong with a file, without the configuration that it shows before."""
+    text = str(error).strip()
+    return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
+
+
+def _apply_whitening(model, whitening, learned):
+    """Puts what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
+    if whitening is None:
+        return
+    layer = whitening_layer(model)
+    if learned is None:
+        shipped = [found for found in whitenings.shipped() if not found.differences(recipe(model))]
+        if not shipped:
+            print(
+                f"rw_keras: {model.name} is not whitened: no whitening that ships with the package fits this model. Learn one "
+                "with rw_keras.fit_whitening, or pass whitening=None to do without.",
+                file=sys.stderr,
+            )
+            return
+        learned = shipped[0]
+    else:
+        differences = learned.differences(recipe(model))
+        if differences:
+            raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")
+    learned.apply(model)
+    advice = learned.provenance.get("recommended_shrinkage")
+    advice = f"; shrinkage={advice} is recommended for it" if advice is not None and layer.shrinkage != advice else ""
+    print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}{advice}.", file=sys.stderr)

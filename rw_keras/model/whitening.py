@@ -1,0 +1,179 @@
+"""Learned whitenings: keeping one in a file with its provenance, putting it into a model, and the shipped ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from rw_keras.files import checked_path, written_whole
+from rw_keras.model.recipe import recipe, whitening_layer
+
+# Of the photos learned from, the hashes of so many names are kept (the smallest ones, which is a fair draw): enough
+# to see that a set it is tested on has photos in common, however large both are.
+PHOTO_IDS = 1024
+
+# What has to be the same in the model a whitening was learned with and the one it is used in.
+_FIELDS = ("backbone", "layer", "method", "levels", "weights", "whiten")
+# What a recipe without a field means.
+_DEFAULTS = {"whiten": "regions"}
+
+
+@dataclasses.dataclass
+class Whitening:
+    """What `fit_whitening` learned.
+
+    Attributes:
+        mean: `(d,)` float32, the mean of the vectors learned from.
+        eigenvectors: `(d, k)` float32, one principal axis a column, strongest first.
+        eigenvalues: `(d,)` float32, the whole spectrum as found, largest first.
+        recipe: the model it was learned with: backbone, layer, method, levels, SHA-256 of the weights; `whiten` where it is
+            "global".
+        provenance: `name` of the set, `photos` learned from and their `regions` (of a model that whitens global vectors:
+            `vectors`), `max_side`, `photo_ids` (hashes of the photos' names) and, where known, `recommended_shrinkage`
+            and a `note`.
+        failures: (photo, reason) for each photo that could not be read and was left out; not kept in the file.
+    """
+
+    mean: np.ndarray
+    eigenvectors: np.ndarray
+    eigenvalues: np.ndarray
+    recipe: dict
+    provenance: dict
+    failures: list = dataclasses.field(default_factory=list)
+
+    def describe(self) -> str:
+        """The provenance in words: "paris6k (322 photos, 6780 regions, max_side 512)"."""
+        return provenance_in_words(self.provenance)
+
+    def differences(self, recipe: Mapping[str, Any]) -> list[str]:
+        """In which fields the model of `recipe` differs from the one this was learned with, in words."""
+        own, models = ({field: made.get(field, _DEFAULTS.get(field)) for field in _FIELDS} for made in (self.recipe, recipe))
+        return [f"its {field} is {own[field]!r}, the model's {models[field]!r}" for field in _FIELDS if own[field] != models[field]]
+
+    def photos_in_common(self, names: Iterable[str]) -> int:
+        """How many of the photos `names` are known to be among those learned from."""
+        return photos_in_common(self.provenance, names)
+
+    def apply(self, model: keras.Model) -> None:
+        """Sets the model's `PCAWhiten` layer, and notes the provenance in the model's recipe."""
+        layer = layer_to_learn(model)
+        kept = layer.eigenvectors.shape[1]
+        if self.eigenvectors.shape[1] < kept:
+            raise ValueError(
+                f"The whitening has {self.eigenvectors.shape[1]} components, fewer than the model's {kept}; build the model "
+                f"with components={self.eigenvectors.shape[1]} or fewer."
+            )
+        layer.assign(self.mean, self.eigenvectors, self.eigenvalues, _count(self.provenance)[0] or 1)
+        model.recipe["whitening"] = dict(self.provenance)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it to `path`, an `.npz` file, whole or not at all."""
+        path = check_file(path)
+        about = json.dumps({"recipe": self.recipe, "provenance": self.provenance})
+        arrays = {name: np.asarray(getattr(self, name), "float32") for name in ("mean", "eigenvectors", "eigenvalues")}
+        with written_whole(path) as file:
+            np.savez(file, about=np.array(about), **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Whitening:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: when it is none, or cut short.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"There is no whitening file {path}; write one with rw_keras.save_whitening.")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                arrays = {name: file[name] for name in ("mean", "eigenvectors", "eigenvalues")}
+            return cls(**arrays, recipe=about["recipe"], provenance=about["provenance"])
+        except Exception as error:  # not a zip file, cut short, other arrays
+            raise ValueError(f"{path} is not a whitening that rw_keras.save_whitening wrote: {error}.") from error
+
+
+def check_file(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a whitening to write, or a ValueError for one that no whitening is kept in."""
+    path = checked_path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"A whitening is kept in an .npz file, but got {path}; call it {path.with_suffix('.npz')}.")
+    return path
+
+
+def provenance_in_words(provenance: Mapping[str, Any]) -> str:
+    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"."""
+    side = f", max_side {provenance['max_side']}" if provenance.get("max_side") else ""
+    count, what = _count(provenance)
+    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {count} {what}{side})"
+
+
+def _count(provenance):
+    """How many vectors a whitening was learned from, and what they are: "regions", or "vectors" of whole photos."""
+    what = "vectors" if "vectors" in provenance else "regions"
+    return provenance.get(what), what
+
+
+def photos_in_common(provenance: Mapping[str, Any], names: Iterable[str]) -> int:
+    """How many of the photos `names` are known to be among those a whitening was learned from."""
+    known = set(provenance.get("photo_ids", ()))
+    return len(known & {photo_id(name) for name in names})
+
+
+def shipped() -> list[Whitening]:
+    """The whitenings that come with the package."""
+    folder = pathlib.Path(__file__).parent / "whitenings"
+    return [Whitening.load(path) for path in sorted(folder.glob("*.npz"))]
+
+
+def save_whitening(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Writes a model's whitening, with its provenance, to an `.npz` file that `build_descriptor(whitening=path)` reads.
+
+    Raises:
+        ValueError: when the model has not learned one, or `path` does not end in .npz.
+    """
+    layer = whitening_layer(model)
+    if not layer.adapted:
+        raise ValueError(f"The model {model.name!r} has no whitening to save; learn one with rw_keras.fit_whitening.")
+    provenance = {"name": "unnamed", counted(model): layer.count, **(model.recipe.get("whitening") or {})}
+    learned_by(layer, made_of_model(model), provenance, []).save(path)
+
+
+def layer_to_learn(model):
+    """The model's `PCAWhiten`; of a multi-scale model, whose parts are another model's, a ValueError that names that one."""
+    layer = whitening_layer(model)
+    inner = getattr(model, "inner", None)
+    if inner is not None:
+        raise ValueError(
+            f"The model {model.name!r} is multi-scale and shares the whitening of {inner.name!r}; learn it on that one, the "
+            "model that rw_keras.multi_scale was given."
+        )
+    return layer
+
+
+def counted(model):
+    """The provenance's word for the vectors that a model whitens."""
+    return "vectors" if model.recipe.get("whiten") == "global" else "regions"
+
+
+def made_of_model(model):
+    """What a whitening belongs to: the model's recipe but for the whitening itself, which is no part of what it is learned on."""
+    return {field: value for field, value in recipe(model).items() if field in _FIELDS}
+
+
+def learned_by(layer, made_of, provenance, failures):
+    arrays = [keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.eigenvectors, layer.eigenvalues)]
+    return Whitening(*arrays, recipe=made_of, provenance=provenance, failures=failures)
+
+
+def photo_id(name):
+    """A short hash of a photo's file name, without folder and ending."""
+    return hashlib.sha256(pathlib.PurePath(name).stem.lower().encode("utf8", "surrogateescape")).hexdigest()[:16]

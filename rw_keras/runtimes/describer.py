@@ -1,0 +1,312 @@
+"""A descriptor model on one engine: built once, kept on disk, checked against TensorFlow, run on pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import io
+import json
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from rw_keras.files import written_whole
+from rw_keras.runtimes import cache, numpy_head
+from rw_keras.runtimes import ncnn as ncnn_engine
+from rw_keras.runtimes import openvino as openvino_engine
+from rw_keras.runtimes import tensorflow as tensorflow_engine
+
+if TYPE_CHECKING:
+    import keras
+
+# A module each: PACKAGE and EXTRA that it needs, VARIANTS (precision -> the ways to compute that may keep it), BATCH_PIXELS. All
+# but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`).
+ENGINES = {"tensorflow": tensorflow_engine, "openvino": openvino_engine, "ncnn": ncnn_engine}
+
+# The lowest cosine to TensorFlow's float32 descriptor of the same pixels that each promises.
+PRECISIONS = {"exact": 0.999999, "fast": 0.9999}
+# How many times as close the few photos of the check have to be: the worst of 765 real ones was 5.4 times as far off as those.
+_MARGIN = 6
+# The longer side of those photos, in pixels.
+_CHECK_SIDE = 320
+
+_prepared = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Describer:
+    """Pixels to descriptors by one engine: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32.
+
+    It stands for the model wherever photos are described: `rw_keras.describe`, `Index.search_photo`. It keeps the weights that the
+    model had when it was made.
+
+    Attributes:
+        engine: its name.
+        variant: how it computes, such as "bfloat16".
+        precision: what it promises, "exact" or "fast".
+        recipe: that of the model (`rw_keras.model.build.recipe`).
+        dimensions: of a descriptor.
+        cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
+        batch_pixels: how many pixels go through the network at once; `None`: one photo.
+        function: the engine's.
+        model: the Keras model, where TensorFlow computes.
+    """
+
+    engine: str
+    variant: str
+    precision: str
+    recipe: dict[str, Any]
+    dimensions: int
+    cosine: float
+    batch_pixels: int | None
+    function: Callable[[np.ndarray], np.ndarray]
+    model: Any = None
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return self.function(pixels)
+
+    def __repr__(self) -> str:
+        return f"<Describer by {self.engine} {self.variant}, {self.dimensions} dimensions>"
+
+    @property
+    def output_shape(self) -> tuple[None, int]:
+        """As a Keras model has it."""
+        return None, self.dimensions
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What is known of a model without Keras.
+
+    Attributes:
+        recipe: see `rw_keras.model.build.recipe`.
+        dimensions: of a descriptor.
+        network: what the files of its network are known by.
+        steps: its head.
+    """
+
+    recipe: dict[str, Any]
+    dimensions: int
+    network: str
+    steps: list[numpy_head.Step]
+
+    def save(self) -> None:
+        arrays = {f"{number} {name}": array for number, step in enumerate(self.steps) for name, array in step.arrays.items()}
+        plain = [{"kind": step.kind, "settings": step.settings} for step in self.steps]
+        text = json.dumps({"recipe": self.recipe, "dimensions": self.dimensions, "network": self.network, "steps": plain})
+        with written_whole(cache.folder() / self._name(self.recipe)) as file:
+            np.savez(file, about=np.frombuffer(text.encode(), "uint8"), **arrays)
+
+    @classmethod
+    def load(cls, recipe: dict[str, Any]) -> About | None:
+        """What an earlier process has kept of the model of a recipe; `None` where that is nothing, or cannot be read."""
+        try:
+            with np.load(io.BytesIO((cache.folder() / cls._name(recipe)).read_bytes()), allow_pickle=False) as kept:
+                about = json.loads(kept["about"].tobytes())
+                arrays: list[dict[str, np.ndarray]] = [{} for _ in about["steps"]]
+                for name in kept.files:
+                    if name != "about":
+                        number, _, field = name.partition(" ")
+                        arrays[int(number)][field] = kept[name]
+        except Exception:  # not there, no zip file, cut short, other fields
+            return None
+        steps = [numpy_head.Step(step["kind"], step["settings"], own) for step, own in zip(about["steps"], arrays)]
+        return cls(about["recipe"], about["dimensions"], about["network"], steps)
+
+    @staticmethod
+    def _name(recipe):
+        return f"model-{cache.key(recipe)}.npz"
+
+    def measured_name(self) -> str:
+        """The file of what was checked and measured of this model on this machine."""
+        return f"machine-{cache.key(cache.machine(), self.recipe)}.json"
+
+    def stem(self, engine: str) -> str:
+        """The name of an engine's files of this network, less their suffixes."""
+        return f"{engine}-{cache.key(self.network, engine, cache.version(ENGINES[engine].PACKAGE))}"
+
+    def describer(
+        self, engine: str, variant: str, precision: str, cosine: float, function: Callable, model: Any = None
+    ) -> Describer:
+        batch = ENGINES[engine].BATCH_PIXELS
+        return Describer(engine, variant, precision, self.recipe, self.dimensions, cosine, batch, function, model)
+
+    def with_head(self, feature_maps: Callable) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda pixels: numpy_head.run(self.steps, feature_maps(pixels))
+
+
+class Prepared:
+    """A Keras model, and what engines have made of it. One a model, until its weights change."""
+
+    def __init__(self, model):
+        from rw_keras import backbones
+        from rw_keras.model.recipe import recipe
+
+        self._model = weakref.ref(model)
+        self._functions: dict[tuple[str, str], Callable] = {}
+        made = recipe(model)
+        self.network, steps = numpy_head.split(model)
+        stages = backbones.digest_of_stages(self.network.inputs, self.network.outputs)
+        self.about = About(made, model.output_shape[-1], cache.key(made["weights"], stages), steps)
+
+    @property
+    def model(self) -> keras.Model:
+        return self._model()
+
+    @classmethod
+    def of(cls, model: keras.Model) -> Prepared:
+        mark = _fingerprint(model)
+        if model not in _prepared or _prepared[model][0] != mark:
+            _prepared[model] = mark, cls(model)
+        return _prepared[model][1]
+
+    def function(self, engine: str, variant: str) -> Callable[[np.ndarray], np.ndarray]:
+        """The engine's function from pixels to descriptors, built where it is not.
+
+        Raises:
+            ImportError: where the engine's package is not installed.
+            ValueError: for a network that the engine cannot compute.
+            OSError: when the cache cannot be written.
+        """
+        if (engine, variant) not in self._functions:
+            check_installed(engine)
+            module = ENGINES[engine]
+            if engine == "tensorflow":
+                function = module.load(self.model, variant)
+            else:
+                files = cache.build(self.about.stem(engine), module.SUFFIXES, lambda: module.make(self.network))
+                function = self.about.with_head(module.load(files, variant))
+            self._functions[engine, variant] = function
+        return self._functions[engine, variant]
+
+    def check(self, engine: str, variant: str) -> dict[str, Any]:
+        """How an engine's descriptors compare with TensorFlow's in float32, on this machine; found out once.
+
+        Returns:
+            `cosine`, the lowest over the photos; `seconds` of the last of them; `photos`, "embedded" or "generated".
+        """
+        name, field = self.about.measured_name(), f"{engine} {variant}"
+        found = cache.read_json(name).get("checks", {}).get(field)
+        if found is None:
+            function = self.function(engine, variant)
+            kind, photos = _check_photos(self.about.recipe.get("min_side", 1))
+            cosines, reference = [], tensorflow_engine.load(self.model, "float32")
+            # Of odd and of even sides: padding may be right for the one and wrong for the other.
+            for pixels in (photos[0], photos[1][:-1, :-1], photos[1]):
+                cosines.append(_cosine(function(pixels[None])[0], reference(pixels[None])[0]))
+            seconds = least_seconds(function, photos[-1][None], 2)
+            found = {"cosine": min(cosines), "seconds": seconds, "photos": kind}
+            record(name, "checks", field, found)
+            self.about.save()
+        return found
+
+    def describer(self, engine: str, variant: str, precision: str) -> Describer:
+        """The engine, checked.
+
+        Raises:
+            ValueError: when its descriptors are not as close to TensorFlow's as the precision promises; also as for `function`.
+        """
+        function, cosine = self.function(engine, variant), self.check(engine, variant)["cosine"]
+        if not keeps(cosine, precision):
+            raise ValueError(
+                f"{engine} in {variant} gives descriptors whose cosine to TensorFlow's is {cosine:.7f} on the photos of its check, "
+                f'too close to the {PRECISIONS[precision]} that precision="{precision}" promises; use engine="tensorflow".'
+            )
+        model = self.model if engine == "tensorflow" else None
+        return self.about.describer(engine, variant, precision, cosine, function, model)
+
+
+def keeps(cosine: float, precision: str) -> bool:
+    """Whether the lowest cosine of a check leaves enough of a margin to what a precision promises."""
+    return (1 - cosine) * _MARGIN <= 1 - PRECISIONS[precision]  # NaN does not
+
+
+def record(name: str, part: str, field: str, value: Any) -> None:
+    """Adds to a JSON file of the cache. Two processes at once may lose one of two entries, which is then found out again."""
+    measured = cache.read_json(name)
+    measured.setdefault(part, {})[field] = value
+    cache.write_json(name, {"machine": cache.machine(), **measured})
+
+
+def least_seconds(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, runs: int) -> float:
+    """How long the fastest of some runs takes."""
+    times = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        function(pixels)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def check_installed(engine: str) -> None:
+    """Raises an ImportError that says what to install, where the engine's package is not there."""
+    module = ENGINES[engine]
+    if importlib.util.find_spec(module.PACKAGE) is None:
+        raise ImportError(f'The engine {engine} is not installed; install it with: pip install "rw_keras[{module.EXTRA}]"')
+    try:
+        importlib.import_module(module.PACKAGE)
+    except ImportError as error:
+        raise ImportError(
+            f'The engine {engine} cannot be loaded ({error}); install it again with: pip install "rw_keras[{module.EXTRA}]"'
+        ) from error
+
+
+def _fingerprint(model):
+    """Values that change when a model's weights or the settings of its head do; cheaper than a digest of all of them."""
+    import keras
+    from keras import ops
+
+    sums = [float(ops.convert_to_numpy(ops.sum(variable))) for variable in model.weights]
+    first = [ops.convert_to_numpy(ops.ravel(variable)[:4]).tobytes() for variable in model.weights]
+    # Only what may be set after a layer was made.
+    settings = [(layer.shrinkage, layer.mask_zero) for layer in model.layers if type(layer).__name__ == "PCAWhiten"]
+    return sums, first, settings, keras.backend.backend()
+
+
+def _check_photos(min_side):
+    """Two photos: those that come with other packages, or where these are not installed made ones, soft and with edges."""
+    side = max(_CHECK_SIDE, 2 * min_side)
+    try:
+        from rw_keras.photos import embedded as photos
+
+        return "embedded", [photos.photo(name, side) for name in ("coffee", "temple")]
+    except (ImportError, OSError):
+        random = np.random.default_rng(0)
+        made = []
+        for width, height in ((side, side * 3 // 4), (side * 3 // 4, side)):
+            soft = Image.fromarray(random.integers(0, 256, (9, 9, 3), "uint8")).resize((width, height), Image.Resampling.BICUBIC)
+            edges = Image.fromarray(random.integers(0, 256, (12, 12, 3), "uint8")).resize((width, height), Image.Resampling.NEAREST)
+            made.append(np.asarray(Image.blend(soft, edges, 0.4)))
+        return "generated", made
+
+
+def _cosine(one, other):
+    """Of two descriptors of unit length; 1 where both are zero."""
+    if not one.any() and not other.any():
+        return 1.0
+    one, other = one.astype("float64"), other.astype("float64")
+    lengths = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(one @ other / lengths) if lengths > 0 and np.isfinite(lengths) else 0.0
+
+
+def recipe_of(model: keras.Model | Describer) -> dict[str, Any]:
+    """`rw_keras.model.build.recipe` of a model, or of the one that an engine computes."""
+    if isinstance(model, Describer):
+        return model.recipe
+    from rw_keras.model.recipe import recipe
+
+    return recipe(model)
+
+
+def described_with(model: keras.Model | Describer) -> dict[str, str]:
+    """What computes a model's descriptors, as an index's manifest notes it: engine, precision, and what it computes in."""
+    if isinstance(model, Describer):
+        return {"engine": model.engine, "precision": model.precision, "computes_in": model.variant}
+    import keras
+
+    return {"engine": keras.backend.backend(), "precision": "exact", "computes_in": "float32"}

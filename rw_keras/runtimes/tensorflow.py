@@ -1,0 +1,96 @@
+"""TensorFlow: always there, the Keras model itself, and the one that all others are compared with."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rw_keras.runtimes import numpy_head
+
+if TYPE_CHECKING:
+    import keras
+
+PACKAGE, EXTRA = "tensorflow", None
+# Precision -> the ways to compute that may keep it. With "xla" it compiles anew for every size of a photo, and every batch.
+VARIANTS = {
+    "exact": ("float32", "float32 xla"),
+    "fast": ("float32", "float32 xla", "bfloat16", "bfloat16 xla", "float16"),
+}
+# Photos that go through the network together, in pixels.
+BATCH_PIXELS = 512 * 384
+
+_compiled = weakref.WeakKeyDictionary()
+
+
+def batch_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from pixels `(B, H, W, 3)`, uint8, to the model's output as an array (a list, where it has several), compiled
+    once for all sizes."""
+    import keras
+
+    if model not in _compiled:
+        if keras.backend.backend() != "tensorflow":
+            return model.predict_on_batch
+        weak = weakref.ref(model)  # the function must not keep alive the model that it is kept for
+        _compiled[model] = _graph(lambda pixels: weak()(pixels, training=False), model.input_shape)
+    graph = _compiled[model]
+    return lambda pixels: keras.tree.map_structure(lambda output: output.numpy(), graph(pixels))
+
+
+def load(model: keras.Model, variant: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from pixels `(B, H, W, 3)` uint8 to descriptors `(B, D)` float32. It does not keep the model alive.
+
+    The layers after the network compute in float32 whatever it computes in.
+
+    Raises:
+        ValueError: when Keras does not run on TensorFlow, for any variant but "float32".
+    """
+    import keras
+
+    if variant == "float32":
+        return batch_function(model)
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(f"Keras runs on {keras.backend.backend()}, where there is no {variant}; set KERAS_BACKEND=tensorflow.")
+    dtype, _, xla = variant.partition(" ")
+    copy = None if dtype == "float32" else _in_precision(model, f"mixed_{dtype}")
+    weak = weakref.ref(model)
+    graph = _graph(lambda pixels: (copy or weak())(pixels, training=False), model.input_shape, jit_compile=xla == "xla")
+    return lambda pixels: graph(pixels).numpy()
+
+
+def _graph(call, shape, **options):
+    import tensorflow as tf
+
+    return tf.function(call, input_signature=[tf.TensorSpec(shape, tf.uint8)], **options)
+
+
+def _in_precision(model, policy):
+    """A copy of a model whose network computes in another precision; what comes after it stays as it is.
+
+    So does what comes before: the preprocessing and the first layer with weights. There bfloat16 would round pixels to 8 bits,
+    which is three quarters of its whole error, and in float32 that layer costs a fiftieth of the time.
+    """
+    import keras
+
+    stages = [layer for layer in numpy_head.split(model)[0].layers if not isinstance(layer, keras.layers.InputLayer)]
+    first = next((place for place, layer in enumerate(stages) if layer.weights), -1)
+    network = {layer.name for layer in stages[first + 1 :]}
+
+    def copied(layer):
+        config = layer.get_config()
+        if layer.name in network:
+            config["dtype"] = policy
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(keras.Model(model.inputs[0], model.outputs[0]), clone_function=copied)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow has a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))

@@ -1,0 +1,266 @@
+"""Each engine against the Keras model on TensorFlow."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+from engines.rounding import assert_same
+
+import rw_keras
+from rw_keras import runtimes as engines
+from rw_keras.description.extract import batch_function
+from rw_keras.runtimes import cache, describer
+from rw_keras.runtimes import openvino as openvino_engine
+from rw_keras.runtimes import tensorflow as tensorflow_engine
+
+SIZES = [(17, 33), (64, 48), (16, 16)]
+
+
+def photos(height, width, count=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), "uint8")
+
+
+class TestDescriptors:
+    def test_like_tensorflow(self, engine, described):
+        describe = engines.load(described, engine)
+        for size in SIZES:
+            pixels = photos(*size, count=3)
+            found = describe(pixels)
+            assert found.shape == (3, described.output_shape[-1]) and found.dtype == np.float32
+            assert_same(found, batch_function(described)(pixels), described, *size)
+
+    @pytest.mark.parametrize("method", ["root_rw", "rmac", "gem"])
+    def test_other_methods(self, engine, known, method):
+        network = keras.Model(known.inputs[0], known.get_layer("conv2").output)
+        model = rw_keras.build_descriptor(network, method=method, whitening=None)
+        pixels = photos(32, 40)
+        assert_same(engines.load(model, engine)(pixels), batch_function(model)(pixels), model, 32, 40)
+
+    def test_sizes_in_any_order(self, engine, known):
+        describe = engines.load(known, engine)
+        for size in [*SIZES, *SIZES[::-1]]:
+            pixels = photos(*size, count=2)
+            assert_same(describe(pixels), batch_function(known)(pixels), known, *size)
+
+    def test_a_zero_map_gives_a_zero_descriptor(self, engine, tiny_model):
+        pixels = np.concatenate([np.zeros((1, 16, 24, 3), "uint8"), photos(16, 24)])
+        described = engines.load(tiny_model(), engine)(pixels)
+        assert not described[0].any()
+        assert described[1].any()
+
+    def test_fast(self, engine, known):
+        describe = engines.load(known, engine, "fast", size=(32, 32))
+        pixels = photos(64, 48)
+        assert describe.precision == "fast" and describe.engine == engine
+        assert (describe(pixels) * batch_function(known)(pixels)).sum() > 0.999  # noise, not photos
+
+    def test_tensorflow_in_bfloat16_keeps_its_head(self, known):
+        describe = describer.Prepared.of(known).function("tensorflow", "bfloat16")
+        pixels = photos(64, 48)
+        described = describe(pixels)
+        assert described.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(described), 1, atol=1e-6)
+        assert 0.999 < (described * batch_function(known)(pixels)).sum() < 1 - 1e-7
+
+    def test_bfloat16_begins_after_the_first_convolution(self, known):
+        """Pixels less their mean take more than bfloat16's 8 bits."""
+        copy = tensorflow_engine._in_precision(known, "mixed_bfloat16")
+        computes_in = {layer.name: layer.compute_dtype for layer in copy.layers}
+        assert (computes_in["preprocessing"], computes_in["conv0"], computes_in["conv1"]) == ("float32", "float32", "bfloat16")
+        assert computes_in["whitening"] == "float32"
+
+    def test_tensorflow_is_the_model_itself(self, known):
+        pixels = photos(64, 48)
+        np.testing.assert_array_equal(engines.load(known, "tensorflow")(pixels), batch_function(known)(pixels))
+
+    def test_auto_takes_tensorflow_for_what_the_others_do_not_know(self, known):
+        several = rw_keras.multi_scale(known)
+        describe = engines.load(several, "auto", "fast")
+        assert (describe.engine, describe.variant) == ("tensorflow", "float32")
+        pixels = photos(64, 48)
+        np.testing.assert_array_equal(describe(pixels), batch_function(several)(pixels))
+        with pytest.raises(ValueError, match="Only TensorFlow computes"):
+            engines.load(several, "tensorflow", "fast")
+
+    def test_auto_measures_nothing_where_there_is_no_choice(self, vgg_like, monkeypatch):
+        monkeypatch.setattr(engines, "choose", None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        assert engines.load(vgg_like).engine == "tensorflow"
+
+
+@pytest.mark.imagenet
+@pytest.mark.parametrize(
+    "name", ["coffee", pytest.param("temple", marks=pytest.mark.slow), pytest.param("flower", marks=pytest.mark.slow)]
+)
+@pytest.mark.slow
+def test_bfloat16_of_vgg16_keeps_its_promise(vgg16, name):
+    pixels = rw_keras.photos.embedded.photo(name, 384)[None]
+    exact = batch_function(vgg16)(pixels)[0].astype("float64")
+    found = describer.Prepared.of(vgg16).function("tensorflow", "bfloat16")(pixels)[0].astype("float64")
+    assert 1 - exact @ found / np.linalg.norm(exact) / np.linalg.norm(found) < 5e-5
+
+
+class TestWeights:
+    def test_new_weights_are_another_network(self, engine, vgg_like):
+        pixels = photos(32, 32)
+        before = engines.load(vgg_like, engine)(pixels)
+        vgg_like.get_layer("conv1").bias.assign_add(np.ones(16))
+        after = engines.load(vgg_like, engine)(pixels)
+        assert np.abs(after - before).max() > 1e-3
+        assert_same(after, batch_function(vgg_like)(pixels), vgg_like, 32, 32)
+
+    def test_a_new_whitening_keeps_the_network(self, engine, vgg_like, cache_folder):
+        engines.load(vgg_like, engine)
+        files = {path: path.stat().st_mtime_ns for path in cache_folder.glob(f"{engine}-*")}
+        vgg_like.get_layer("whitening").mean.assign_add(np.full(24, 0.1))
+        pixels = photos(32, 32)
+        assert_same(engines.load(vgg_like, engine)(pixels), batch_function(vgg_like)(pixels), vgg_like, 32, 32)
+        assert {path: path.stat().st_mtime_ns for path in cache_folder.glob(f"{engine}-*")} == files
+
+
+class TestRefusals:
+    def test_a_layer_that_ncnn_does_not_know(self):
+        pytest.importorskip("ncnn")
+        photo = keras.Input((None, None, 3), name="photos")
+        features = keras.layers.Conv2D(8, 3, activation="gelu", name="bent")(photo)
+        model = rw_keras.build_descriptor(keras.Model(photo, features, name="other"), whitening=None)
+        with pytest.raises(ValueError, match=r"its layer 'bent' \(Conv2D\) has the activation .*gelu.*engine=\"openvino\""):
+            engines.load(model, "ncnn")
+        photo = keras.Input((None, None, 3), name="photos")
+        features = keras.layers.UpSampling2D(name="larger")(keras.layers.Conv2D(8, 3, activation="relu")(photo))
+        model = rw_keras.build_descriptor(keras.Model(photo, features, name="other"), whitening=None)
+        with pytest.raises(ValueError, match=r"its layer 'larger' \(UpSampling2D\) is of a kind that is not known to it"):
+            engines.load(model, "ncnn")
+        photo = keras.Input((None, None, 3), name="photos")
+        features = keras.layers.AveragePooling2D(3, 2, padding="same", name="mean")(keras.layers.ReLU()(photo))
+        model = rw_keras.build_descriptor(keras.Model(photo, features, name="other"), whitening=None)
+        with pytest.raises(ValueError, match=r"its layer 'mean' \(AveragePooling2D\) has padding=\"same\""):
+            engines.load(model, "ncnn")
+
+    def test_unknown_names(self, vgg_like):
+        with pytest.raises(ValueError, match="engine is one of auto, tensorflow, openvino, ncnn, but got 'caffe'"):
+            engines.load(vgg_like, "caffe")
+        with pytest.raises(ValueError, match="precision is one of exact, fast, but got 'int8'"):
+            rw_keras.describe(vgg_like, photos(32, 32)[0], precision="int8")
+
+    @pytest.mark.parametrize("name", ["openvino", "ncnn"])
+    def test_an_engine_that_is_not_installed(self, vgg_like, name, monkeypatch):
+        real = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda module, *rest: None if module == name else real(module, *rest))
+        with pytest.raises(ImportError, match=rf'The engine {name} is not installed; .*pip install "rw_keras\[{name}\]"'):
+            engines.load(vgg_like, name)
+        with pytest.raises(ImportError, match="not installed"):
+            engines.load(vgg_like, name, "fast")
+
+    def test_descriptors_that_break_the_promise(self, engine, vgg_like, monkeypatch):
+        monkeypatch.setattr(describer.Prepared, "check", lambda *_: {"cosine": 0.99, "seconds": 1.0})
+        with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999 that precision="exact" promises'):
+            engines.load(vgg_like, engine)
+
+    def test_a_cache_that_cannot_be_written(self, engine, vgg_like, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        with pytest.raises(OSError, match="set XDG_CACHE_HOME to a folder that can be written"):
+            engines.load(vgg_like, engine)
+
+
+class TestCache:
+    def test_the_second_process_builds_nothing(self, engine, vgg_like, monkeypatch):
+        pixels = photos(32, 48)
+        expected = engines.load(vgg_like, engine)(pixels)
+        describer._prepared.clear()
+        monkeypatch.setattr(describer.ENGINES[engine], "make", lambda network: pytest.fail("it was built again"))
+        np.testing.assert_array_equal(engines.load(vgg_like, engine)(pixels), expected)
+
+    def test_a_file_cut_short_is_built_again(self, engine, vgg_like, cache_folder):
+        pixels = photos(32, 48)
+        expected = engines.load(vgg_like, engine)(pixels)
+        (weights,) = cache_folder.glob(f"{engine}-*.bin")
+        content = weights.read_bytes()
+        weights.write_bytes(content[: len(content) // 2])
+        describer._prepared.clear()
+        np.testing.assert_array_equal(engines.load(vgg_like, engine)(pixels), expected)
+        assert weights.read_bytes() == content
+
+    @pytest.mark.parametrize(
+        "content", [b"{", *(pytest.param(other, marks=pytest.mark.slow) for other in (b"", b"[1]", b"\xff\xfe"))]
+    )
+    def test_broken_notes_count_as_none(self, engine, vgg_like, cache_folder, content):
+        engines.load(vgg_like, engine)
+        for path in [*cache_folder.glob("*.json"), *cache_folder.glob("*.npz")]:
+            path.write_bytes(content)
+        describer._prepared.clear()
+        assert engines.load_cached(describer.Prepared.of(vgg_like).about.recipe, engine) is None
+        pixels = photos(32, 48)
+        assert_same(engines.load(vgg_like, engine)(pixels), batch_function(vgg_like)(pixels), vgg_like, 32, 48)
+
+    def test_an_interrupted_build_leaves_nothing_that_counts(self, cache_folder, monkeypatch):
+        def failing(name, values):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cache, "write_json", failing)
+        with pytest.raises(KeyboardInterrupt):
+            cache.build("some-network", (".a", ".b"), lambda: (b"one", b"two"))
+        assert cache.built("some-network", (".a", ".b")) is None
+
+
+_WITHOUT_KERAS = """
+import json, sys
+import numpy as np
+import rw_keras
+from rw_keras import runtimes as engines
+recipe, engine, pixels, expected = json.loads(sys.argv[1]), sys.argv[2], np.load(sys.argv[3]), np.load(sys.argv[4])
+describer = engines.load_cached(recipe, engine)
+np.testing.assert_array_equal(describer(pixels), expected)
+np.testing.assert_array_equal(rw_keras.describe(describer, pixels[0]), describer(pixels[:1])[0])
+loaded = {"tensorflow", "keras", "jax", "torch"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+class TestLoadCached:
+    def test_loads_no_tensorflow(self, engine, vgg_like, tmp_path):
+        pixels = photos(48, 64, count=2)
+        described = engines.load(vgg_like, engine)
+        np.save(tmp_path / "pixels.npy", pixels)
+        np.save(tmp_path / "expected.npy", described(pixels))
+        recipe = json.dumps({**described.recipe, "max_side": 512})
+        command = [sys.executable, "-c", _WITHOUT_KERAS, recipe, engine, tmp_path / "pixels.npy", tmp_path / "expected.npy"]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+
+    def test_nothing_before_the_first_use(self, engine, vgg_like):
+        recipe = describer.Prepared.of(vgg_like).about.recipe
+        assert engines.load_cached(recipe, engine) is None
+        assert engines.load_cached(recipe) is None
+        assert engines.load_cached(recipe, "tensorflow") is None
+
+    def test_what_auto_has_taken(self, engine, vgg_like, monkeypatch):
+        chosen = engines.choose(vgg_like, "exact", (32, 32))
+        found = engines.load_cached(describer.Prepared.of(vgg_like).about.recipe, "auto", size=(32, 32))
+        assert (found is None) == (chosen.engine == "tensorflow")
+        if found is not None:
+            assert (found.engine, found.variant) == (chosen.engine, chosen.variant)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_openvino_is_imported_without_what_reports_its_use(tmp_path, monkeypatch, before):
+    """It would report from a process that it forks, which may wait forever."""
+    (tmp_path / "openvino_telemetry.py").write_text("")
+    (tmp_path / "like_openvino.py").write_text(
+        "try:\n    import openvino_telemetry\n    reports = True\nexcept ImportError:\n    reports = False\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reporter = types.ModuleType("openvino_telemetry")
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", reporter)
+    if not before:
+        monkeypatch.delitem(sys.modules, "openvino_telemetry")
+    monkeypatch.delitem(sys.modules, "like_openvino", raising=False)
+    assert not openvino_engine.imported("like_openvino").reports
+    assert sys.modules.get("openvino_telemetry") is (reporter if before else None)
+    del sys.modules["like_openvino"]
