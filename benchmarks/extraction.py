@@ -82,10 +82,10 @@ def _batches(model, items):
 
 
 def _network_side(model, items, _):
-    from rw_keras.description.extract import _function
+    from rw_keras.description.describe import function_of
 
     batches = _batches(model, items)
-    run = _function(model)
+    run = function_of(model)
     began = time.perf_counter()
     for pixels in batches:
         run(pixels)
@@ -118,7 +118,7 @@ _SIDES = {"extract": _extract_side, "describe, photo by photo": _describe_side, 
 def _compare():
     import keras
 
-    from rw_keras.description.extract import _function
+    from rw_keras.description.describe import function_of
     from rw_keras.photos.sources import photo_items
 
     model, items = _model(), list(photo_items(_PHOTOS.value))[: _LIMIT.value]
@@ -126,7 +126,7 @@ def _compare():
         raise app.UsageError("--photos takes a folder, a glob or a list file here.")
     shapes = [pixels.shape for pixels in _batches(model, items)]
     for shape in sorted(set(shapes)):
-        _function(model)(np.zeros(shape, "uint8"))
+        function_of(model)(np.zeros(shape, "uint8"))
     print("tensorflow" if isinstance(model, keras.Model) else model, end=": ")
     print(f"{len(items)} photos, max_side {_MAX_SIDE.value}, {len(shapes)} batches of {len(set(shapes))} shapes")
     times, details, peaks = {side: [] for side in _SIDES}, [], {}

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import rw_keras
 from rw_keras import backbones
+from rw_keras.commands.evaluate import define_missing, missing_of
 from rw_keras.description.cache import describe_cached
 from rw_keras.evaluation import protocol as evaluation
 from rw_keras.model.recipe import smallest_side, whitening_layer
@@ -42,7 +43,7 @@ _WHITENING = flags.DEFINE_string("whitening", None, "A folder of other photos to
 _SHRINKAGE = flags.DEFINE_float("shrinkage", None, "The whitenings' shrinkage. Default: each method's own.", 0, 1)
 _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "Longer side, in pixels, that photos are reduced to for the mAP.", lower_bound=16)
 _CACHE = flags.DEFINE_string("cache", ".rw_keras_cache", "Folder that keeps descriptors between runs; empty: nothing is kept.")
-evaluation.define_missing(flags.FLAGS)
+define_missing(flags.FLAGS)
 _MAPS = ((24, 32), (48, 64))
 _STRIDE = 16  # pixels of the photo to a cell of the map
 
@@ -121,7 +122,7 @@ def _mean_average_precisions(network, models, cache):
             pathlib.Path(_DATA.value, "jpg"),
             pathlib.Path(_DATA.value, "gt"),
             qe=(1,),
-            missing=evaluation.missing_of(flags.FLAGS),
+            missing=missing_of(flags.FLAGS),
         )
         measured[name] = found.mean(1)
     return measured

@@ -11,7 +11,7 @@ import sys
 
 from absl import app
 
-from rw_keras.evaluation import protocol as evaluation
+from rw_keras.commands import evaluate as evaluation
 
 evaluation.define_flags(qe=[1, 5])
 

@@ -11,8 +11,8 @@ import sys
 
 from absl import app
 
+from rw_keras.commands import evaluate as evaluation
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT
-from rw_keras.evaluation import protocol as evaluation
 
 evaluation.define_flags(qe=[1, 10])
 

@@ -30,6 +30,7 @@ from absl import app, flags
 import rw_keras
 from rw_keras import backbones
 from rw_keras.commands.cli import in_flags
+from rw_keras.commands.evaluate import define_missing, missing_of
 from rw_keras.datasets import read_folder
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name
 from rw_keras.evaluation import figures, tables
@@ -48,7 +49,7 @@ _MAX_SIDE = flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that
 _WEIGHTS = flags.DEFINE_string("weights", "imagenet", "VGG16's weights: `imagenet` or a file.")
 _ALEXNET = flags.DEFINE_string("alexnet_weights", None, "AlexNet's weights, a file. Without one its rows are left out.")
 _ALSO = flags.DEFINE_string("also", None, "A Python file with methods of your own.")
-evaluation.define_missing(flags.FLAGS)
+define_missing(flags.FLAGS)
 
 _OTHER = {"oxford5k": "paris6k", "paris6k": "oxford5k"}
 
@@ -140,7 +141,7 @@ def _sets(data):
     """The sets that are searched, the photos that each is whitened on, and facts about both."""
     if not data.is_dir():
         raise FileNotFoundError(f"There is no folder {data}; pass --data the one with a folder of each set.")
-    missing = evaluation.missing_of(flags.FLAGS)
+    missing = missing_of(flags.FLAGS)
     folders = {name: _folder_of(name) for name in _OTHER}
     sets, learned_on, facts = {}, {}, []
     for name, folder in folders.items():

@@ -201,9 +201,9 @@ class Runs(list):
 @pytest.fixture
 def computed(monkeypatch):
     """What the networks compute from here on."""
-    from rw_keras.description import extract as extraction
+    from rw_keras.description import describe, extract
 
-    runs, real = Runs(), extraction.batch_function
+    runs, real = Runs(), extract.batch_function
 
     def counting(model):
         run = real(model)
@@ -215,5 +215,6 @@ def computed(monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(extraction, "batch_function", counting)
+    for module in (describe, extract):
+        monkeypatch.setattr(module, "batch_function", counting)
     return runs

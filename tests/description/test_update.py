@@ -382,7 +382,7 @@ class TestSettings:
             writer.set("described_with", [{"engine": "ncnn", "precision": "fast", "computes_in": "bfloat16"}])
             writer.commit()
         asked = []
-        monkeypatch.setattr(extraction, "_on", lambda model, *arguments: asked.append(arguments[:2]) or model)
+        monkeypatch.setattr(extraction, "on_runtime", lambda model, *arguments: asked.append(arguments[:2]) or model)
         quiet(model, folder, out)
         quiet(model, folder, out, engine="openvino")
         assert asked == [("ncnn", "fast"), ("openvino", "fast")]

@@ -8,7 +8,7 @@ from absl import flags
 from PIL import Image
 
 import rw_keras
-from rw_keras.evaluation import protocol as evaluation
+from rw_keras.commands import evaluate as evaluation
 from rw_keras.evaluation.protocol import evaluate, evaluate_described
 from rw_keras.retrieval import Index, average_precision, bootstrap
 
@@ -207,8 +207,8 @@ class TestWhitening:
 
 def test_the_cache_is_used(model, collection, tmp_path, monkeypatch):
     first = measure(model, collection, cache=tmp_path / "cache")
-    read, real = [], rw_keras.description.extract.read_image
-    monkeypatch.setattr(rw_keras.description.extract, "read_image", lambda path, *rest: read.append(path) or real(path, *rest))
+    read, real = [], rw_keras.description.describe.read_image
+    monkeypatch.setattr(rw_keras.description.describe, "read_image", lambda path, *rest: read.append(path) or real(path, *rest))
     assert measure(model, collection, cache=tmp_path / "cache") == first
     assert read == []
     assert measure(model, collection) == first

@@ -12,7 +12,7 @@ from serving import served
 
 import rw_keras
 
-_EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "serve"
+_EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "serve"
 CLIENTS = ("client_grpc.py", "client_rest.py")
 # TensorFlow's protocol takes a process of this one seconds to load.
 QUICK = (pytest.param("client_grpc.py", marks=pytest.mark.slow), "client_rest.py")

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from absl import flags
-from engines.rounding import assert_same, tolerance
+from runtimes.rounding import assert_same, tolerance
 
 import rw_keras
 from rw_keras import runtimes as engines

@@ -9,7 +9,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from engines.rounding import assert_same
+from runtimes.rounding import assert_same
 
 import rw_keras
 from rw_keras import runtimes as engines
