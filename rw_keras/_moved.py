@@ -1,14 +1,14 @@
-"""Modules under the names that they had before 0.2: `import rw_keras.images` goes on working, and tells the new name.
+"""Earlier names, which go on working for one release and tell the present ones: of modules, and of arguments."""
 
-They will go with the next release.
-"""
-
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import sys
 import warnings
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 # Earlier name -> the present one, both below `rw_keras`.
 MOVED = {
@@ -53,3 +53,26 @@ def install() -> None:
     """Lets import statements find the modules of `MOVED`."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def renamed(**present: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Lets a function take keyword arguments under earlier names: `@renamed(engine="runtime")`.
+
+    Raises:
+        TypeError: by the function, when an argument is given under both names.
+    """
+
+    def decorated(function):
+        @functools.wraps(function)
+        def taking_earlier_names(*arguments, **keywords):
+            for earlier in present.keys() & keywords.keys():
+                name = present[earlier]
+                if name in keywords:
+                    raise TypeError(f"{earlier}= is the earlier name of {name}=; give {name}= alone.")
+                warnings.warn(f"{earlier}= is called {name}= now; the earlier name goes with the next release.", FutureWarning, 2)
+                keywords[name] = keywords.pop(earlier)
+            return function(*arguments, **keywords)
+
+        return taking_earlier_names
+
+    return decorated

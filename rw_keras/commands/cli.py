@@ -1,6 +1,7 @@
 """The command line: `rw-keras index`, `search`, `engines`, `export`, `demo`."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -102,9 +103,7 @@ def run(arguments):
         print(_USAGE, end="")
         return DONE if arguments else USAGE
     if arguments[0] == "--version":
-        import rw_keras
-
-        print(rw_keras.__version__)
+        print(importlib.metadata.version("rw_keras"))
         return DONE
     command, rest = arguments[0], arguments[1:]
     if command not in _COMMANDS:

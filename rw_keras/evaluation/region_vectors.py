@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import tqdm
 
-from rw_keras import __version__, backbones, layers, methods
+from rw_keras import backbones, layers, methods
 from rw_keras.backbones.weights import digest
 from rw_keras.description.describe import describe_each
 from rw_keras.files import written_whole
 from rw_keras.photos.reading import Box
+from rw_keras.runtimes import cache
 
 # Photos whose region vectors lie in one file of each method, and that are computed again when one of them has changed.
 _CHUNK = 64
@@ -56,7 +57,7 @@ class RegionVectors:
             self._tags[key] = backbones.digest_of_stages(own, regions)
             self._regions[key] = keras.Model(own, layers.L2Norm()(regions), name=f"head_{len(self._regions)}")(features)
         weights = digest(keras.ops.convert_to_numpy(variable) for variable in network.weights)
-        self._about = [weights, network.name, network.output_names[0], max_side, __version__]
+        self._about = [weights, network.name, network.output_names[0], max_side, cache.version("rw_keras")]
         self._folder, self._max_side, self._progress = pathlib.Path(folder), max_side, progress
         self._min_side = backbones.smallest_side(network)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
+if TYPE_CHECKING:
+    import keras
 
-from rw_keras import backbones, layers
-from rw_keras.backbones.weights import digest
+    from rw_keras import layers
 
 
 def smallest_side(model: Any) -> int:
@@ -26,6 +26,11 @@ def recipe(model: keras.Model) -> dict[str, Any]:
         and `whitening` (`None`, or what it was learned on, with components, shrinkage and SHA-256). `whiten` where that is
         "global", and `scales` where the model is multi-scale.
     """
+    import keras
+
+    from rw_keras import backbones
+    from rw_keras.backbones.weights import digest
+
     layer = find_whitening(model)
     apart = {id(variable) for variable in layer.variables} if layer else set()
     known = dict(getattr(model, "recipe", None) or {"backbone": backbones.name_of_own(model)})
@@ -48,6 +53,8 @@ def whitening_layer(model: keras.Model) -> layers.PCAWhiten:
 
 
 def find_whitening(model):
+    from rw_keras import layers
+
     if isinstance(model, layers.DescriptorModel):
         model = model.inner or model
     return next((stage for stage in model.layers if isinstance(stage, layers.PCAWhiten)), None)

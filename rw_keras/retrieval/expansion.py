@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,10 +11,9 @@ from rw_keras.retrieval.vectors import check_count, check_power, unit_vector, un
 
 if TYPE_CHECKING:
     from rw_keras.retrieval.filters import Within
-    from rw_keras.retrieval.index import Index
 
 
-def expand_query(query: ArrayLike, index: Index, qe: int, *, within: Within | None = None, alpha: float = 0.0) -> np.ndarray:
+def expand_query(query: ArrayLike, index: Any, qe: int, *, within: Within | None = None, alpha: float = 0.0) -> np.ndarray:
     """Average query expansion: the mean of the query and the first `qe - 1` of its ranking, of unit length.
 
     With `alpha` above 0 each of the ranking is weighted by its cosine with the query to that power, and by 0 where the cosine is
@@ -25,7 +24,7 @@ def expand_query(query: ArrayLike, index: Index, qe: int, *, within: Within | No
 
     Args:
         query: `(D,)`, or several `(Q, D)`, each expanded by its own ranking.
-        index: an `Index`.
+        index: a `rw_keras.retrieval.Index`.
         qe: how many vectors are averaged, 1 or more; at most all of the index and the query.
         within: which rows the ranking holds, as for `Index.search`. Default: all.
         alpha: the power of the cosine that a vector is weighted by, 0 or more. Default 0: all alike, as in the publication.

@@ -9,7 +9,7 @@ from PIL import Image
 
 import rw_keras
 from rw_keras.commands import evaluate as evaluation
-from rw_keras.evaluation.protocol import evaluate, evaluate_described
+from rw_keras.evaluation.protocol import Evaluation, evaluate, evaluate_described
 from rw_keras.retrieval import Index, average_precision, bootstrap
 
 
@@ -224,12 +224,12 @@ def test_progress_goes_to_standard_error(model, collection, capsys):
 
 def test_defaults_are_without_and_with_expansion(model, collection):
     assert list(measure(model, collection).average_precisions) == [1, 5]
-    assert evaluation.Evaluation({1: {"a": 0.25, "b": 0.75}}, 2, [], 0).mean(1) == 0.5
+    assert Evaluation({1: {"a": 0.25, "b": 0.75}}, 2, [], 0).mean(1) == 0.5
 
 
 def test_interval_is_over_landmarks():
     precisions = {f"landmark{number}_{query}": 0.05 * number + 0.02 * query for number in range(9) for query in range(1, 6)}
-    measured = evaluation.Evaluation({1: {}, 5: precisions}, 99, [], 0)
+    measured = Evaluation({1: {}, 5: precisions}, 99, [], 0)
     assert measured.interval(5) == bootstrap(precisions)
     assert measured.interval(5).mean == pytest.approx(measured.mean(5))
     assert (measured.interval(5).queries, measured.interval(5).landmarks) == (45, 9)
