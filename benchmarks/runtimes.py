@@ -1,8 +1,8 @@
 """Every engine and precision that is installed, PyTorch beside them, and the arithmetic limit: time, memory, digits, mAP.
 
-    python benchmarks/engines.py
-    python benchmarks/engines.py --data data/oxford5k --max_side 512
-    python benchmarks/engines.py --batches 1,4,16,64
+    python benchmarks/runtimes.py
+    python benchmarks/runtimes.py --data data/oxford5k --max_side 512
+    python benchmarks/runtimes.py --batches 1,4,16,64
 
 Each candidate runs in a process of its own, and they take turns: a photo of each size, again and again, one process at a time, the
 others waiting without a thread at work. Medians of pixels to descriptor. The PyTorch side has the same weights and the head that
