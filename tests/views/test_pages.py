@@ -3,6 +3,7 @@ import hashlib
 import pathlib
 import re
 import subprocess
+import sys
 
 import jinja2
 import numpy as np
@@ -155,3 +156,13 @@ def test_the_policy_lets_what_is_in_the_page_run_and_nothing_else(photo, tmp_pat
 def test_a_value_that_is_not_given_is_an_error():
     with pytest.raises(jinja2.UndefinedError, match="title"):
         pages.render("report", facts=[], parts=[])
+
+
+def test_the_package_loads_its_modules_when_asked():
+    script = """
+import sys, rw_keras
+print(rw_keras.views.contact_sheet.Hit.__name__, "explain" in dir(rw_keras.views), "rw_keras.views.explain" in sys.modules)
+assert not hasattr(rw_keras.views, "nothing")
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "Hit True False\n"), run.stderr
