@@ -5,6 +5,8 @@ kernel takes B, G, R, as Caffe's networks do. A grouped convolution's kernel has
 """
 
 import contextlib
+import pathlib
+from collections.abc import Callable
 from types import ModuleType
 
 import keras
@@ -12,12 +14,15 @@ import numpy as np
 
 from rw_keras.backbones import keras_files
 
+Layers = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Layer name -> (kernel `(h, w, in, out)`, bias `(out,)`)."""
 
-def read(path, untrained):
+
+def read(path: pathlib.Path, untrained: Callable[[], keras.Model]) -> Layers:
     """The layers of a file, by the reader of its ending.
 
     Args:
-        path: a `pathlib.Path`.
+        path: of the file.
         untrained: a function that makes the network; a `.weights.h5` file can only be read into one.
 
     Raises:
@@ -83,7 +88,7 @@ def read_onnx(path, _):
     return parse_onnx(path.read_bytes())
 
 
-def parse_onnx(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def parse_onnx(content: bytes) -> Layers:
     """The layers of an ONNX file's bytes.
 
     Kernels are the initialisers `model/LAYER_1/convolution/ReadVariableOp:0`, `(out, in, h, w)`, biases
