@@ -13,6 +13,13 @@ from typing import Any
 # Earlier name -> the present one, both below `rw_keras`.
 MOVED = {
     "contact_sheet": "views.contact_sheet",
+    "datasets.oxford100k": "datasets.builders",
+    "datasets.oxford105k": "datasets.builders",
+    "datasets.oxford5k": "datasets.builders",
+    "datasets.paris106k": "datasets.builders",
+    "datasets.paris6k": "datasets.builders",
+    "datasets.roxford5k": "datasets.builders",
+    "datasets.rparis6k": "datasets.builders",
     "descriptor": "model.build",
     "engines": "runtimes",
     "explain": "views.explain",

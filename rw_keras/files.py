@@ -48,6 +48,25 @@ def checked_path(path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(path)
 
 
+def file_to_write(path: str | os.PathLike[str], called: str | None = None) -> pathlib.Path:
+    """The path of a file that is to be written, as a `pathlib.Path`; refused before any work is done for it.
+
+    Args:
+        path: of the file, which may be there already.
+        called: what the messages call it, such as "--html page.html". Default: its path.
+
+    Raises:
+        ValueError: for a name that no file can have, or that of a folder.
+        FileNotFoundError: when the folder that it would lie in is not there; it is not made.
+    """
+    path = checked_path(path)
+    if path.is_dir():
+        raise ValueError(f"{called or path} is a folder; give the name of a file.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {called or path.name} into; make it first.")
+    return path
+
+
 def inside(folder: str | os.PathLike[str], name: str) -> str | None:
     """The path of a name in a folder, or `None` where the name leads out of it, as "../x" and "/x" do.
 
@@ -65,6 +84,8 @@ def inside(folder: str | os.PathLike[str], name: str) -> str | None:
 
 def printable(text: str) -> str:
     """A text on one line, safe to write anywhere: what cannot be seen in it, or is no character, stands as an escape."""
+    if text.isprintable():
+        return text
 
     def escaped(character):
         if character.isprintable():

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rw_keras.files import checked_path, inside, written_whole
+from rw_keras.files import checked_path, file_to_write, inside, printable, written_whole
 
 _WITH_UMASK = """
 import os, sys
@@ -78,3 +80,32 @@ def test_names_that_lead_out_of_it(name):
 def test_a_link_is_not_followed(tmp_path):
     (tmp_path / "link").symlink_to("/etc")
     assert inside(tmp_path, "link/../a.jpg") == f"{tmp_path}/a.jpg"
+
+
+@pytest.mark.parametrize("name", ["new.png", "there.png", "folder/new"])
+def test_a_file_that_can_be_written(tmp_path, monkeypatch, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "there.png").touch()
+    assert file_to_write(tmp_path / name) == tmp_path / name
+    monkeypatch.chdir(tmp_path)
+    assert str(file_to_write(name)) == name
+    assert not (tmp_path / "new.png").exists()
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path):
+    path = tmp_path / "new" / "a.png"
+    for called in ("a.png", "--sheet a.png"):
+        with pytest.raises(FileNotFoundError, match=f"^There is no folder {path.parent} to write {called} into; make it first.$"):
+            file_to_write(path, None if called == "a.png" else called)
+    with pytest.raises(ValueError, match=f"^{tmp_path} is a folder; give the name of a file.$"):
+        file_to_write(tmp_path)
+    with pytest.raises(ValueError, match="No file can have the name"):
+        file_to_write("")
+
+
+@given(st.text())
+def test_printable_is_a_line_that_can_be_written(text):
+    found = printable(text)
+    assert found.isprintable()
+    assert found == text or not text.isprintable()
+    assert found.encode().decode() == found

@@ -4,9 +4,9 @@ import os
 
 import keras
 
-from rw_keras.backbones import weights as weights_module
 from rw_keras.backbones.registry import register
 from rw_keras.backbones.sizes import photo_model
+from rw_keras.backbones.weights import File, Published, load_weights
 from rw_keras.layers import GroupedConv2D, ImageNetPreprocessing, LocalResponseNormalization
 
 # Caffe's mean photo of ImageNet, averaged over its places: B, G, R.
@@ -50,7 +50,7 @@ def alexnet(layer: str = "conv5", weights: str | os.PathLike[str] | None = "imag
     names = [name for name in (item.name for item in whole.layers) if name.startswith(("conv", "norm", "pool"))]
     if layer not in names:
         raise ValueError(f"AlexNet has no layer {layer!r} to cut at; choose one of {', '.join(names)}.")
-    weights_module.load(whole, weights, PUBLISHED)
+    load_weights(whole, weights, PUBLISHED)
     return photo_model(photos, whole.get_layer(layer).output, name="alexnet")
 
 
@@ -62,7 +62,7 @@ def _pool(features, number, pooling):
     return keras.layers.MaxPooling2D(3, 2, name=f"pool{number}")(features)
 
 
-PUBLISHED = weights_module.Published(
+PUBLISHED = Published(
     network="alexnet",
     title="AlexNet",
     shapes={
@@ -73,10 +73,8 @@ PUBLISHED = weights_module.Published(
         "conv5": (3, 3, 192, 256),
     },
     files=(
-        weights_module.File(
-            "http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel", ("9116a64c0fbe4459d18f4bb6b56d647b63920377",)
-        ),
-        weights_module.File(
+        File("http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel", ("9116a64c0fbe4459d18f4bb6b56d647b63920377",)),
+        File(
             "https://www.vlfeat.org/matconvnet/models/imagenet-caffe-alex.mat",
             # Published three times, each time in a newer form of MatConvNet's layers.
             ("b5152a54bf61100a8ed61827c76e7d08", "ed49ef44caf18496291ce0c3257b0596", "77ba5337725eb77362e9f318898af494"),

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from typing import Any
 
 import keras
 
@@ -35,7 +37,7 @@ _TURNED_WITH_THEIR_NEIGHBOURS = (
 )
 
 
-def network(backbone, weights, layer):
+def network(backbone: str | keras.Model, weights: str | os.PathLike[str] | None, layer: str | None) -> tuple[keras.Model, str]:
     """The network that `build_descriptor(backbone, weights=, layer=)` stands on.
 
     Args:
@@ -73,7 +75,7 @@ def network(backbone, weights, layer):
     return found, name
 
 
-def non_negative(features):
+def non_negative(features: keras.KerasTensor) -> keras.KerasTensor:
     """The map itself where its last activation leaves nothing below 0, else with a ReLU after it.
 
     The weights of places add channels up (formula 2), and those of channels count what is above 0 (formula 4): both
@@ -88,12 +90,12 @@ def non_negative(features):
     return keras.layers.ReLU(dtype=features.dtype, name="rectified")(features)
 
 
-def name_of_own(network):
+def name_of_own(network: keras.Model) -> str:
     """What a recipe calls a user's own network. Its name alone could be that of a network of this package."""
     return f"{network.name} {digest_of_stages(network.inputs, network.outputs)}"
 
 
-def digest_of_stages(start, end):
+def digest_of_stages(start: Any, end: Any) -> str:
     """A short hash of what stands between two tensors: functions, and networks, of one name may do different things."""
     stages = [[type(stage).__name__, _without_names(stage.get_config())] for stage in keras.Model(start, end).operations]
     return hashlib.sha256(json.dumps(stages, sort_keys=True, default=lambda value: type(value).__name__).encode()).hexdigest()[:12]

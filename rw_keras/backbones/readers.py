@@ -5,18 +5,23 @@ kernel takes B, G, R, as Caffe's networks do. A grouped convolution's kernel has
 """
 
 import contextlib
+import pathlib
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from rw_keras.backbones import keras_files
 
+Layers = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Layer name -> (kernel `(h, w, in, out)`, bias `(out,)`)."""
 
-def read(path, untrained):
+
+def read(path: pathlib.Path, untrained: Callable[[], keras.Model]) -> Layers:
     """The layers of a file, by the reader of its ending.
 
     Args:
-        path: a `pathlib.Path`.
+        path: of the file.
         untrained: a function that makes the network; a `.weights.h5` file can only be read into one.
 
     Raises:
@@ -82,29 +87,43 @@ def read_onnx(path, _):
     return parse_onnx(path.read_bytes())
 
 
-def parse_onnx(content):
+def parse_onnx(content: bytes) -> Layers:
     """The layers of an ONNX file's bytes.
 
     Kernels are the initialisers `model/LAYER_1/convolution/ReadVariableOp:0`, `(out, in, h, w)`, biases
-    `model/LAYER_1/Squeeze:0`.
+    `model/LAYER_1/Squeeze:0`; float32.
+
+    Raises:
+        ValueError: when a layer lies in another file, which the bytes only name.
+        Whatever onnx raises for bytes that are no such file.
     """
+    import onnx
+    import onnx.external_data_helper
+    import onnx.numpy_helper
+
     initialisers = {
-        tensor.name: np.frombuffer(tensor.raw_data, "<f4").reshape(tuple(tensor.dims))
-        for tensor in message_class("onnx", ONNX).FromString(content).graph.initializer
-        if tensor.data_type == 1 and tensor.raw_data  # 1 is float32
+        tensor.name: tensor
+        for tensor in onnx.load_model_from_string(content).graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
     }
+
+    def values(name):
+        if onnx.external_data_helper.uses_external_data(initialisers[name]):
+            raise ValueError(f"the values of {name} lie in another file; save the network as one file")
+        return onnx.numpy_helper.to_array(initialisers[name])
+
     found = {}
-    for name, kernel in initialisers.items():
+    for name in initialisers:
         prefix, mark, _ = name.partition("/convolution/ReadVariableOp")
         if mark and f"{prefix}/Squeeze:0" in initialisers:
             layer = prefix.rpartition("/")[2].rpartition("_")[0]
-            found[layer] = (_turned(kernel), initialisers[f"{prefix}/Squeeze:0"])
+            found[layer] = (_turned(values(name)), values(f"{prefix}/Squeeze:0"))
     return found
 
 
 def read_caffemodel(path, _):
     """Caffe's `NetParameter`, of either form: layers as they are since 2015, or the earlier ones (`V1LayerParameter`)."""
-    network = message_class("caffe", CAFFE).FromString(path.read_bytes())
+    network = _caffe_network().FromString(path.read_bytes())
     found = {}
     for layer in [*network.layer, *network.layers]:
         if len(layer.blobs) != 2:
@@ -126,8 +145,7 @@ def read_mat(path, _):
 
     MatConvNet's kernels are `(h, w, in, out)` already; they take R, G, B, so one of three channels is turned to B, G, R.
     """
-    with _needs("mat"):
-        import scipy.io
+    import scipy.io
 
     with path.open("rb") as file:
         if b"MATLAB 7.3" in file.read(128):
@@ -205,14 +223,9 @@ def _needs(extra):
         raise ImportError(f'{error}. Install what reads such files with: pip install "rw_keras[{extra}]"') from error
 
 
-# The parts of two protobuf definitions that hold weights: message -> (field, number, type, `*` where it is repeated). The
-# last message is the file's.
-ONNX = {
-    "Tensor": [("dims", 1, "int64*"), ("data_type", 2, "int32"), ("name", 8, "string"), ("raw_data", 9, "bytes")],
-    "Graph": [("initializer", 5, "Tensor*")],
-    "Model": [("graph", 7, "Graph")],
-}
-CAFFE = {
+# The parts of Caffe's protobuf definition that hold weights: message -> (field, number, type, `*` where it is repeated). The last
+# message is the file's. No package has the definition: Caffe itself is not on the Python package index.
+_CAFFE = {
     "Shape": [("dim", 1, "int64*")],
     "Blob": [
         *((side, number, "int32") for number, side in enumerate(("num", "channels", "height", "width"), 1)),
@@ -226,26 +239,24 @@ CAFFE = {
 }
 
 
-def message_class(package, messages):
-    """A protobuf message class made from such a table."""
+def _caffe_network():
+    """The protobuf message class of a `.caffemodel`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"rw_keras/{package}_weights.proto", package=f"rw_keras.{package}", syntax="proto2"
-    )
-    for message, fields in messages.items():
+    file = descriptor_pb2.FileDescriptorProto(name="rw_keras/caffe_weights.proto", package="rw_keras.caffe", syntax="proto2")
+    for message, fields in _CAFFE.items():
         described = file.message_type.add(name=message)
         for name, number, kind in fields:
             scalar = kind.rstrip("*")
             added = described.field.add(
                 name=name, number=number, label=field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
             )
-            if scalar[0].isupper():
-                added.type, added.type_name = field.TYPE_MESSAGE, f".rw_keras.{package}.{scalar}"
+            if scalar in _CAFFE:
+                added.type, added.type_name = field.TYPE_MESSAGE, f".rw_keras.caffe.{scalar}"
             else:
                 added.type = getattr(field, f"TYPE_{scalar.upper()}")
                 added.options.packed = kind in ("float*", "double*")  # only for writing; both forms are read
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"rw_keras.{package}.{list(messages)[-1]}"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("rw_keras.caffe.Net"))

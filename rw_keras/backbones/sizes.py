@@ -1,19 +1,22 @@
 """How small a photo a network takes."""
 
-from typing import Any
-
 import keras
 
 from rw_keras.layers import PhotoModel
 
 
-def photo_model(photos: Any, features: Any, name: str) -> PhotoModel:
+def photo_model(photos: keras.KerasTensor, features: keras.KerasTensor, name: str) -> PhotoModel:
     """The network between two symbolic tensors, which refuses photos that it would shrink to nothing."""
     return PhotoModel(photos, features, name=name, min_side=smallest_side(keras.Model(photos, features)))
 
 
-def smallest_side(network, largest=1024):
-    """The fewest pixels a side that leave the network a map of at least one cell."""
+def smallest_side(network: keras.Model, largest: int = 1024) -> int:
+    """The fewest pixels a side that leave the network a map of at least one cell.
+
+    Args:
+        network: photos `(B, None, None, 3)` in, one map out.
+        largest: how far to look, a power of 2; it is returned where no smaller side will do.
+    """
 
     def fits(side):
         try:

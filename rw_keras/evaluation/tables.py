@@ -296,10 +296,8 @@ def claims(lab: Lab, networks: Sequence[str]) -> Table:
     columns = ["claim", "network", "set", "published", "measured", f"measured, shrinkage {SHRUNK}"]
     notes = [
         "Differences of mAP over the same queries, with their 95 % interval over landmarks. “Better” shows the claim, “worse” its "
-    ]
-    notes[0] += (
         "contrary; “no difference shown” is no result. Where the publication prints no such pair of numbers, there is a dash."
-    )
+    ]
     return Table("claims", "What the publication claims, on this data", columns, rows, notes)
 
 

@@ -16,6 +16,10 @@ from rw_keras.export.paths import new_file, new_path, whole_or_not_at_all
 from rw_keras.runtimes.graphs import pixels_function, saved_for_converters, tensorflow_backend
 from rw_keras.runtimes.openvino import converted_to_openvino, imported
 
+# Keras' own `model.export(format=...)` gives the same values and is not taken, because it writes no metadata, calls the output
+# "Identity:0" or "output_0", gives OpenVINO's file two outputs too many by a converter that reports its use over the network, and
+# writes no LiteRT in Keras 3.12.
+
 
 def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Writes a descriptor model as ONNX: `pixels` `(B, H, W, 3)` float32 of any size -> `descriptor` `(B, D)`.

@@ -5,7 +5,7 @@ import os
 
 from PIL import Image, ImageDraw, ImageFont
 
-from rw_keras.files import checked_path, printable
+from rw_keras.files import checked_path, file_to_write, printable
 
 _TILE, _GAP, _TEXT = 180, 14, 40
 RIGHT, _BOX = (22, 132, 74), (245, 180, 0)
@@ -104,5 +104,4 @@ def check_picture(path: str | os.PathLike[str]) -> None:
     endings = sorted(ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE)
     if path.suffix.lower() not in endings:
         raise ValueError(f"A picture's name ends in .png or .jpg, but got {path}; call it {path.with_suffix('.png')}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into; make it first.")
+    file_to_write(path)

@@ -9,8 +9,6 @@ import h5py
 import keras
 import numpy as np
 
-from rw_keras.backbones import readers
-
 SHAPES = {"conv1": (3, 3, 3, 4), "conv2": (1, 1, 4, 2)}
 
 
@@ -96,17 +94,16 @@ def write_weights_h5(path, layers=RIGHT):
 
 def onnx(layers=RIGHT):
     """The layers as tf2onnx writes them, among other initialisers."""
-    model = readers.message_class("onnx", readers.ONNX)()
+    from onnx import helper, numpy_helper
 
-    def add(name, array, data_type=1):
-        model.graph.initializer.add(name=name, data_type=data_type, dims=array.shape, raw_data=array.tobytes())
-
-    add("model/dense/MatMul/ReadVariableOp:0", np.ones((2, 5), "<f4"))
-    add("new_shape__72", np.array([-1, 2], "<i8"), data_type=7)
+    tensors = [
+        numpy_helper.from_array(np.ones((2, 5), "<f4"), "model/dense/MatMul/ReadVariableOp:0"),
+        numpy_helper.from_array(np.array([-1, 2], "<i8"), "new_shape__72"),
+    ]
     for name, (kernel, bias) in layers.items():
-        add(f"model/{name}_1/convolution/ReadVariableOp:0", _turned(kernel))
-        add(f"model/{name}_1/Squeeze:0", bias.astype("<f4"))
-    return model.SerializeToString()
+        tensors.append(numpy_helper.from_array(_turned(kernel), f"model/{name}_1/convolution/ReadVariableOp:0"))
+        tensors.append(numpy_helper.from_array(bias.astype("<f4"), f"model/{name}_1/Squeeze:0"))
+    return helper.make_model(helper.make_graph([], "tf2onnx", [], [], tensors)).SerializeToString()
 
 
 def write_onnx(path, layers=RIGHT):

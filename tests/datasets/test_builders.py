@@ -1,7 +1,6 @@
 """The builders for tensorflow-datasets, by its own test case and beyond it, over sets made up here."""
 
 import importlib
-import re
 import shutil
 import subprocess
 import sys
@@ -351,7 +350,7 @@ class TestDownload:
 
 def test_what_the_sets_say_of_themselves(tmp_path):
     for name, cls in _BUILDERS.items():
-        assert re.match(rf"rw_keras\.datasets\.{name}$", cls.__module__)
+        assert cls.__name__.lower() == name
         info = tfds.builder(name, data_dir=tmp_path).info
         assert "Flickr" in info.as_proto.redistribution_info.license
         assert "@inproceedings" in info.citation
@@ -381,8 +380,16 @@ def test_without_tensorflow_datasets():
 def test_the_package_loads_builders_when_asked():
     package = importlib.import_module("rw_keras.datasets")
     assert package.paris6k is paris6k
+    assert package.paris6k.Paris6k is package.builders.Paris6k
     with pytest.raises(AttributeError, match="no attribute 'berlin7k'"):
         package.berlin7k  # noqa: B018
+
+
+@pytest.mark.parametrize("name", _BUILDERS)
+def test_earlier_modules_go_on(name):
+    with pytest.warns(FutureWarning, match=rf"rw_keras\.datasets\.{name} is called rw_keras\.datasets\.builders now"):
+        module = importlib.import_module(f"rw_keras.datasets.{name}")
+    assert module.__dict__[_BUILDERS[name].__name__] is _BUILDERS[name]
 
 
 _FULL = {

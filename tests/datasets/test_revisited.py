@@ -75,8 +75,6 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize("ending", [".pkl", ".mat"])
 @pytest.mark.parametrize("bytes_", [b"", b"<html>not found</html>", b"\x80\x02}.", b"\0" * 200])
 def test_another_file(tmp_path, ending, bytes_):
-    if ending == ".mat":
-        pytest.importorskip("scipy")
     path = tmp_path / f"gnd{ending}"
     path.write_bytes(bytes_)
     with pytest.raises(ValueError, match=r"is not the ground truth of a revisited set: .*; download it again"):

@@ -1,4 +1,5 @@
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -110,10 +111,22 @@ class TestBootstrap:
         assert held[11] >= 460
         assert 460 <= held[30] <= 490
 
-    @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 69, 498, 5000])
-    def test_width_is_students(self, freedom):
-        for level in (0.5, 0.95, 0.999):
-            assert intervals._student(level, freedom) == pytest.approx(scipy.stats.t.ppf((1 + level) / 2, freedom), rel=1e-8)
+    @pytest.mark.parametrize(
+        ("level", "freedom", "student"),
+        # As printed in tables of Student's t.
+        [
+            (0.5, 1, 1.0),
+            (0.95, 1, 12.706),
+            (0.95, 2, 4.303),
+            (0.99, 4, 4.604),
+            (0.95, 10, 2.228),
+            (0.9, 30, 1.697),
+            (0.999, 120, 3.373),
+        ],
+    )
+    def test_width_is_students(self, level, freedom, student):
+        widened = -statistics.NormalDist().inv_cdf(intervals._tail(level, freedom + 1))
+        assert widened == pytest.approx(math.sqrt((freedom + 1) / freedom) * student, rel=3e-4)
 
     def test_queries_of_one_landmark_are_not_independent(self):
         scores = made_up(5, spread=0.2)

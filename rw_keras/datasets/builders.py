@@ -1,11 +1,11 @@
-"""What the builders for tensorflow-datasets share."""
+"""The sets for tensorflow-datasets: `tfds.load("oxford5k")` and so on, after this module is imported."""
 
 import pathlib
 from typing import ClassVar
 
 import numpy as np
 
-from rw_keras.datasets.catalogue import Set
+from rw_keras.datasets import catalogue
 
 try:
     import tensorflow_datasets as tfds
@@ -16,10 +16,28 @@ except ModuleNotFoundError as error:
         'The data-set builders need tensorflow-datasets; install it with: pip install "rw_keras[datasets]"'
     ) from error
 
-LICENCE = (
+_LICENCE = (
     "The photos are Flickr users', each under its own licence, and are not to be passed on: their use must respect Flickr's terms "
     "of use and the Visual Geometry Group's terms of access, which the set's page links to. For research."
 )
+_OXFORD = r"""@inproceedings{philbin2007object,
+  title = {Object retrieval with large vocabularies and fast spatial matching},
+  author = {Philbin, James and Chum, Ond{\v{r}}ej and Isard, Michael and Sivic, Josef and Zisserman, Andrew},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year = {2007}
+}"""
+_PARIS = r"""@inproceedings{philbin2008lost,
+  title = {Lost in quantization: Improving particular object retrieval in large scale image databases},
+  author = {Philbin, James and Chum, Ond{\v{r}}ej and Isard, Michael and Sivic, Josef and Zisserman, Andrew},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year = {2008}
+}"""
+_REVISITED = r"""@inproceedings{radenovic2018revisiting,
+  title = {Revisiting {Oxford} and {Paris}: Large-scale image retrieval benchmarking},
+  author = {Radenovi{\'c}, Filip and Iscen, Ahmet and Tolias, Giorgos and Avrithis, Yannis and Chum, Ond{\v{r}}ej},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year = {2018}
+}"""
 _FEATURES = """
 Splits: `index`, the photos that are searched{splits}.
 
@@ -48,7 +66,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "The set as published."}
-    SET: ClassVar[Set]
+    SET: ClassVar[catalogue.Set]
     ABOUT: ClassVar[str]
     HOMEPAGE: ClassVar[str]
     CITATION: ClassVar[str]
@@ -82,7 +100,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(features),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
-            license=LICENCE,
+            license=_LICENCE,
             metadata=tfds.core.MetadataDict({"left_out": left_out}) if left_out else None,
         )
 
@@ -168,3 +186,90 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             example["box"] = [0.0] * 4 if query is None else query.box
             example |= {kind: [] if query is None else sorted(getattr(query, kind)) for kind in kinds}
         return example
+
+
+class Oxford5k(LandmarkBuilder):
+    """The Oxford Buildings: 5063 photos of Oxford from Flickr, 55 queries for 11 landmarks."""
+
+    SET = catalogue.OXFORD5K
+    ABOUT = (
+        "The Oxford Buildings: 5063 photos of Oxford from Flickr, and 55 queries, five for each of 11 landmarks. A "
+        "query's photo stays in the index."
+    )
+    HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/"
+    CITATION = _OXFORD
+
+
+class Paris6k(LandmarkBuilder):
+    """The Paris Buildings: 6392 usable photos of Paris from Flickr, 55 queries for 11 landmarks."""
+
+    SET = catalogue.PARIS6K
+    ABOUT = (
+        "The Paris Buildings: 6412 photos of Paris from Flickr, and 55 queries, five for each of 11 landmarks. 20 of the "
+        "photos are damaged as published and are left out, 6392 remain; the metadata lists them as `left_out`. A query's "
+        "photo stays in the index."
+    )
+    HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/"
+    CITATION = _PARIS
+
+
+class Oxford100k(LandmarkBuilder):
+    """100 071 distractors from Flickr, without queries."""
+
+    SET = catalogue.OXFORD100K
+    ABOUT = (
+        "Flickr100k: 100 071 photos of Flickr's most popular tags, distractors for Oxford5k and Paris6k; there are no "
+        "queries. Files that are no JPEG are left out with a warning, and so is another count: publications differ in "
+        "which of them they take."
+    )
+    HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/flickr100k.html"
+    CITATION = _OXFORD
+
+
+class Oxford105k(LandmarkBuilder):
+    """Oxford5k among the distractors of Oxford100k."""
+
+    SET = catalogue.OXFORD105K
+    ABOUT = (
+        "Oxford5k and the distractors of Oxford100k in one index, 105 134 photos; the 55 queries of Oxford5k. The names "
+        "of distractors begin with oxc1_100k/."
+    )
+    HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/"
+    CITATION = _OXFORD
+
+
+class Paris106k(LandmarkBuilder):
+    """Paris6k among the distractors of Oxford100k."""
+
+    SET = catalogue.PARIS106K
+    ABOUT = (
+        "Paris6k and the distractors of Oxford100k in one index, 106 463 photos; the 55 queries of Paris6k. The names of "
+        "distractors begin with oxc1_100k/."
+    )
+    HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/"
+    CITATION = f"{_PARIS}\n{_OXFORD}"
+
+
+class Roxford5k(LandmarkBuilder):
+    """Oxford5k with the revisited ground truth: 4993 photos, 70 queries apart from them."""
+
+    SET = catalogue.ROXFORD5K
+    ABOUT = (
+        "Oxford5k with the revisited ground truth: 70 queries, whose photos are kept apart from the index of 4993; "
+        "positives are easy or hard. The Easy protocol counts hard as junk, Medium takes both, Hard counts easy as junk."
+    )
+    HOMEPAGE = "http://cmp.felk.cvut.cz/revisitop/"
+    CITATION = f"{_REVISITED}\n{_OXFORD}"
+
+
+class Rparis6k(LandmarkBuilder):
+    """Paris6k with the revisited ground truth: 6322 photos, 70 queries apart from them."""
+
+    SET = catalogue.RPARIS6K
+    ABOUT = (
+        "Paris6k with the revisited ground truth: 70 queries, whose photos are kept apart from the index of 6322; "
+        "positives are easy or hard. The Easy protocol counts hard as junk, Medium takes both, Hard counts easy as junk. "
+        "The 20 photos that are damaged as published are left out."
+    )
+    HOMEPAGE = "http://cmp.felk.cvut.cz/revisitop/"
+    CITATION = f"{_REVISITED}\n{_PARIS}"
