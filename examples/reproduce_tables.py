@@ -39,7 +39,7 @@ from rw_keras.evaluation.lab import Lab, Setting
 from rw_keras.evaluation.region_vectors import RegionVectors
 from rw_keras.evaluation.report import Report
 from rw_keras.layers import ImageScale
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import list_photos
 from rw_keras.retrieval import Diffusion, Index
 
 _DATA = flags.DEFINE_string("data", None, "Folder with a folder of each set.", required=True)

@@ -12,7 +12,7 @@ import keras
 from rw_keras.description.describe import describe_each
 from rw_keras.model.recipe import smallest_side
 from rw_keras.model.whitening import PHOTO_IDS, Whitening, counted, layer_to_learn, learned_by, made_of_model, photo_id
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import list_photos
 
 
 def fit_whitening(

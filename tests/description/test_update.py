@@ -153,6 +153,21 @@ class TestPassingFaults:
         same(held(out), before)
         assert counts(quiet(model, folder, out)) == (0, 0, PHOTOS, 0, 0, 0, 0)
 
+    def test_an_album_behind_a_link_whose_disk_is_away(self, model, folder, out, tmp_path):
+        (folder / "below").rename(tmp_path / "disk")
+        (folder / "album").symlink_to(tmp_path / "disk")
+        quiet(model, folder, out)
+        before = held(out)
+        assert any(name.startswith("album/") for name in before)
+        (tmp_path / "disk").rename(tmp_path / "away")
+        done = quiet(model, folder, out)
+        assert counts(done)[:4] == (0, 0, PHOTOS, 0)
+        assert [name for name, _ in done.failures] == ["album/"]
+        assert "album is a link to" in done.failures[0][1]
+        same(held(out), before)
+        (tmp_path / "away").rename(tmp_path / "disk")
+        assert counts(quiet(model, folder, out)) == (0, 0, PHOTOS, 0, 0, 0, 0)
+
     def test_what_stays_unreadable_is_noted_once(self, model, folder, out):
         """A run that finds all as it was writes nothing, so that an index that has been loaded can be saved."""
         (folder / "00.png").unlink()
