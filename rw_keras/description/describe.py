@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import itertools
 import os
 import sys
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rw_keras import runtimes
+from rw_keras.description.reader import read_ahead
 from rw_keras.model.recipe import smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
 from rw_keras.photos.sources import folder_items
@@ -24,9 +23,8 @@ from rw_keras.runtimes.tensorflow import batch_function
 if TYPE_CHECKING:
     import keras
 
-# Two decoding threads keep up with a network that takes 50 ms a photo; two photos in hand for each bridge an uneven one.
+# Two decoding threads keep up with a network that takes 50 ms a photo.
 _DECODERS = 2
-_AHEAD = 2
 
 
 def describe(
@@ -110,27 +108,8 @@ def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progr
         except (OSError, ImageError) as error:
             return None, error
 
-    for (image, _), (pixels, error) in read_ahead(pairs, read, _DECODERS):
+    for (image, _), (pixels, error) in read_ahead(pairs, read, lambda found: found[0], _DECODERS):
         yield image, None if error else run(pixels[None]), error
-
-
-def read_ahead(items, read, workers):
-    """(item, `read(item)`) in the order of `items`, read on other threads a few photos ahead."""
-    workers = min(os.cpu_count() or 1, 16) if workers == "auto" else workers
-    items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
-        waiting = collections.deque()
-        try:
-            for item in items:
-                waiting.append((item, threads.submit(read, item)))
-                if len(waiting) > _AHEAD * workers:
-                    item, future = waiting.popleft()
-                    yield item, future.result()
-            while waiting:
-                item, future = waiting.popleft()
-                yield item, future.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def on_runtime(model, engine, precision, max_side):

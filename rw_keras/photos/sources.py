@@ -38,6 +38,11 @@ class Item:
     stamp: list[int] | None = None
     fault: str | None = None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file, or a part of one; else it is an array, which has only its name."""
+        return isinstance(self.place, (str, os.PathLike, tuple))
+
     def open(self) -> Any:
         """What `rw_keras.photos.reading.read_image` takes."""
         if self.fault is not None:
