@@ -133,22 +133,20 @@ class Experiment:
 
     def _vectors(self, setting, name, photos):
         """Descriptors of photos, as `build_descriptor`'s model makes them of the same region vectors."""
-        stages, whiten, rest = self._stages(setting.network, setting.whiten, setting.components, setting.shrinkage or 0.0)
+        whiten = self._whitening_layer(setting.network, setting.components, setting.shrinkage or 0.0)
         if setting.shrinkage is not None:
             whiten.assign(*self._whitening(setting.network, setting.method, setting.whiten, setting.photos, name))
-        stages += [whiten, *rest]
+        stages = head_stages(whiten, setting.whiten)[1:]  # region vectors have been through the first
         total = 0
         for scale in setting.scales:
             blocks = self._vectors_at(setting.network, scale).blocks(setting.method, photos)
             total = total + np.concatenate([keras.ops.convert_to_numpy(_through(stages, block)) for block in blocks])
         return keras.ops.convert_to_numpy(layers.L2Norm()(total)) if len(setting.scales) > 1 else total
 
-    def _stages(self, network, whiten, components=None, shrinkage=0.0):
-        """The stages of a head before the whitening, it, and those behind it; without the first one, which `RegionVectors` has."""
-        stages = head_stages(whiten, components, shrinkage)[1:]
-        place = next(place for place, stage in enumerate(stages) if isinstance(stage, layers.PCAWhiten))
-        stages[place].build((None, self.vectors[network].channels))
-        return stages[:place], stages[place], stages[place + 1 :]
+    def _whitening_layer(self, network, components=None, shrinkage=0.0):
+        layer = layers.PCAWhiten(components, shrinkage)
+        layer.build((None, self.vectors[network].channels))
+        return layer
 
     def _vectors_at(self, network, scale):
         return self.vectors[network if scale == 1 else (network, scale)]
@@ -160,7 +158,9 @@ class Experiment:
         if count is not None and count < len(photos):
             chosen[:] = False
             chosen[np.linspace(0, len(photos) - 1, count).round().astype(int)] = True
-        before, layer, _ = self._stages(network, whiten)
+        layer = self._whitening_layer(network)
+        stages = head_stages(layer, whiten)[1:]
+        before = stages[: stages.index(layer)]
 
         def batches():
             start = 0

@@ -86,7 +86,7 @@ def build_descriptor(
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
     output = regions
-    for stage in head_stages(whiten, components, shrinkage):
+    for stage in head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten):
         output = stage(output)
     model = layers.DescriptorModel(
         network.input,
@@ -107,17 +107,15 @@ def build_descriptor(
     return model
 
 
-def head_stages(
-    whiten: str = "regions", components: int | None = None, shrinkage: float = 0.0
-) -> list[layers.L2Norm | layers.PCAWhiten | layers.RegionSum]:
-    """New layers of what stands between region vectors `(B, R, C)` and descriptors `(B, D)`, in their order.
+def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list[keras.layers.Layer]:
+    """The layers between region vectors `(B, R, C)` and descriptors `(B, D)`, in their order: the one place that has it.
 
     Args:
-        whiten: what is whitened: "regions", each region's vector; or "global", their sum.
-        components, shrinkage: of the one `PCAWhiten` among them.
+        whitening: the layer to use; the others are new.
+        whiten_on: what is whitened: "regions", each region's vector; or "global", their sum.
     """
-    whitening, total = layers.PCAWhiten(components, shrinkage, name="whitening"), layers.RegionSum(name="region_sum")
-    first, between, second = (whitening, "whitened_norm", total) if whiten == "regions" else (total, "sum_norm", whitening)
+    total = layers.RegionSum(name="region_sum")
+    first, between, second = (whitening, "whitened_norm", total) if whiten_on == "regions" else (total, "sum_norm", whitening)
     norms = [layers.L2Norm(name=name) for name in ("region_norm", between, "descriptor")]
     return [norms[0], first, norms[1], second, norms[2]]
 

@@ -58,7 +58,7 @@ def test_the_stages_of_a_head_are_the_models(tiny_model, draw, whiten):
 
     model = tiny_model(whiten=whiten, components=7, shrinkage=0.25)
     fit_whitening(model, [draw(seed) for seed in range(8)], progress=False)
-    stages = head_stages(whiten, 7, 0.25)
+    stages = head_stages(PCAWhiten(7, 0.25, name="whitening"), whiten)
     assert [(type(stage), stage.name) for stage in stages] == [(type(layer), layer.name) for layer in model.layers[-5:]]
     vectors = keras.Model(model.input, model.get_layer("region_norm").input)(draw(3)[None])
     for stage, own in zip(stages, model.layers[-5:]):
