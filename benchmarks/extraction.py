@@ -51,10 +51,10 @@ def _model():
 
 
 class _Batches:
-    """Stands where the network does, and keeps the batches."""
+    """Stands where the runner does, and keeps the batches."""
 
-    def __init__(self, network):
-        self.dimensions, self.batch_of, self.kept = network.dimensions, network.batch_of, []
+    def __init__(self, runner):
+        self.dimensions, self.batch_of, self.kept = runner.dimensions, runner.batch_of, []
 
     def run(self, pixels):
         self.kept.append(pixels)
@@ -66,18 +66,20 @@ class _Batches:
 
 def _batches(model, items):
     """The pixels as `extract` passes them to the network."""
-    from rw_keras.description import extract as extraction
-    from rw_keras.description.update import read_item
+    from rw_keras.description.batcher import Batcher
+    from rw_keras.description.reader import read_item
+    from rw_keras.description.runner import Runner
+    from rw_keras.model.recipe import smallest_side
 
-    batches = _Batches(extraction._Network(model, "auto", None))
-    window = extraction._Window(batches)
+    batches = _Batches(Runner(model))
+    batcher = Batcher(batches)
     for item in items:
-        reading = read_item(item, None, _MAX_SIDE.value, extraction.smallest_side(model), False)
+        reading = read_item(item, None, _MAX_SIDE.value, smallest_side(model), False)
         if reading.pixels is not None:
-            window.take(reading)
-        if window.count == extraction._WINDOW:
-            window.close()
-    window.close()
+            batcher.take(reading)
+        if batcher.is_full:
+            batcher.close()
+    batcher.close()
     return batches.kept
 
 

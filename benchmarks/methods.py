@@ -31,7 +31,8 @@ from rw_keras.commands.evaluate import define_missing, missing_of
 from rw_keras.description.cache import describe_cached
 from rw_keras.evaluation import protocol as evaluation
 from rw_keras.model.recipe import smallest_side, whitening_layer
-from rw_keras.photos.reading import list_photos, read_image
+from rw_keras.photos.reading import read_image
+from rw_keras.photos.sources import list_photos
 
 _METHODS = flags.DEFINE_multi_enum(
     "method", None, list(rw_keras.methods.METHODS), "A method to measure beside rw; give it several times. Default: all."

@@ -35,11 +35,11 @@ from rw_keras.datasets import read_folder
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name
 from rw_keras.evaluation import figures, tables
 from rw_keras.evaluation import protocol as evaluation
-from rw_keras.evaluation.lab import Lab, Setting
+from rw_keras.evaluation.experiment import Experiment, Setting
 from rw_keras.evaluation.region_vectors import RegionVectors
 from rw_keras.evaluation.report import Report
 from rw_keras.layers import ImageScale
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import list_photos
 from rw_keras.retrieval import Diffusion, Index
 
 _DATA = flags.DEFINE_string("data", None, "Folder with a folder of each set.", required=True)
@@ -81,12 +81,12 @@ def make_report():
         for scale in tables.SCALES[1:]
     }
     more = list_photos(distractors) if distractors else []
-    lab = Lab(sets, learned_on, {**vectors, **scales}, more)
+    experiment = Experiment(sets, learned_on, {**vectors, **scales}, more)
     for network, keys in (("vgg16", wanted), ("alexnet", tables.METHODS["alexnet"])):
         if network in vectors:
-            lab.compute(network, list(keys), [key for key in tables.WITH_DISTRACTORS if key in keys])
+            experiment.compute(network, list(keys), [key for key in tables.WITH_DISTRACTORS if key in keys])
     for _, scale in scales:
-        lab.compute("vgg16", ["rw", "root_rw"], scale=scale)
+        experiment.compute("vgg16", ["rw", "root_rw"], scale=scale)
     facts.append(f"Photos are reduced to a longer side of {_MAX_SIDE.value} pixels. The networks are {' and '.join(vectors)}.")
     facts.append("Intervals are of 95 %, over landmarks: the five queries of one are not independent.")
 
@@ -96,42 +96,44 @@ def make_report():
     # Few photos to learn from leave flat axes. Every table says how many there were; a warning for each setting says no more.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="PCAWhiten .* has learned", category=UserWarning)
-        report.add_table(tables.claims(lab, networks))
-        for table in _tables(lab, networks, own):
+        report.add_table(tables.claims(experiment, networks))
+        for table in _tables(experiment, networks, own):
             report.add_table(table, figures.png(figures.chart(table, data)))
-        _add_figures(report, lab)
+        _add_figures(report, experiment)
     return report.finish()
 
 
-def _tables(lab, networks, own):
-    yield tables.table_1(lab, networks)
-    yield tables.table_2(lab, networks)
-    yield tables.methods_table(lab, ["rw", *tables.ABLATION], "ablation", "Ablation: RW with each part taken away or changed")
+def _tables(experiment, networks, own):
+    yield tables.table_1(experiment, networks)
+    yield tables.table_2(experiment, networks)
+    yield tables.methods_table(
+        experiment, ["rw", *tables.ABLATION], "ablation", "Ablation: RW with each part taken away or changed"
+    )
     names = [*rw_keras.methods.METHODS, "rmac without the whole map", *own]
-    yield tables.methods_table(lab, names, "methods", "Methods, on the same feature maps")
-    yield tables.options_table(lab, tables.rankers(), tables.SETTINGS)
+    yield tables.methods_table(experiment, names, "methods", "Methods, on the same feature maps")
+    yield tables.options_table(experiment, tables.rankers(), tables.SETTINGS)
 
 
-def _add_figures(report, lab):
+def _add_figures(report, experiment):
     plain, root = Setting("vgg16", "rw"), Setting("vgg16", "root_rw", shrinkage=tables.SHRUNK)
-    for name in lab.sets:
+    for name in experiment.sets:
         for setting, words in ((plain, "RW as published"), (root, "root_rw")):
             tag = f"{name}_{setting.method}"
-            picture = figures.jpeg(figures.before_and_after(lab, setting, name))
+            picture = figures.jpeg(figures.before_and_after(experiment, setting, name))
             title = f"Figure 2, {name}, {words}: ranks 6 to 10 before and after query expansion"
             report.add_figure(f"figure_2_{tag}", title, picture, "jpeg", figures.FRAMES)
-            picture = figures.jpeg(figures.top_ten(lab, setting, name))
+            picture = figures.jpeg(figures.top_ten(experiment, setting, name))
             title = f"Figure 4, {name}, {words}: the first ten of one query a landmark"
             report.add_figure(f"figure_4_{tag}", title, picture, "jpeg", figures.FRAMES)
-    picture = figures.png(figures.expansion_curve(lab, ("rw", "root_rw"), (tables.AS_PUBLISHED, tables.SHRUNK)))
+    picture = figures.png(figures.expansion_curve(experiment, ("rw", "root_rw"), (tables.AS_PUBLISHED, tables.SHRUNK)))
     caption = (
         "The dotted line is the publication's choice. There, mAP grows slowly up to 30 on Paris6k, and falls beyond 5 on Oxford5k."
     )
     report.add_figure("figure_3", "Figure 3: mAP by query expansion", picture, "png", caption)
-    for name in lab.sets:
-        found = {method: tables.curves(lab, name, method) for method in ("rw", "root_rw")}
+    for name in experiment.sets:
+        found = {method: tables.curves(experiment, name, method) for method in ("rw", "root_rw")}
         for kind, words in (("shrinkage", "shrinkage"), ("photos", "photos of the whitening"), ("components", "dimensions")):
-            report.add_table(tables.curve_table(lab, name, found, kind, f"mAP by {words}, {name}"))
+            report.add_table(tables.curve_table(experiment, name, found, kind, f"mAP by {words}, {name}"))
         title = f"Curves of all three, {name}"
         caption = "Bands are 95 % intervals of each value, not of differences. Shrinkage is 0.2 where it does not vary."
         report.add_figure(f"curves_{name}", title, figures.png(figures.curve_figure(found, name)), "png", caption)

@@ -1,4 +1,4 @@
-"""Earlier names, which go on working for one release and tell the present ones: of modules, and of arguments."""
+"""Earlier names, which go on working for one release and tell the present ones: of modules, of names in them, and of arguments."""
 
 import functools
 import importlib
@@ -60,6 +60,24 @@ def install() -> None:
     """Lets import statements find the modules of `MOVED`."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def names(module: str, **homes: str) -> Callable[[str], Any]:
+    """A module's `__getattr__` that finds names which live elsewhere now: `names(__name__, list_photos="photos.sources")`.
+
+    Args:
+        module: the full name of the module that had them.
+        homes: name -> the module below `rw_keras` that has it now.
+    """
+
+    def find(name):
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home = f"rw_keras.{homes[name]}"
+        warnings.warn(f"{module}.{name} is {home}.{name} now; the earlier name goes with the next release.", FutureWarning, 2)
+        return getattr(importlib.import_module(home), name)
+
+    return find
 
 
 def renamed(**present: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -333,7 +333,7 @@ def index_command(positional, values):
         strict=values.strict,
         progress=not values.quiet,
         source=os.path.abspath(source) if os.path.isdir(source) else None,
-        engine=engine,
+        runtime=engine,
         precision=precision,
         prune=values.prune,
         settings=settings,

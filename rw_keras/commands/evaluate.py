@@ -14,7 +14,7 @@ from rw_keras.evaluation.protocol import MISSING, check_missing, evaluate
 from rw_keras.model.build import build_descriptor, multi_scale
 from rw_keras.model.recipe import recipe, whitening_layer
 from rw_keras.model.whitening import Whitening, provenance_in_words
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import folder_items
 from rw_keras.retrieval import landmark_by_name
 
 
@@ -139,8 +139,7 @@ def _table(title, model, values, missing, result):
 
 def _learn_whitening(model, folder, max_side, cache):
     """Learns the model's whitening from a folder, or takes what an earlier run has kept of the very same."""
-    photos = list_photos(folder)
-    state = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in photos]
+    state = [[item.place, *(item.stamp or [])] for item in folder_items(folder)]
     kept_axes = whitening_layer(model).eigenvectors.shape[1]
     about = json.dumps([recipe(model), kept_axes, max_side, state], sort_keys=True)
     kept = pathlib.Path(cache or ".") / f"whitening-{hashlib.sha256(about.encode('utf8', 'surrogateescape')).hexdigest()[:16]}.npz"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, members, photos_by_name, read_ground_truth
 from rw_keras.datasets.revisited import read_revisited
 from rw_keras.photos.formats import EXTENSIONS
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import list_photos
 
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"

@@ -7,7 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import list_photos
 
 # Photos of Paris6k that are damaged in the original archive; the literature leaves them out (6412 - 20 = 6392).
 PARIS6K_CORRUPT = frozenset(

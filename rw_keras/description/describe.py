@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import itertools
 import os
 import sys
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rw_keras import runtimes
+from rw_keras.description.reader import read_ahead
 from rw_keras.model.recipe import smallest_side
-from rw_keras.photos.reading import Box, ImageError, Photo, list_photos, read_image
+from rw_keras.photos.reading import Box, ImageError, Photo, read_image
+from rw_keras.photos.sources import folder_items
 from rw_keras.retrieval import store
 from rw_keras.runtimes.describer import recipe_of
 from rw_keras.runtimes.tensorflow import batch_function
@@ -23,9 +23,8 @@ from rw_keras.runtimes.tensorflow import batch_function
 if TYPE_CHECKING:
     import keras
 
-# Two decoding threads keep up with a network that takes 50 ms a photo; two photos in hand for each bridge an uneven one.
+# Two decoding threads keep up with a network that takes 50 ms a photo.
 _DECODERS = 2
-_AHEAD = 2
 
 
 def describe(
@@ -109,27 +108,8 @@ def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progr
         except (OSError, ImageError) as error:
             return None, error
 
-    for (image, _), (pixels, error) in read_ahead(pairs, read, _DECODERS):
+    for (image, _), (pixels, error) in read_ahead(pairs, read, lambda found: found[0], _DECODERS):
         yield image, None if error else run(pixels[None]), error
-
-
-def read_ahead(items, read, workers):
-    """(item, `read(item)`) in the order of `items`, read on other threads a few photos ahead."""
-    workers = min(os.cpu_count() or 1, 16) if workers == "auto" else workers
-    items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
-        waiting = collections.deque()
-        try:
-            for item in items:
-                waiting.append((item, threads.submit(read, item)))
-                if len(waiting) > _AHEAD * workers:
-                    item, future = waiting.popleft()
-                    yield item, future.result()
-            while waiting:
-                item, future = waiting.popleft()
-                yield item, future.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def on_runtime(model, engine, precision, max_side):
@@ -181,30 +161,22 @@ def describe_folder(model, folder, *, max_side=1024, progress=True):
         FileNotFoundError: when there is no such folder.
         ImageError: when no photo in it can be read.
     """
-    photos = list_photos(folder)
-    stamps = [_stamp(photo) for photo in photos]
+    items = folder_items(folder)
     found = Described([], [], [], {**recipe_of(model), "max_side": max_side}, [])
     words = "describing photos" if progress else None
+    photos = [item.place for item in items if item.fault is None]
     each = describe_each(model, photos, max_side=max_side, min_side=smallest_side(model), progress=words)
-    for stamp, (photo, described, error) in zip(stamps, each):
-        name = photo.relative_to(folder).as_posix()
+    for item in items:
+        described, error = (None, item.fault) if item.fault is not None else next(each)[1:]
         if error is None:
-            found.names.append(name)
+            found.names.append(item.name)
             found.descriptors.append(described[0])
-            found.stamps.append(stamp)
+            found.stamps.append(item.stamp)
         else:
-            found.failures.append((name, str(error)))
+            found.failures.append((item.name, str(error)))
     if found.failures:
         listed = "".join(f"\n  {reason}" for _, reason in found.failures)
         if not found.names:
-            raise ImageError(f"None of the {len(photos)} photos in {folder} can be read:{listed}")
-        warnings.warn(f"{len(found.failures)} of {len(photos)} photos were left out:{listed}", stacklevel=3)
+            raise ImageError(f"None of the {len(items)} photos in {folder} can be read:{listed}")
+        warnings.warn(f"{len(found.failures)} of {len(items)} photos were left out:{listed}", stacklevel=3)
     return found._replace(descriptors=np.stack(found.descriptors))
-
-
-def _stamp(path):
-    try:
-        about = os.stat(path)
-    except OSError:  # reading it says why
-        return None
-    return [about.st_size, about.st_mtime_ns]

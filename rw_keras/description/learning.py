@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import pathlib
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy as np
 
 from rw_keras.description.describe import describe_each
+from rw_keras.layers import PCAWhiten
 from rw_keras.model.recipe import smallest_side
 from rw_keras.model.whitening import PHOTO_IDS, Whitening, counted, layer_to_learn, learned_by, made_of_model, photo_id
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import list_photos
 
 
 def fit_whitening(
@@ -51,29 +54,50 @@ def fit_whitening(
     made_of = made_of_model(model)
     before = keras.Model(model.input, layer.input)
     photos, ids, failures = 0, [], []
-    layer.reset_state()
     words = "learning whitening" if progress else None
-    for source, vectors, error in describe_each(before, images, max_side=max_side, min_side=smallest_side(model), progress=words):
-        if error is not None:
-            failures.append((source, str(error)))
-            continue
-        layer.update_state(vectors)
-        photos += 1
-        if isinstance(source, (str, os.PathLike)):
-            ids = sorted({*ids, photo_id(source)})[:PHOTO_IDS]
-    if failures and photos:
+
+    def batches():
+        nonlocal photos, ids
+        each = describe_each(before, images, max_side=max_side, min_side=smallest_side(model), progress=words)
+        for source, vectors, error in each:
+            if error is not None:
+                failures.append((source, str(error)))
+                continue
+            photos += 1
+            if isinstance(source, (str, os.PathLike)):
+                ids = sorted({*ids, photo_id(source)})[:PHOTO_IDS]
+            yield vectors
+        if not photos:
+            reason = f" The first: {failures[0][1]}" if failures else " Pass a folder, a list of paths, a dataset, or arrays."
+            raise ValueError(f"There was no photo that a whitening could be learned from.{reason}")
+
+    *_, seen = learn_whitening(layer, batches())
+    if failures:
         listed = "\n".join(f"  {reason}" for _, reason in failures)
         warnings.warn(f"{len(failures)} of {photos + len(failures)} photos were left out:\n{listed}", stacklevel=2)
-    if not photos:
-        reason = f" The first: {failures[0][1]}" if failures else " Pass a folder, a list of paths, a dataset, or arrays."
-        raise ValueError(f"There was no photo that a whitening could be learned from.{reason}")
-    seen = layer._seen
-    layer.finalize_state()
     counts = {"photos": photos, counted(model): seen}
     provenance = {"name": name or "unnamed", **counts, "max_side": max_side, "photo_ids": ids}
     learned = learned_by(layer, made_of, provenance, failures)
     learned.apply(model)
     return learned
+
+
+def learn_whitening(layer: PCAWhiten, batches: Iterable[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Learns a whitening from batches of the vectors that it is applied to, in one pass: the one place that does.
+
+    Args:
+        layer: forgets what it has learned before. It is built, or the first batch builds it.
+        batches: arrays or tensors `(..., d)`.
+
+    Returns:
+        What `PCAWhiten.assign` takes: mean `(d,)`, axes `(d, k)`, eigenvalues `(d,)`, and how many vectors were learned from.
+
+    Raises:
+        ValueError: see `PCAWhiten.adapt`.
+    """
+    layer.adapt(batches)
+    mean, axes, eigenvalues = (keras.ops.convert_to_numpy(value) for value in (layer.mean, layer.eigenvectors, layer.eigenvalues))
+    return mean, axes, eigenvalues, layer.count
 
 
 def _photos_of(dataset):

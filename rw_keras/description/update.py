@@ -6,16 +6,16 @@ when the photo's bytes have changed and cannot be decoded any more. Where that w
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rw_keras.photos.reading import ImageError, MissingReaderError, read_image
+from rw_keras.description.reader import Reading
+from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
 from rw_keras.retrieval import store
 from rw_keras.retrieval.store import Known, Stamp
@@ -29,60 +29,6 @@ _MOST_UNDECODABLE = 0.1
 _LOOKED_UP = 256
 # Notes on photos that need no describing, such as faults and new stamps, that are written together.
 _NOTES = 4096
-
-
-class Reading(NamedTuple):
-    """What became of a photo that was to be read.
-
-    Attributes:
-        item: the photo.
-        known: what the index knew of it, or `None`.
-        stamp: by which a change of it will be seen.
-        pixels: `(H, W, 3)`; `None` where it was not decoded:
-        error: because it could not be; without an error its bytes are those that were described.
-        passing: whether the error may pass, as one of a disk does.
-    """
-
-    item: Item
-    known: Known | None
-    stamp: Stamp | None
-    pixels: np.ndarray | None = None
-    error: Exception | None = None
-    passing: bool = False
-
-
-def read_item(item: Item, known: Known | None, max_side: int | None, min_side: int, checksum: bool) -> Reading:
-    """Reads a photo, or finds by its SHA-256 that it need not be; runs on any thread."""
-    stamp = item.stamp
-    try:
-        if checksum and stamp is not None:
-            stamp = [*stamp, _content_digest(item)]
-            if known is not None and known.stamp is not None:
-                earlier = known.stamp[2] if len(known.stamp) > 2 else None
-                # An earlier run that asked for no checksum has vouched for these bytes by their size and time.
-                if earlier == stamp[2] or (earlier is None and known.stamp == item.stamp):
-                    return Reading(item, known, stamp)
-        return Reading(item, known, stamp, read_image(item.open(), None, max_side, min_side))
-    except ImageError as error:
-        # Of a file that could not even be looked at, or that nothing here can decode, nothing is known about its bytes.
-        unknown = isinstance(error, MissingReaderError) or (stamp is None and _is_file(item))
-        return Reading(item, known, None if unknown else stamp, error=error, passing=unknown)
-    except (OSError, MemoryError) as error:
-        error = error if str(error) else ImageError(f"{item.name} cannot be read: {type(error).__name__}.")
-        return Reading(item, known, None, error=error, passing=True)
-
-
-def _is_file(item):
-    """Whether a photo is a file, or a part of one; else it is an array, which has only its name."""
-    return isinstance(item.place, (str, os.PathLike, tuple))
-
-
-def _content_digest(item):
-    source = item.open()
-    if hasattr(source, "read"):
-        return hashlib.sha256(source.read()).hexdigest()
-    with open(source, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_loss(folder: str | os.PathLike[str], names: set[str], prune: bool, beside: bool = False) -> None:
@@ -205,7 +151,7 @@ class Update:
         if known.listed is False and known.stamp is None:
             return True  # added by hand: it is not the source's
         if item.stamp is None:
-            return not _is_file(item) and known.stamp is None and known.described
+            return not item.is_file and known.stamp is None and known.described
         if known.stamp is None or known.stamp[:2] != item.stamp or self._checksum:
             return False
         if known.described and (known.fault is not None or not known.listed):

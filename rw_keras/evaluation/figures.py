@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rw_keras.evaluation import published
-from rw_keras.evaluation.lab import Lab, Setting
+from rw_keras.evaluation.experiment import Experiment, Setting
 from rw_keras.evaluation.tables import Curve, Table
 from rw_keras.photos.reading import read_image
 from rw_keras.retrieval import landmark_by_name
@@ -53,15 +53,15 @@ def chart(table: Table, data: str) -> Figure:
     return figure
 
 
-def expansion_curve(lab: Lab, methods: Sequence[str], shrinkages: Sequence[float], most: int = 50) -> Figure:
+def expansion_curve(experiment: Experiment, methods: Sequence[str], shrinkages: Sequence[float], most: int = 50) -> Figure:
     """Figure 3: mAP against the number of vectors that a query is expanded by, 1 to `most`, for each set."""
-    figure = figure_class()(figsize=(5.6 * len(lab.sets) + 1, 4.4), layout="constrained")
-    for axes, name in zip(np.ravel(figure.subplots(1, len(lab.sets), squeeze=False)), lab.sets):
+    figure = figure_class()(figsize=(5.6 * len(experiment.sets) + 1, 4.4), layout="constrained")
+    for axes, name in zip(np.ravel(figure.subplots(1, len(experiment.sets), squeeze=False)), experiment.sets):
         number = 0
         for method in methods:
             for shrinkage in shrinkages:
                 setting = Setting("vgg16", method, shrinkage=shrinkage)
-                values = [float(np.mean(list(lab.scores(setting, name, qe).values()))) for qe in range(1, most + 1)]
+                values = [float(np.mean(list(experiment.scores(setting, name, qe).values()))) for qe in range(1, most + 1)]
                 words = f"{method}, {'as published' if shrinkage == 0 else f'shrinkage {shrinkage}'}"
                 axes.plot(range(1, most + 1), values, color=_COLOURS[number], label=words, lw=1.8)
                 number += 1
@@ -98,40 +98,40 @@ def _finish(axes, title, label):
     axes.legend(frameon=False, fontsize=9)
 
 
-def top_ten(lab: Lab, setting: Setting, name: str) -> Image.Image:
+def top_ten(experiment: Experiment, setting: Setting, name: str) -> Image.Image:
     """Figure 4: the first ten of one query a landmark, right, wrong and junk framed in three colours."""
-    queries = {landmark_by_name(query): query for query in reversed(lab.sets[name].queries)}  # the first of each
-    rows = [_row(lab, setting, name, query, 1, range(10)) for query in sorted(queries.values())]
+    queries = {landmark_by_name(query): query for query in reversed(experiment.sets[name].queries)}  # the first of each
+    rows = [_row(experiment, setting, name, query, 1, range(10)) for query in sorted(queries.values())]
     return contact_sheet(rows, f"{name}, the first ten of one query a landmark; {FRAMES}", columns=10)
 
 
-def before_and_after(lab: Lab, setting: Setting, name: str, queries: int = 5) -> Image.Image:
+def before_and_after(experiment: Experiment, setting: Setting, name: str, queries: int = 5) -> Image.Image:
     """Figure 2: ranks 6 to 10 without and with query expansion, of the landmarks that it moves most there."""
     qe = published.QE[name]
-    plain, expanded = (_right_of(lab, setting, name, number) for number in (1, qe))
+    plain, expanded = (_right_of(experiment, setting, name, number) for number in (1, qe))
     by_landmark: dict[str, list[str]] = {}
     for query in sorted(plain, key=lambda query: -abs(expanded[query] - plain[query])):
         by_landmark.setdefault(landmark_by_name(query), []).append(query)
     chosen = [own[0] for own in by_landmark.values()][:queries]
-    rows = [_row(lab, setting, name, query, number, range(5, 10)) for query in chosen for number in (1, qe)]
+    rows = [_row(experiment, setting, name, query, number, range(5, 10)) for query in chosen for number in (1, qe)]
     return contact_sheet(rows, f"{name}, ranks 6 to 10 without and with query expansion of {qe}; {FRAMES}")
 
 
-def _right_of(lab, setting, name, qe):
+def _right_of(experiment, setting, name, qe):
     """query -> how many of its ranks 6 to 10 are right."""
-    index, vectors = lab.descriptors(setting, name)
+    index, vectors = experiment.descriptors(setting, name)
     rankings = index.rank_batch(vectors, qe)
     return {
-        query: sum(found in lab.truth[name][query][0] for found in ranking[5:10])
-        for query, ranking in zip(lab.sets[name].queries, rankings)
+        query: sum(found in experiment.truth[name][query][0] for found in ranking[5:10])
+        for query, ranking in zip(experiment.sets[name].queries, rankings)
     }
 
 
-def _row(lab, setting, name, query, qe, ranks):
-    found = lab.sets[name]
-    index, vectors = lab.descriptors(setting, name)
+def _row(experiment, setting, name, query, qe, ranks):
+    found = experiment.sets[name]
+    index, vectors = experiment.descriptors(setting, name)
     hits = index.search(vectors[list(found.queries).index(query)], ranks.stop, qe)[ranks.start :]
-    positives, junk = lab.truth[name][query]
+    positives, junk = experiment.truth[name][query]
 
     def frame(photo):
         return RIGHT if photo in positives else JUNK if photo in junk else WRONG

@@ -1,4 +1,4 @@
-"""The tables: every row measured in a `Lab`, beside what is published."""
+"""The tables: every row measured in an `Experiment`, beside what is published."""
 
 import csv
 import dataclasses
@@ -10,7 +10,7 @@ import numpy as np
 
 from rw_keras import methods
 from rw_keras.evaluation import published
-from rw_keras.evaluation.lab import Lab, Setting
+from rw_keras.evaluation.experiment import Experiment, Setting
 from rw_keras.retrieval import Diffusion, Index, Interval, augment, bootstrap, landmark_by_name, paired_difference
 from rw_keras.retrieval.int8 import FromInt8, encoded
 
@@ -86,18 +86,18 @@ class Table:
         return text.getvalue()
 
 
-def table_1(lab: Lab, networks: Sequence[str]) -> Table:
+def table_1(experiment: Experiment, networks: Sequence[str]) -> Table:
     """mAP by the number of scales, CroW beside."""
     rows, points = [], []
-    for name in lab.sets:
+    for name in experiment.sets:
         for network in networks:
-            three = {shrinkage: lab.scores(Setting(network, "rw", shrinkage=shrinkage), name) for shrinkage in (0.0, SHRUNK)}
+            three = {shrinkage: experiment.scores(Setting(network, "rw", shrinkage=shrinkage), name) for shrinkage in (0.0, SHRUNK)}
             for scales in range(5):
                 value = published.TABLE_1.get((network, scales))
                 method = {0: "crow", 3: "rw"}.get(scales) or _scales(scales)
                 measured, differences = {}, []
                 for shrinkage, baseline in three.items():
-                    scores = lab.scores(Setting(network, method, shrinkage=shrinkage), name)
+                    scores = experiment.scores(Setting(network, method, shrinkage=shrinkage), name)
                     measured[_words(shrinkage)] = interval(scores)
                     differences.append(_NONE if scales == 3 else _compared(scores, baseline))
                 same = name == published.TABLE_1_SET
@@ -122,15 +122,15 @@ def table_1(lab: Lab, networks: Sequence[str]) -> Table:
     columns += [f"shrinkage {SHRUNK}", "95 % interval", "published: from 3 scales"]
     columns += ["measured: from 3 scales", f"the same, shrinkage {SHRUNK}"]
     notes = ["The publication's text calls these numbers Oxford5k's; they are Paris6k's, as its Table 2 shows."]
-    if published.TABLE_1_SET not in lab.sets:
+    if published.TABLE_1_SET not in experiment.sets:
         notes.append("So there is no difference from the published values: the differences from three scales are what compares.")
     return Table("table_1", "Table 1: mAP by the number of scales, without query expansion", columns, rows, notes, points)
 
 
-def table_2(lab: Lab, networks: Sequence[str]) -> Table:
+def table_2(experiment: Experiment, networks: Sequence[str]) -> Table:
     """All rows of the publication, those that this package computes and those that are quoted."""
     rows, points = [], []
-    places = [(name, False) for name in lab.sets] + [(name, True) for name in lab.sets if lab.has_distractors]
+    places = [(name, False) for name in experiment.sets] + [(name, True) for name in experiment.sets if experiment.has_distractors]
     printed = {(name, distractors): published.COLUMNS[2 * distractors + (name == "oxford5k")] for name, distractors in places}
     ours = [
         published.Published("root_rw (VGG16)", 512, {}, network="vgg16", method="root_rw", note="not the publication's"),
@@ -153,7 +153,7 @@ def table_2(lab: Lab, networks: Sequence[str]) -> Table:
                 measured = {}
                 for shrinkage in (AS_PUBLISHED, SHRUNK):
                     setting = Setting(row.network, row.method, row.dimensions, shrinkage)
-                    measured[_words(shrinkage)] = interval(lab.scores(setting, name, qe, distractors=distractors))
+                    measured[_words(shrinkage)] = interval(experiment.scores(setting, name, qe, distractors=distractors))
                 plain, shrunk = measured.values()
                 difference = _NONE if value is None else _signed(plain.mean - value)
                 row_text = [label, str(row.dimensions), column, _number(value), *_measured(plain), difference, *_measured(shrunk)]
@@ -174,18 +174,20 @@ def table_2(lab: Lab, networks: Sequence[str]) -> Table:
     return Table("table_2", "Table 2: mAP of all methods", [*columns, "source"], rows, notes, points)
 
 
-def methods_table(lab: Lab, keys: Sequence[str], name: str, title: str, notes: Sequence[str] = (), baseline: str = "rw") -> Table:
+def methods_table(
+    experiment: Experiment, keys: Sequence[str], name: str, title: str, notes: Sequence[str] = (), baseline: str = "rw"
+) -> Table:
     """Methods of VGG16 beside `baseline`, without whitening, whitened as published, shrunk, and with query expansion."""
     rows, points = [], []
-    several = len(lab.sets) > 1
-    for found in lab.sets:
+    several = len(experiment.sets) > 1
+    for found in experiment.sets:
         qe = published.QE[found]
         columns = [(None, 1), (AS_PUBLISHED, 1), (SHRUNK, 1), (SHRUNK, qe)]
         for key in keys:
             row, measured = [key, *([found] if several else [])], {}
             for shrinkage, expansion in columns:
-                scores = lab.scores(Setting("vgg16", key, shrinkage=shrinkage), found, expansion)
-                base = lab.scores(Setting("vgg16", baseline, shrinkage=shrinkage), found, expansion)
+                scores = experiment.scores(Setting("vgg16", key, shrinkage=shrinkage), found, expansion)
+                base = experiment.scores(Setting("vgg16", baseline, shrinkage=shrinkage), found, expansion)
                 here = interval(scores)
                 row += [*_measured(here), _NONE if key == baseline else _compared(scores, base)]
                 if expansion == 1 and shrinkage is not None:
@@ -201,23 +203,23 @@ def methods_table(lab: Lab, keys: Sequence[str], name: str, title: str, notes: S
 Ranker = Callable[[Index, np.ndarray], list[list[str]]]
 
 
-def options_table(lab: Lab, rankers: Mapping[str, Ranker], settings: Mapping[str, Mapping[str, object]]) -> Table:
+def options_table(experiment: Experiment, rankers: Mapping[str, Ranker], settings: Mapping[str, Mapping[str, object]]) -> Table:
     """What may be switched on, each beside the plain ranking of the same descriptors.
 
     Args:
-        lab: where it is measured.
+        experiment: where it is measured.
         rankers: words -> another way to rank.
         settings: words -> fields of `Setting` that make other descriptors.
     """
     rows, points = [], []
-    for name in lab.sets:
+    for name in experiment.sets:
         for method in ("rw", "root_rw"):
             plain = Setting("vgg16", method, shrinkage=SHRUNK)
-            base = lab.scores(plain, name)
+            base = experiment.scores(plain, name)
             qe = published.QE[name]
-            measured = {"plain": base, f"query expansion of {qe}": lab.scores(plain, name, qe)}
-            measured |= {words: lab.scores(plain, name, rank=rank, tag=words) for words, rank in rankers.items()}
-            measured |= {words: lab.scores(dataclasses.replace(plain, **fields), name) for words, fields in settings.items()}
+            measured = {"plain": base, f"query expansion of {qe}": experiment.scores(plain, name, qe)}
+            measured |= {words: experiment.scores(plain, name, rank=rank, tag=words) for words, rank in rankers.items()}
+            measured |= {words: experiment.scores(dataclasses.replace(plain, **fields), name) for words, fields in settings.items()}
             for words, scores in measured.items():
                 here = interval(scores)
                 change = _NONE if scores is base else _compared(scores, base)
@@ -231,14 +233,14 @@ def options_table(lab: Lab, rankers: Mapping[str, Ranker], settings: Mapping[str
 Curve = dict[float, Interval]
 
 
-def curves(lab: Lab, name: str, method: str) -> dict[str, Curve]:
+def curves(experiment: Experiment, name: str, method: str) -> dict[str, Curve]:
     """mAP of a method of VGG16 by the whitening's shrinkage, by its photos, and by the dimensions that are kept."""
     setting = Setting("vgg16", method, shrinkage=SHRUNK)
 
     def curve(field: str, values: Iterable[float]) -> Curve:
-        return {value: interval(lab.scores(dataclasses.replace(setting, **{field: value}), name)) for value in values}
+        return {value: interval(experiment.scores(dataclasses.replace(setting, **{field: value}), name)) for value in values}
 
-    count = lab.whitening_photos(name)
+    count = experiment.whitening_photos(name)
     photos = sorted({max(1, round(count / 2**halvings)) for halvings in range(6)})
     return {
         "shrinkage": curve("shrinkage", (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)),
@@ -247,7 +249,7 @@ def curves(lab: Lab, name: str, method: str) -> dict[str, Curve]:
     }
 
 
-def curve_table(lab: Lab, name: str, found: Mapping[str, Mapping[str, Curve]], kind: str, title: str) -> Table:
+def curve_table(experiment: Experiment, name: str, found: Mapping[str, Mapping[str, Curve]], kind: str, title: str) -> Table:
     """One of the curves as a table; `found`: method -> what `curves` returned."""
     rows = []
     for method, all_curves in found.items():
@@ -256,10 +258,10 @@ def curve_table(lab: Lab, name: str, found: Mapping[str, Mapping[str, Curve]], k
     return Table(f"curve_{kind}_{name}", title, ["method", kind, "measured", "95 % interval"], rows)
 
 
-def claims(lab: Lab, networks: Sequence[str]) -> Table:
+def claims(experiment: Experiment, networks: Sequence[str]) -> Table:
     """What the publication claims, and whether it is shown on this data."""
     rows = []
-    for name in lab.sets:
+    for name in experiment.sets:
         qe = published.QE[name]
         two = {(row.name, row.dimensions): row.values.get(name) for row in published.TABLE_2}
         for network, d, printed in (("vgg16", 512, "VGG16"), ("alexnet", 256, "AlexNet")):
@@ -289,8 +291,8 @@ def claims(lab: Lab, networks: Sequence[str]) -> Table:
             for words, (method, expansion), (other, other_expansion), value in asked:
                 row = [words, network, name, _NONE if value is None else _signed(value)]
                 for shrinkage in (AS_PUBLISHED, SHRUNK):
-                    one = lab.scores(Setting(network, method, shrinkage=shrinkage), name, expansion)
-                    base = lab.scores(Setting(network, other, shrinkage=shrinkage), name, other_expansion)
+                    one = experiment.scores(Setting(network, method, shrinkage=shrinkage), name, expansion)
+                    base = experiment.scores(Setting(network, other, shrinkage=shrinkage), name, other_expansion)
                     row.append(_compared(one, base))
                 rows.append(row)
     columns = ["claim", "network", "set", "published", "measured", f"measured, shrinkage {SHRUNK}"]

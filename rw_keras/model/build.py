@@ -85,13 +85,9 @@ def build_descriptor(
         method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
-    vectors = layers.L2Norm(name="region_norm")(regions)
-    stages = [layers.PCAWhiten(components, shrinkage, name="whitening"), layers.RegionSum(name="region_sum")]
-    between = "whitened_norm"
-    if whiten == "global":
-        stages, between = stages[::-1], "sum_norm"
-    vectors = layers.L2Norm(name=between)(stages[0](vectors))
-    output = layers.L2Norm(name="descriptor")(stages[1](vectors))
+    output = regions
+    for stage in head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten):
+        output = stage(output)
     model = layers.DescriptorModel(
         network.input,
         output,
@@ -109,6 +105,19 @@ def build_descriptor(
     )
     _apply_whitening(model, whitening, learned)
     return model
+
+
+def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list[keras.layers.Layer]:
+    """The layers between region vectors `(B, R, C)` and descriptors `(B, D)`, in their order: the one place that has it.
+
+    Args:
+        whitening: the layer to use; the others are new.
+        whiten_on: what is whitened: "regions", each region's vector; or "global", their sum.
+    """
+    total = layers.RegionSum(name="region_sum")
+    first, between, second = (whitening, "whitened_norm", total) if whiten_on == "regions" else (total, "sum_norm", whitening)
+    norms = [layers.L2Norm(name=name) for name in ("region_norm", between, "descriptor")]
+    return [norms[0], first, norms[1], second, norms[2]]
 
 
 def multi_scale(model: layers.DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0.5)) -> layers.DescriptorModel:

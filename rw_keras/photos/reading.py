@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rw_keras import _moved
 from rw_keras.photos import formats
 
 # What decoding takes at once. Ten threads with photos of 24 megapixels fit; more wait for one another.
@@ -38,6 +39,8 @@ _RAW_BYTES = 16
 
 # Pixels that are converted at once: a photo that is not RGB is reduced in bands of so many.
 _BAND = 4 << 20
+
+__getattr__ = _moved.names(__name__, list_photos="photos.sources")
 
 Photo = str | os.PathLike[str] | np.ndarray
 Box = Sequence[float]
@@ -146,22 +149,9 @@ def check_max_side(max_side: int | None) -> None:
         raise ValueError(f"max_side is a whole number of pixels from 1 up, or None for no limit, but got {max_side!r}.")
 
 
-def list_photos(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The photos in a folder and those below it, by their endings (`rw_keras.photos.formats.LISTED`), sorted by name.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-        ImageError: when there is no photo in it.
-    """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}; pass the folder that holds the photos.")
-    found: list[pathlib.Path] = []
-    for parent, _, files in os.walk(folder):
-        found += (pathlib.Path(parent, name) for name in files if pathlib.PurePath(name).suffix.lower() in formats.LISTED)
-    if not found:
-        raise ImageError(f"There is no photo in {folder} ({', '.join(sorted(formats.EXTENSIONS))}); pass a folder that holds some.")
-    return sorted(found)
+def broken_link(path: str | os.PathLike[str]) -> str:
+    """The sentence about a symbolic link that leads to nothing, or to itself."""
+    return f"{path} is a link to {os.readlink(path)}, which is not there; restore that, or remove the link."
 
 
 def image_name(source: Photo) -> str:
@@ -187,6 +177,8 @@ def _opened(source):
             if path.is_dir():
                 raise ImageError(f"{name} is a folder; pass the path of a photo.")
             if not path.exists():
+                if path.is_symlink():
+                    raise FileNotFoundError(broken_link(path))
                 raise FileNotFoundError(f"There is no file {name}; pass the path of a photo.")
             if not path.is_file():
                 raise ImageError(f"{name} is no file but a pipe, a socket or a device; pass the path of a photo.")

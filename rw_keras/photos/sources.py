@@ -7,6 +7,7 @@ import os
 import pathlib
 import stat
 import tarfile
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from rw_keras.files import printable
 from rw_keras.photos import formats
-from rw_keras.photos.reading import ImageError
+from rw_keras.photos.reading import ImageError, broken_link
 
 ARCHIVES = (".tar",)
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -36,6 +37,11 @@ class Item:
     place: Any
     stamp: list[int] | None = None
     fault: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file, or a part of one; else it is an array, which has only its name."""
+        return isinstance(self.place, (str, os.PathLike, tuple))
 
     def open(self) -> Any:
         """What `rw_keras.photos.reading.read_image` takes."""
@@ -81,7 +87,7 @@ def photo_items(photos: Any) -> Iterator[Item] | list[Item]:
     """The photos of a source, in its order.
 
     Args:
-        photos: a folder (with those below it, sorted by name; a name is the path below it, with "/"); a glob pattern such as
+        photos: a folder (see `folder_items`; a name is the path below it, with "/"); a glob pattern such as
             "photos/**/*.jpg" (a name is the path as found); a `.tar` archive (WebDataset's layout: what is no photo is
             passed over; a name is the member's, and nothing is unpacked, wherever it points); a text file that lists paths, one
             a line, or ended by zero bytes, relative to its own folder (a name is the line); a `tf.data.Dataset` of photos
@@ -104,7 +110,7 @@ def photo_items(photos: Any) -> Iterator[Item] | list[Item]:
         return _distinct(given, "the list")
     path = os.fspath(photos)
     if os.path.isdir(path):
-        found = _of_folder(path)
+        found = folder_items(path)
     elif path.lower().endswith(_COMPRESSED):
         raise ImageError(f"{path} is compressed, so a photo in it cannot be reached by itself; unpack it to a plain .tar first.")
     elif os.path.isfile(path) and path.lower().endswith(ARCHIVES):
@@ -122,24 +128,76 @@ def photo_items(photos: Any) -> Iterator[Item] | list[Item]:
     return _distinct(found, path)
 
 
-def _of_folder(folder):
-    found = []
+def folder_items(folder: str | os.PathLike[str]) -> list[Item]:
+    """The photos in a folder and in those below it: the one place that lists folders.
 
-    def note(error):
-        """A folder that cannot be listed now: what lies in it is not known, so it stands for all of that."""
-        inside = os.path.relpath(error.filename, folder)
-        if inside == os.curdir:
-            raise error
-        name = f"{inside.replace(os.sep, '/')}/"
-        found.append(Item(name, error.filename, None, f"{error.filename} cannot be listed: {error.strerror}."))
+    A photo is known by its ending (`rw_keras.photos.formats.LISTED`); a name is the path below the folder, with "/"; the order is
+    that of the paths' parts. Symbolic links are followed, to photos as to folders; a folder that lies in itself by way of a link is
+    not entered again. What cannot be read is an item with a `fault`: a folder that is named like a photo, and a folder, or a link
+    to one, that cannot be listed now. Of such a folder the name ends in "/", and it stands for all that lies in it.
 
-    for parent, folders, files in os.walk(folder, onerror=note):
-        below = os.path.relpath(parent, folder)
-        for name in [*files, *folders]:
-            if os.path.splitext(name)[1].lower() in formats.LISTED:
-                inside = name if below == os.curdir else os.path.join(below, name)
-                found.append(_of_path(os.path.join(parent, name), inside.replace(os.sep, "/")))
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        OSError: when it cannot be listed.
+        ImageError: when there is no photo in it.
+    """
+    top = os.fspath(folder)
+    if not os.path.isdir(top):
+        raise FileNotFoundError(f"There is no folder {top}; pass the folder that holds the photos.")
+    found: list[Item] = []
+    waiting = [(top, "", (os.path.realpath(top),))]
+    while waiting:
+        path, name, above = waiting.pop()
+        try:
+            with os.scandir(path) as entries:
+                entries = list(entries)
+        except OSError as error:
+            if not name:
+                raise
+            found.append(Item(f"{name}/", path, None, f"{path} cannot be listed: {error.strerror}."))
+            continue
+        for entry in entries:
+            inside = f"{name}/{entry.name}" if name else entry.name
+            is_photo = os.path.splitext(entry.name)[1].lower() in formats.LISTED
+            is_folder, fault = _is_folder(entry)
+            if is_photo:
+                found.append(_of_path(entry.path, inside))
+            elif fault is not None:
+                found.append(Item(f"{inside}/", entry.path, None, fault))
+            if is_folder:
+                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+                if real not in above:
+                    waiting.append((entry.path, inside, (*above, real)))
+    if not found:
+        raise ImageError(f"There is no photo in {top} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some.")
     return sorted(found, key=lambda item: pathlib.PurePath(item.name).parts)
+
+
+def _is_folder(entry):
+    """Whether an entry is a folder, and why that cannot be known, as of a link to a folder on a disk that is away."""
+    try:
+        is_folder = entry.is_dir()
+    except OSError as error:
+        return False, f"{entry.path} cannot be looked at: {error.strerror}."
+    if not is_folder and entry.is_symlink() and not os.path.exists(entry.path):
+        return False, broken_link(entry.path)
+    return is_folder, None
+
+
+def list_photos(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """The paths of the photos that `folder_items` finds, in its order; of what cannot be read a warning tells.
+
+    Raises:
+        FileNotFoundError, OSError, ImageError: see `folder_items`; also when none of what it finds can be read.
+    """
+    items = folder_items(folder)
+    faults = [item.fault for item in items if item.fault is not None]
+    listed = "".join(f"\n  {fault}" for fault in faults)
+    if len(faults) == len(items):
+        raise ImageError(f"There is no photo in {folder} that can be read:{listed}")
+    if faults:
+        warnings.warn(f"{len(faults)} entries of {folder} were left out:{listed}", stacklevel=2)
+    return [pathlib.Path(item.place) for item in items if item.fault is None]
 
 
 def _of_path(path, name):

@@ -36,8 +36,8 @@ def cache_folder(tmp_path_factory):
 # Ctrl-C while the third photo is in the network, and while the descriptors are written.
 INTERRUPTED = {
     "describing": """
-from rw_keras.description import extract as extraction
-real, runs = extraction.batch_function, []
+from rw_keras.description import runner
+real, runs = runner.batch_function, []
 def interrupted(model):
     def run(pixels):
         runs.append(pixels)
@@ -45,7 +45,7 @@ def interrupted(model):
             signal.raise_signal(signal.SIGINT)
         return real(model)(pixels)
     return run
-extraction.batch_function = interrupted
+runner.batch_function = interrupted
 """,
     "saving": """
 from rw_keras.retrieval.writer import Writer

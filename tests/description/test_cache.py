@@ -12,7 +12,7 @@ import rw_keras
 from rw_keras.description import cache as described_cache
 from rw_keras.description.cache import DescriptorStore, describe_cached
 from rw_keras.description.describe import describe
-from rw_keras.photos.reading import list_photos
+from rw_keras.photos.sources import list_photos
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from rw_keras.description.describe import describe, describe_each, describe_folder
-from rw_keras.photos.reading import ImageError, list_photos, read_image
+from rw_keras.photos.reading import ImageError, read_image
+from rw_keras.photos.sources import list_photos
 
 
 def spoil(folder):

@@ -22,10 +22,10 @@ import pytest
 from PIL import Image
 from small_indices import held, quiet, save
 
-from rw_keras.description import extract as extraction
-from rw_keras.description import update
+from rw_keras.description import batcher, progress, reader, runner
 from rw_keras.description.describe import describe
 from rw_keras.description.extract import Extraction, extract
+from rw_keras.description.runner import Runner
 from rw_keras.model.recipe import recipe
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
@@ -39,7 +39,7 @@ SIZES = ((64, 48), (48, 64), (40, 40), (80, 24))
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     """Few photos are enough for several windows, shards and a merge."""
-    monkeypatch.setattr(extraction, "_WINDOW", 16)
+    monkeypatch.setattr(batcher, "WINDOW", 16)
     monkeypatch.setattr(store, "SEGMENT_ROWS", 64)
 
 
@@ -185,7 +185,7 @@ class TestBatches:
         """However the threads take turns, however slow one photo is."""
         quiet(model, folder, out, workers=1)
         expected, batches = contents(out), list(computed)
-        real = update.read_image
+        real = reader.read_image
         for workers in (2, 3, 4, "auto"):
             chance = np.random.default_rng(0)
 
@@ -193,7 +193,7 @@ class TestBatches:
                 time.sleep(chance.uniform(0, 0.005))
                 return real(*arguments)
 
-            monkeypatch.setattr(update, "read_image", uneven)
+            monkeypatch.setattr(reader, "read_image", uneven)
             computed.clear()
             quiet(model, folder, tmp_path / f"{workers}", workers=workers)
             assert list(computed) == batches
@@ -222,25 +222,25 @@ class TestBatches:
         ("pixels", "expected"), [((48, 64), 64), ((384, 512), 1), ((1024, 768), 1), ((192, 256), 4), ((9, 9), 2427)]
     )
     def test_auto(self, model, pixels, expected):
-        assert extraction._Network(model, "auto", []).batch_of((*pixels, 3)) == expected
-        assert extraction._Network(model, 5, []).batch_of((*pixels, 3)) == 5
+        assert Runner(model, "auto", []).batch_of((*pixels, 3)) == expected
+        assert Runner(model, 5, []).batch_of((*pixels, 3)) == 5
 
     def test_photos_that_wait_have_a_budget(self, model, draw, out, tmp_path, computed, monkeypatch):
         photos = [draw(seed, 40 + seed % 5, 40) for seed in range(16)]
         quiet(model, photos, out)
         assert [shape[0] for shape in computed] == [4, 3, 3, 3, 3]
         computed.clear()
-        monkeypatch.setattr(extraction, "_WAITING_BYTES", 3 * 45 * 40 * 3)
+        monkeypatch.setattr(batcher, "_WAITING_BYTES", 3 * 45 * 40 * 3)
         waiting = []
-        real = extraction._Window.take
+        real = batcher.Batcher.take
 
         def take(self, *arguments):
             real(self, *arguments)
             waiting.append(sum(pixels.nbytes for group in self._groups.values() for _, pixels in group))
 
-        monkeypatch.setattr(extraction._Window, "take", take)
+        monkeypatch.setattr(batcher.Batcher, "take", take)
         quiet(model, photos, tmp_path / "other")
-        assert max(waiting) <= extraction._WAITING_BYTES
+        assert max(waiting) <= batcher._WAITING_BYTES
         assert len(computed) > 5
         assert photos_of(computed) == 16
         one, other = held(out), held(tmp_path / "other")
@@ -250,29 +250,76 @@ class TestBatches:
     def test_few_photos_are_decoded_ahead(self, model, draw, out, monkeypatch):
         """A slow network does not fill the memory."""
         read, ahead = 0, []
-        real = update.read_image
+        real = reader.read_image
 
         def counting(*arguments):
             nonlocal read
             read += 1
             return real(*arguments)
 
-        monkeypatch.setattr(update, "read_image", counting)
-        taken = extraction._Window.take
+        monkeypatch.setattr(reader, "read_image", counting)
+        taken = batcher.Batcher.take
 
         def take(self, *arguments):
             time.sleep(0.01)
             ahead.append(read - len(ahead))
             taken(self, *arguments)
 
-        monkeypatch.setattr(extraction._Window, "take", take)
+        monkeypatch.setattr(batcher.Batcher, "take", take)
         quiet(model, [draw(seed) for seed in range(40)], out, workers=2)
         assert max(ahead) <= 2 * 2 + 2
 
+    def test_large_photos_are_not_decoded_ahead(self, model, draw, out, monkeypatch):
+        """Without a limit of their side, photos in hand are bounded by their bytes."""
+        size = 64 * 48 * 3
+        monkeypatch.setattr(reader, "_BUDGET", 3 * size)
+        lock, held, most = threading.Lock(), 0, 0
+        real, taken = reader.read_image, batcher.Batcher.take
+
+        def change(count):
+            nonlocal held, most
+            with lock:
+                held += count
+                most = max(most, held)
+
+        monkeypatch.setattr(reader, "read_image", lambda *arguments: (real(*arguments), change(1))[0])
+
+        def take(self, *arguments):
+            change(-1)
+            time.sleep(0.005)
+            taken(self, *arguments)
+
+        monkeypatch.setattr(batcher.Batcher, "take", take)
+        quiet(model, [draw(seed) for seed in range(40)], out, workers=8, max_side=None)
+        assert most <= 4
+        assert len(Index.load(out)) == 40
+
+    def test_a_device_has_few_batches_in_hand(self, model, monkeypatch):
+        """Reading does not run away from slow devices."""
+        go_on, began = threading.Semaphore(0), threading.Semaphore(0)
+
+        def slow(pixels):
+            began.release()
+            assert go_on.acquire(timeout=20)
+            return np.zeros((len(pixels), 12), "float32")
+
+        monkeypatch.setattr(runner, "_replica", lambda model, device: slow)
+        network, found = Runner(model, 1, ["CPU:0"]), []
+        thread = threading.Thread(target=lambda: found.extend(network.run(np.zeros((1, 8, 8, 3))) for _ in range(5)))
+        thread.start()
+        assert began.acquire(timeout=20)
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert len(found) == 2
+        for _ in range(5):
+            go_on.release()
+        thread.join(20)
+        assert [future.result(20).shape for future in found] == [(1, 12)] * 5
+
     @pytest.mark.parametrize("devices", [["CPU:0"], ["CPU:0", "CPU:0"]], ids=len)
     def test_named_devices_get_the_batches(self, model, folder, out, tmp_path, devices, monkeypatch):
-        asked, real = [], extraction._replica
-        monkeypatch.setattr(extraction, "_replica", lambda model, device: asked.append(device) or real(model, device))
+        asked, real = [], runner._replica
+        monkeypatch.setattr(runner, "_replica", lambda model, device: asked.append(device) or real(model, device))
         quiet(model, folder, out)
         assert asked == []
         quiet(model, folder, tmp_path / "named", devices=devices)
@@ -297,19 +344,19 @@ import tensorflow as tf
 (processor,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 import rw_keras
-from rw_keras.description import extract as extraction
+from rw_keras.description import batcher, runner
 from rw_keras.retrieval import Index, store
-extraction._WINDOW, store.SEGMENT_ROWS = 16, 64
-real, used = extraction._Network._timed, []
+batcher.WINDOW, store.SEGMENT_ROWS = 16, 64
+real, used = runner.Runner._timed, []
 
 def timed(self, function, pixels):
     vectors = function(pixels)
     used.append((id(function), function.model.weights[0].value.device))
     return vectors
 
-extraction._Network._timed = timed
+runner.Runner._timed = timed
 model = rw_keras.load_model(sys.argv[1])
-extraction.extract(model, sys.argv[2], sys.argv[3], devices=["CPU:0", "CPU:1"], progress=False)
+rw_keras.extract(model, sys.argv[2], sys.argv[3], devices=["CPU:0", "CPU:1"], progress=False)
 assert {device.rpartition("/")[2] for _, device in used} == {"device:CPU:0", "device:CPU:1"}, used
 numbers = [sum(one == function for one, _ in used) for function in {function for function, _ in used}]
 assert len(numbers) == 2 and abs(numbers[0] - numbers[1]) <= 1, numbers
@@ -507,7 +554,7 @@ class TestBadPhotos:
             "empty.jpg": "is empty",
             "cut.jpg": "cut short or damaged",
             "text.jpg": "not an image",
-            "link.jpg": "no file",
+            "link.jpg": "is a link to none.jpg, which is not there",
             "tiny.png": "too small: each side needs 8",
             "pipe.jpg": "pipe.jpg",
         }
@@ -595,7 +642,7 @@ class TestBadPhotos:
             assert [failed for failed, _ in done.failures] == [f"bad {name}"]
 
     def test_a_photo_that_vanishes(self, model, folder, out, monkeypatch):
-        real = update.read_image
+        real = reader.read_image
 
         def vanishing(source, *arguments):
             if str(source).endswith("030.png"):
@@ -603,7 +650,7 @@ class TestBadPhotos:
             return real(source, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(update, "read_image", vanishing)
+            patch.setattr(reader, "read_image", vanishing)
             done = quiet(model, folder, out)
         assert counts(done) == (59, 0, 0, 0, 1)
         assert "There is no file" in done.failures[0][1]
@@ -616,7 +663,7 @@ class TestBadPhotos:
     )
     def test_what_may_pass_is_tried_again(self, model, folder, out, monkeypatch, error):
         """Not the photo's content was at fault: a share that was away, a permission, too little memory."""
-        real = update.read_image
+        real = reader.read_image
 
         def failing(source, *arguments):
             if str(source).endswith("030.png"):
@@ -624,7 +671,7 @@ class TestBadPhotos:
             return real(source, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(update, "read_image", failing)
+            patch.setattr(reader, "read_image", failing)
             done = quiet(model, folder, out)
         assert counts(done) == (59, 0, 0, 0, 1)
         assert "030.png" in done.failures[0][1]
@@ -695,7 +742,7 @@ class TestSources:
                 note.size = 2
                 archive.addfile(note, io.BytesIO(b"{}"))
         (tmp_path / "list.txt").write_text("".join(f"photos/{item.name}\n" for item in items))
-        pixels = [update.read_image(item.place, None, None) for item in items]
+        pixels = [reader.read_image(item.place, None, None) for item in items]
 
         def dataset(with_names):
             spec = tf.TensorSpec((None, None, 3), tf.uint8)
@@ -785,7 +832,7 @@ class TestSources:
 
 class TestProgress:
     def test_lines_where_there_is_no_terminal(self, model, folder, out, capsys, monkeypatch):
-        monkeypatch.setattr(extraction, "_LINE_SECONDS", 0)
+        monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
         (folder / "bad.jpg").write_text("no photo")
         extract(model, folder, out)
         captured = capsys.readouterr()
@@ -799,14 +846,14 @@ class TestProgress:
 
     def test_a_line_of_what_was_there_already(self, model, folder, out, capsys, monkeypatch):
         quiet(model, folder, out)
-        monkeypatch.setattr(extraction, "_LINE_SECONDS", 0)
+        monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
         extract(model, folder, out)
         assert capsys.readouterr().err.splitlines()[-1] == "rw_keras: 60 of 60 photos, 0.0 a second, 0 left out"
 
     def test_of_a_dataset_whose_length_is_not_known(self, model, draw, out, capsys, monkeypatch):
         import tensorflow as tf
 
-        monkeypatch.setattr(extraction, "_LINE_SECONDS", 0)
+        monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
         extract(model, tf.data.Dataset.from_tensor_slices(np.stack([draw(1), draw(2)])), out)
         assert re.fullmatch(r"(rw_keras: [12] photos, \d+\.\d a second, 0 left out\n){2}", capsys.readouterr().err)
 
@@ -830,7 +877,7 @@ class TestProgress:
         assert "1 left out" in terminal.getvalue()
 
     def test_quiet(self, model, folder, out, capfd, monkeypatch):
-        monkeypatch.setattr(extraction, "_LINE_SECONDS", 0)
+        monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
         quiet(model, folder, out)
         assert capfd.readouterr() == ("", "")
 
@@ -839,14 +886,13 @@ class TestProgress:
 # kills itself in the n-th call of a function, or is killed from outside.
 CHILD = """
 import hashlib, os, signal, sys
-from rw_keras.description import extract as extraction
-from rw_keras.description import update
+from rw_keras.description import batcher, runner, update
 from rw_keras.retrieval import Index, store
 import rw_keras
-extraction._WINDOW, store.SEGMENT_ROWS = 16, 64
+batcher.WINDOW, store.SEGMENT_ROWS = 16, 64
 model, photos, out, log, call, number = sys.argv[1:]
 log = open(log, "a", buffering=1)
-batch_function, commit, window = extraction.batch_function, update.Update.commit, []
+batch_function, commit, window = runner.batch_function, update.Update.commit, []
 
 def logged(model):
     run = batch_function(model)
@@ -863,7 +909,7 @@ def kept(self):
         print("kept", digest, file=log)
     window.clear()
 
-extraction.batch_function, update.Update.commit = logged, kept
+runner.batch_function, update.Update.commit = logged, kept
 if call:
     function, count = getattr(os, call), 0
     def deadly(*arguments):
@@ -873,7 +919,7 @@ if call:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments)
     setattr(os, call, deadly)
-extraction.extract(rw_keras.load_model(model), photos, out, batch_size=5, workers=2, progress=False)
+rw_keras.extract(rw_keras.load_model(model), photos, out, batch_size=5, workers=2, progress=False)
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_indices import held, quiet, save
 
-from rw_keras.description import update
+from rw_keras.description import batcher, reader, update
 from rw_keras.description.describe import describe
 from rw_keras.photos.reading import ImageError, MissingReaderError
 from rw_keras.retrieval import Index, augment, store
@@ -53,14 +53,14 @@ def counts(done):
 
 def unreadable(monkeypatch, names, error=None):
     """Lets reading fail for files of these names."""
-    real = update.read_image
+    real = reader.read_image
 
     def failing(source, *arguments):
         if os.path.basename(str(source)) in names:
             raise error or OSError(errno.EIO, "Input/output error", str(source))
         return real(source, *arguments)
 
-    monkeypatch.setattr(update, "read_image", failing)
+    monkeypatch.setattr(reader, "read_image", failing)
 
 
 class TestPassingFaults:
@@ -110,7 +110,7 @@ class TestPassingFaults:
             def failing(source, *arguments):
                 raise OSError(errno.EIO, "Input/output error")
 
-            patch.setattr(update, "read_image", failing)
+            patch.setattr(reader, "read_image", failing)
             assert counts(quiet(model, tmp_path / "photos.tar", out)) == (0, 0, PHOTOS, 0, 0, 1, 0)
         same(held(out), before)
 
@@ -151,6 +151,21 @@ class TestPassingFaults:
         assert [name for name, _ in done.failures] == ["below/"]
         assert "Input/output error" in done.failures[0][1]
         same(held(out), before)
+        assert counts(quiet(model, folder, out)) == (0, 0, PHOTOS, 0, 0, 0, 0)
+
+    def test_an_album_behind_a_link_whose_disk_is_away(self, model, folder, out, tmp_path):
+        (folder / "below").rename(tmp_path / "disk")
+        (folder / "album").symlink_to(tmp_path / "disk")
+        quiet(model, folder, out)
+        before = held(out)
+        assert any(name.startswith("album/") for name in before)
+        (tmp_path / "disk").rename(tmp_path / "away")
+        done = quiet(model, folder, out)
+        assert counts(done)[:4] == (0, 0, PHOTOS, 0)
+        assert [name for name, _ in done.failures] == ["album/"]
+        assert "album is a link to" in done.failures[0][1]
+        same(held(out), before)
+        (tmp_path / "away").rename(tmp_path / "disk")
         assert counts(quiet(model, folder, out)) == (0, 0, PHOTOS, 0, 0, 0, 0)
 
     def test_what_stays_unreadable_is_noted_once(self, model, folder, out):
@@ -203,7 +218,7 @@ class TestWhatLeaves:
         for path in paths[: PHOTOS // 2]:
             path.unlink()
         paths[-1].rename(folder / "renamed.png")
-        monkeypatch.setattr(update, "read_image", None)  # the refusal comes first
+        monkeypatch.setattr(reader, "read_image", None)  # the refusal comes first
         with pytest.raises(ValueError, match=f"^21 of the {PHOTOS} photos in {re.escape(str(out))} are not among the 20 .*--prune"):
             quiet(model, folder, out)
         same(held(out), before)
@@ -271,9 +286,7 @@ class TestForce:
         assert Index.load(out).recipe["max_side"] == 30
 
     def test_a_killed_one_leaves_the_index_and_goes_on(self, model, folder, out, monkeypatch):
-        from rw_keras.description import extract as extraction
-
-        monkeypatch.setattr(extraction, "_WINDOW", 16)
+        monkeypatch.setattr(batcher, "WINDOW", 16)
         quiet(model, folder, out)
         before = held(out)
         with monkeypatch.context() as patch:
@@ -339,7 +352,7 @@ class TestChecksums:
     def test_the_first_run_with_them_after_an_ordinary_one(self, model, folder, out, monkeypatch):
         quiet(model, folder, out)
         with monkeypatch.context() as patch:
-            patch.setattr(update, "read_image", None)
+            patch.setattr(reader, "read_image", None)
             for _ in range(2):
                 assert counts(quiet(model, folder, out, checksum=True)) == (0, 0, PHOTOS, 0, 0, 0, 0)
         about = (folder / "00.png").stat()
@@ -354,8 +367,8 @@ class TestChecksums:
     def test_are_made_on_the_reading_threads(self, model, folder, out, monkeypatch):
         import threading
 
-        threads, real = set(), update._content_digest
-        monkeypatch.setattr(update, "_content_digest", lambda item: (threads.add(threading.current_thread()), real(item))[1])
+        threads, real = set(), reader._content_digest
+        monkeypatch.setattr(reader, "_content_digest", lambda item: (threads.add(threading.current_thread()), real(item))[1])
         for _ in range(2):
             quiet(model, folder, out, checksum=True, workers=2)
         assert threads and threading.main_thread() not in threads
@@ -374,18 +387,21 @@ class TestSettings:
             with pytest.raises(ValueError, match=words):
                 quiet(model, folder, out, **arguments)
 
-    def test_the_engine_that_it_began_with(self, model, folder, out, draw, monkeypatch):
+    @pytest.mark.parametrize("key", ["runtime", "engine"])
+    def test_the_runtime_that_it_began_with(self, model, folder, out, draw, monkeypatch, key):
         from rw_keras.description import extract as extraction
 
         quiet(model, folder, out)
         with Writer(out, Index.load(out).recipe, 12) as writer:
-            writer.set("described_with", [{"engine": "ncnn", "precision": "fast", "computes_in": "bfloat16"}])
+            writer.set("described_with", [{key: "ncnn", "precision": "fast", "computes_in": "bfloat16"}])
             writer.commit()
         asked = []
         monkeypatch.setattr(extraction, "on_runtime", lambda model, *arguments: asked.append(arguments[:2]) or model)
         quiet(model, folder, out)
-        quiet(model, folder, out, engine="openvino")
-        assert asked == [("ncnn", "fast"), ("openvino", "fast")]
+        quiet(model, folder, out, runtime="openvino")
+        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+            quiet(model, folder, out, engine="openvino")
+        assert asked == [("ncnn", "fast"), ("openvino", "fast"), ("openvino", "fast")]
 
     def test_an_index_without_a_recipe_is_refused(self, model, folder, out):
         Index(["a"], np.ones((1, 12))).save(out)
@@ -404,7 +420,7 @@ class TestComposition:
 
     def check(self, model, folder, out, monkeypatch, kept=PHOTOS):
         with monkeypatch.context() as patch:
-            patch.setattr(update, "read_image", None)
+            patch.setattr(reader, "read_image", None)
             done = quiet(model, folder, out)
         assert (done.described, done.kept, done.removed) == (0, kept, 0)
 

@@ -7,7 +7,7 @@ import pytest
 from small_sets import WANTED, write_set
 
 from rw_keras.datasets import read_folder
-from rw_keras.evaluation.lab import Lab
+from rw_keras.evaluation.experiment import Experiment
 from rw_keras.evaluation.region_vectors import RegionVectors
 
 
@@ -31,9 +31,9 @@ def network():
 
 @dataclasses.dataclass
 class Bench:
-    """A lab, and what it is made of."""
+    """An experiment, and what it is made of."""
 
-    lab: Lab
+    experiment: Experiment
     vectors: RegionVectors
     sets: dict
     learned_on: dict
@@ -41,10 +41,10 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def bench(data, network, tmp_path_factory):
-    """Both sets in a lab, their region vectors computed once; what tests ask of it is kept in it, and changes nothing."""
+    """Both sets in an experiment, their region vectors computed once; what tests ask of it is kept in it, and changes nothing."""
     sets = {name: read_folder(data / folder, name) for name, folder in (("oxford5k", "oxford5k_part"), ("paris6k", "paris6k"))}
     learned_on = {name: list(sets[other].photos.values()) for name, other in (("oxford5k", "paris6k"), ("paris6k", "oxford5k"))}
     vectors = RegionVectors(network, WANTED, tmp_path_factory.mktemp("kept"), progress=False)
-    lab = Lab(sets, learned_on, {"vgg16": vectors})
-    lab.compute("vgg16", list(WANTED))
-    return Bench(lab, vectors, sets, learned_on)
+    experiment = Experiment(sets, learned_on, {"vgg16": vectors})
+    experiment.compute("vgg16", list(WANTED))
+    return Bench(experiment, vectors, sets, learned_on)

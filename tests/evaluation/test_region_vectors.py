@@ -6,7 +6,8 @@ import pytest
 from rw_keras import methods
 from rw_keras.evaluation import region_vectors
 from rw_keras.evaluation.region_vectors import RegionVectors
-from rw_keras.photos.reading import list_photos, read_image
+from rw_keras.photos.reading import read_image
+from rw_keras.photos.sources import list_photos
 
 WANTED = {"rw": ("rw", 2), "mac": ("mac", 3)}
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rw_keras.evaluation import figures, tables
-from rw_keras.evaluation.lab import Setting
+from rw_keras.evaluation.experiment import Setting
 from rw_keras.evaluation.report import Report
 from rw_keras.retrieval import Interval
 
@@ -39,23 +39,23 @@ def test_a_page_holds_tables_and_pictures_and_needs_nothing_else(tmp_path):
 
 
 def test_photos_are_framed_by_what_they_are(bench):
-    sheet = figures.top_ten(bench.lab, Setting("vgg16", "rw"), "oxford5k")
+    sheet = figures.top_ten(bench.experiment, Setting("vgg16", "rw"), "oxford5k")
     colours = {colour for _, colour in sheet.getcolors(maxcolors=1 << 24)}
     assert {figures.RIGHT, figures.WRONG, figures.JUNK} <= colours
     assert sheet.height > 2 * 180  # a row a landmark
 
 
 def test_ranks_before_and_after(bench):
-    sheet = figures.before_and_after(bench.lab, Setting("vgg16", "rw"), "paris6k")
+    sheet = figures.before_and_after(bench.experiment, Setting("vgg16", "rw"), "paris6k")
     rows = 2 * 2  # two landmarks, without and with expansion
     assert rows * 180 < sheet.height < (rows + 1) * 260
 
 
 def test_the_expansion_curve_is_the_scores(bench):
-    figure = figures.expansion_curve(bench.lab, ("rw",), (0.0, 0.5), most=6)
+    figure = figures.expansion_curve(bench.experiment, ("rw",), (0.0, 0.5), most=6)
     assert [axes.get_title() for axes in figure.axes] == ["oxford5k", "paris6k"]
     line = figure.axes[0].lines[1]
-    scores = bench.lab.scores(Setting("vgg16", "rw", shrinkage=0.5), "oxford5k", 4)
+    scores = bench.experiment.scores(Setting("vgg16", "rw", shrinkage=0.5), "oxford5k", 4)
     assert line.get_xydata()[3].tolist() == [4, pytest.approx(sum(scores.values()) / len(scores))]
 
 

@@ -7,8 +7,8 @@ from rw_keras.evaluation import published, tables
 QUERIES = [f"{landmark}_{number}" for landmark in ("a", "b", "c", "d", "e", "f") for number in (1, 2)]
 
 
-class KnownLab:
-    """A lab whose every mAP is known: `values[network, method, shrinkage, qe]`, spread a little over the queries; else 0.5."""
+class KnownExperiment:
+    """Every mAP is known: `values[network, method, shrinkage, qe]`, spread a little over the queries; else 0.5."""
 
     def __init__(self, values=(), sets=("oxford5k", "paris6k"), distractors=False):
         self.sets = dict.fromkeys(sets)
@@ -29,8 +29,8 @@ def rows_of(table, **cells):
 
 
 def test_table_1_puts_published_and_measured_side_by_side():
-    lab = KnownLab({("vgg16", "rw, 2 scales", 0.0, 1): 0.55, ("vgg16", "crow", 0.0, 1): 0.4})
-    table = tables.table_1(lab, ["vgg16", "alexnet"])
+    experiment = KnownExperiment({("vgg16", "rw, 2 scales", 0.0, 1): 0.55, ("vgg16", "crow", 0.0, 1): 0.4})
+    table = tables.table_1(experiment, ["vgg16", "alexnet"])
     assert len(table.rows) == 20
     (row,) = rows_of(table, network="vgg16", scales="2", set="paris6k")
     assert (row["published (Paris6k)"], row["measured"]) == ("0.809", "0.550")
@@ -51,7 +51,7 @@ def test_table_1_puts_published_and_measured_side_by_side():
 
 
 def test_table_2_has_every_published_number_once():
-    table = tables.table_2(KnownLab(sets=("oxford5k",)), ["vgg16"])
+    table = tables.table_2(KnownExperiment(sets=("oxford5k",)), ["vgg16"])
     printed = sorted(row[3] for row in table.rows if row[3] != "–")
     values = [v for row in published.TABLE_2 for v in (*row.values.values(), *row.values_30.values())]
     assert printed == sorted(f"{value:.3f}" for value in values)
@@ -67,7 +67,7 @@ def test_table_2_has_every_published_number_once():
 
 def test_table_2_takes_each_sets_query_expansion_and_the_distractors():
     values = {("vgg16", "rw", 0.0, qe): 0.5 + qe / 100 for qe in (1, 5, 10, 30)}
-    table = tables.table_2(KnownLab(values, distractors=True), ["vgg16", "alexnet"])
+    table = tables.table_2(KnownExperiment(values, distractors=True), ["vgg16", "alexnet"])
     measured = {(row[0], row[2]): (row[3], row[4], row[6]) for row in table.rows}
     assert measured["RW (VGG16)", "oxford5k"] == ("0.683", "0.510", "-0.173")
     assert measured["RW + QE (VGG16)", "oxford5k"] == ("0.751", "0.550", "-0.201")
@@ -80,7 +80,7 @@ def test_table_2_takes_each_sets_query_expansion_and_the_distractors():
 
 def test_methods_are_compared_with_the_same_settings():
     values = {("vgg16", "rmac", None, 1): 0.6, ("vgg16", "rmac", 0.2, 5): 0.45, ("vgg16", "rw", 0.2, 5): 0.7}
-    table = tables.methods_table(KnownLab(values, sets=("oxford5k",)), ["rw", "rmac"], "methods", "Methods")
+    table = tables.methods_table(KnownExperiment(values, sets=("oxford5k",)), ["rw", "rmac"], "methods", "Methods")
     assert [row[0] for row in table.rows] == ["rw", "rmac"]
     rmac = table.rows[1]
     assert (rmac[1], rmac[3][:6]) == ("0.600", "+0.100")
@@ -95,7 +95,7 @@ def test_claims_tell_what_is_shown():
         ("vgg16", "rmac", 0.0, 1): 0.52,
         ("vgg16", "rw, 4 scales", 0.0, 1): 0.45,
     }
-    table = tables.claims(KnownLab(values, sets=("oxford5k",)), ["vgg16"])
+    table = tables.claims(KnownExperiment(values, sets=("oxford5k",)), ["vgg16"])
     found = {row[0]: (row[3], row[4].split()[0], row[4].partition("), ")[2]) for row in table.rows}
     assert found["query expansion of 5 gains"] == ("+0.068", "+0.100", "better")
     assert found["RW above R-MAC"] == ("+0.014", "-0.020", "worse")
@@ -104,23 +104,23 @@ def test_claims_tell_what_is_shown():
 
 
 def test_one_landmark_has_no_interval():
-    lab = KnownLab(sets=("oxford5k",))
-    lab.scores = lambda *_, **__: {"a_1": 0.25, "a_2": 0.75}
-    table = tables.table_1(lab, ["vgg16"])
+    experiment = KnownExperiment(sets=("oxford5k",))
+    experiment.scores = lambda *_, **__: {"a_1": 0.25, "a_2": 0.75}
+    table = tables.table_1(experiment, ["vgg16"])
     assert table.rows[1][4:6] == ["0.500", "one landmark"]
     assert table.rows[1][-1] == "+0.000 (one landmark)"
 
 
 def test_curves_name_what_varies():
-    found = tables.curves(KnownLab(), "oxford5k", "rw")
+    found = tables.curves(KnownExperiment(), "oxford5k", "rw")
     assert list(found["components"]) == [512, 256, 128, 64, 32]
     assert list(found["photos"]) == [3, 6, 12, 25, 50, 100]
-    table = tables.curve_table(KnownLab(), "oxford5k", {"rw": found}, "shrinkage", "Curve")
+    table = tables.curve_table(KnownExperiment(), "oxford5k", {"rw": found}, "shrinkage", "Curve")
     assert table.rows[3][:3] == ["rw", "0.2", "0.500"]
 
 
 def test_options_stand_beside_the_plain_ranking():
-    table = tables.options_table(KnownLab(sets=("oxford5k",)), tables.rankers(), tables.SETTINGS)
+    table = tables.options_table(KnownExperiment(sets=("oxford5k",)), tables.rankers(), tables.SETTINGS)
     words = [row[2] for row in table.rows if row[0] == "rw"]
     assert words[:2] == ["plain", "query expansion of 5"]
     assert len(words) == 2 + len(tables.rankers()) + len(tables.SETTINGS)

@@ -19,7 +19,8 @@ from rw_keras.backbones.vgg16 import PUBLISHED
 from rw_keras.model import whitening
 from rw_keras.model.recipe import recipe, whitening_layer
 from rw_keras.model.whitening import Whitening
-from rw_keras.photos.reading import ImageError, list_photos, read_image
+from rw_keras.photos.reading import ImageError, read_image
+from rw_keras.photos.sources import list_photos
 
 
 def run(model, photos):

@@ -7,7 +7,8 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from rw_keras.photos import formats
-from rw_keras.photos.reading import ImageError, MissingReaderError, list_photos, read_image, read_thumbnail
+from rw_keras.photos.reading import ImageError, MissingReaderError, read_image, read_thumbnail
+from rw_keras.photos.sources import list_photos
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpage\n%%EOF\n"
 BRANDS = struct.pack(">I4s4sI4s", 20, b"ftyp", b"mif1", 0, b"heic")

@@ -2,7 +2,6 @@ import contextlib
 import fractions
 import io
 import os
-import re
 import struct
 import threading
 import warnings
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rw_keras.photos import reading as images
-from rw_keras.photos.reading import ImageError, image_name, list_photos, read_image, read_thumbnail
+from rw_keras.photos.reading import ImageError, image_name, read_image, read_thumbnail
 
 # What a viewer does to the stored pixels for each EXIF orientation (TIFF 6.0, tag 274).
 UPRIGHT = {
@@ -554,28 +553,3 @@ class TestUnreadable:
     def test_image_name(self, tmp_path):
         assert image_name(tmp_path / "a.png") == str(tmp_path / "a.png")
         assert image_name(np.zeros((4, 5, 3))) == "the array of shape (4, 5, 3)"
-
-
-class TestListPhotos:
-    def test_nested_and_sorted(self, tmp_path):
-        names = ["b.JPG", "a.png", "z/a.webp", "z/deep/er/x.tiff", "c/1.jpeg", "c.gif", "Ä ö.bmp"]
-        for name in [*names, "notes.txt", "z/movie.mp4", "jpg", "z/.hidden"]:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        (tmp_path / "folder.jpg").mkdir()
-        assert list_photos(tmp_path) == sorted(tmp_path / name for name in names)
-        assert list_photos(str(tmp_path)) == list_photos(tmp_path)
-
-    def test_no_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none"))):
-            list_photos(tmp_path / "none")
-
-    def test_a_file(self, tmp_path):
-        (tmp_path / "photo.jpg").touch()
-        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "photo.jpg"))):
-            list_photos(tmp_path / "photo.jpg")
-
-    def test_no_photo(self, tmp_path):
-        (tmp_path / "notes.txt").touch()
-        with pytest.raises(ImageError, match=re.escape(str(tmp_path)) + r".*\.jpg"):
-            list_photos(tmp_path)

@@ -1,3 +1,5 @@
+import errno
+import importlib
 import io
 import os
 import pathlib
@@ -6,11 +8,13 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from rw_keras.photos import formats
-from rw_keras.photos.reading import ImageError, list_photos, read_image
-from rw_keras.photos.sources import photo_items
+from rw_keras.photos.reading import ImageError, read_image
+from rw_keras.photos.sources import folder_items, list_photos, photo_items
 
 
 def names(photos):
@@ -42,6 +46,9 @@ def encoded(pixels):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
     return file.getvalue()
+
+
+FOLDERS = ("p", "p/q", "r")
 
 
 class TestFolder:
@@ -113,6 +120,120 @@ class TestFolder:
         make(tmp_path, "a.jpg")
         with pytest.raises(ImageError, match=r"a\.jpg is one photo; pass a folder"):
             photo_items(tmp_path / "a.jpg")
+
+
+class TestLinks:
+    def test_to_folders_and_photos_are_followed(self, tmp_path):
+        make(tmp_path / "elsewhere", "a.jpg", "deep/b.jpg", "notes.txt")
+        make(tmp_path / "photos", "c.jpg")
+        (tmp_path / "photos" / "album").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "photos" / "d.jpg").symlink_to("../elsewhere/a.jpg")
+        assert names(tmp_path / "photos") == ["album/a.jpg", "album/deep/b.jpg", "c.jpg", "d.jpg"]
+        item = folder_items(tmp_path / "photos")[0]
+        assert pathlib.Path(item.open()).read_bytes() == b"photo a.jpg"
+        assert item.stamp == [11, (tmp_path / "elsewhere" / "a.jpg").stat().st_mtime_ns]
+
+    def test_the_folder_itself_may_be_one(self, tmp_path):
+        make(tmp_path / "elsewhere", "a.jpg", "below/b.jpg")
+        (tmp_path / "elsewhere" / "below" / "again").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "photos").symlink_to("elsewhere")
+        assert names(tmp_path / "photos") == ["a.jpg", "below/b.jpg"]
+
+    @pytest.mark.parametrize("target", [".", "..", "../album", "../../photos"])
+    def test_a_loop_is_not_entered(self, tmp_path, target):
+        make(tmp_path / "photos", "a.jpg", "album/b.jpg")
+        (tmp_path / "photos" / "album" / "loop").symlink_to(target)
+        assert names(tmp_path / "photos") == ["a.jpg", "album/b.jpg"]
+
+    def test_two_that_lead_to_each_other_give_each_photo_one_name_a_way(self, tmp_path):
+        make(tmp_path, "one/a.jpg", "two/b.jpg")
+        (tmp_path / "one" / "to").symlink_to("../two")
+        (tmp_path / "two" / "to").symlink_to("../one")
+        assert names(tmp_path) == ["one/a.jpg", "one/to/b.jpg", "two/b.jpg", "two/to/a.jpg"]
+
+    def test_above_the_folder_lead_to_its_neighbours(self, tmp_path):
+        make(tmp_path, "photos/a.jpg", "others/b.jpg", "c.jpg")
+        (tmp_path / "photos" / "up").symlink_to("..")
+        assert names(tmp_path / "photos") == ["a.jpg", "up/c.jpg", "up/others/b.jpg"]
+
+    @pytest.mark.parametrize(("name", "listed"), [("self.jpg", "self.jpg"), ("self", "self/")])
+    def test_to_itself(self, tmp_path, name, listed):
+        make(tmp_path, "a.jpg")
+        (tmp_path / name).symlink_to(name)
+        good, bad = photo_items(tmp_path)
+        assert (good.name, bad.name, bad.stamp) == ("a.jpg", listed, None)
+        with pytest.raises((ImageError, OSError), match=f"{name} (is a link to {name}, which is not there|cannot be looked at: )"):
+            read_image(bad.open())
+
+    @pytest.mark.parametrize(("name", "listed"), [("gone.jpg", "gone.jpg"), ("gone", "gone/")])
+    def test_a_broken_one_is_named_as_what_it_is(self, tmp_path, name, listed):
+        """Whatever lay behind it, such as an album on a disk that is away: its rows of an index stay."""
+        make(tmp_path, "a.jpg")
+        (tmp_path / name).symlink_to("/nowhere/album")
+        good, bad = photo_items(tmp_path)
+        assert (good.name, bad.name, bad.stamp) == ("a.jpg", listed, None)
+        with pytest.raises(
+            (ImageError, FileNotFoundError), match=f"{name} is a link to /nowhere/album, which is not there; restore"
+        ):
+            read_image(bad.open())
+
+    @given(
+        links=st.lists(st.tuples(st.sampled_from(FOLDERS), st.sampled_from(FOLDERS)), unique=True, max_size=4),
+    )
+    @settings(deadline=None, max_examples=40)
+    def test_any_links_end(self, links, tmp_path_factory):
+        """Each photo has every name that enters no folder twice, and no other."""
+        top = tmp_path_factory.mktemp("tree")
+        make(top, *(f"{folder}/{place}.jpg" for place, folder in enumerate(FOLDERS)))
+        for number, (holder, target) in enumerate(links):
+            (top / holder / f"link{number}").symlink_to(top / target)
+        expected, waiting = set(), [(top, "", [top.resolve()])]
+        while waiting:
+            folder, name, above = waiting.pop()
+            for path in folder.iterdir():
+                if path.is_file():
+                    expected.add(f"{name}{path.name}")
+                elif path.resolve() not in above:
+                    waiting.append((path, f"{name}{path.name}/", [*above, path.resolve()]))
+        found = names(top)
+        assert set(found) == expected
+        assert len(found) == len(expected)
+        assert found == [path.as_posix() for path in sorted(map(pathlib.PurePosixPath, found))]
+
+
+class TestFoldersThatCannotBeListed:
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may list any folder")
+    def test_one_that_may_not(self, tmp_path):
+        make(tmp_path, "a.jpg", "below/b.jpg")
+        (tmp_path / "below").chmod(0)
+        try:
+            good, bad = folder_items(tmp_path)
+        finally:
+            (tmp_path / "below").chmod(0o755)
+        assert (good.name, bad.name, bad.fault) == ("a.jpg", "below/", f"{tmp_path}/below cannot be listed: Permission denied.")
+
+    def failing(self, monkeypatch, name):
+        real = os.scandir
+
+        def scandir(path):
+            if os.path.basename(path) == name:
+                raise OSError(errno.EIO, "Input/output error", os.fspath(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    def test_one_that_is_away(self, tmp_path, monkeypatch):
+        make(tmp_path, "a.jpg", "below/b.jpg", "below/deep/c.jpg", "x/y/below/d.jpg")
+        self.failing(monkeypatch, "below")
+        assert names(tmp_path) == ["a.jpg", "below/", "x/y/below/"]
+        with pytest.raises(ImageError, match=r"/below cannot be listed: Input/output error\.$"):
+            folder_items(tmp_path)[1].open()
+
+    def test_the_source_itself(self, tmp_path, monkeypatch):
+        make(tmp_path / "photos", "a.jpg")
+        self.failing(monkeypatch, "photos")
+        with pytest.raises(OSError, match="Input/output error"):
+            photo_items(tmp_path / "photos")
 
 
 class TestGlob:
@@ -385,8 +506,8 @@ class TestList:
 
     def test_an_array_of_photos_and_a_generator(self, draw):
         photos = np.stack([draw(1), draw(2)])
-        for given in (photos, iter(photos)):
-            items = photo_items(given)
+        for source in (photos, iter(photos)):
+            items = photo_items(source)
             assert [item.name for item in items] == ["00000000", "00000001"]
             np.testing.assert_array_equal(items[1].open(), photos[1])
 
@@ -439,3 +560,46 @@ class TestDataset:
     def test_empty(self, draw):
         with pytest.raises(ImageError, match="no photo"):
             list(photo_items(self.dataset(draw, True, count=0)))
+
+
+class TestListPhotos:
+    def test_nested_and_sorted(self, tmp_path):
+        names = ["b.JPG", "a.png", "z/a.webp", "z/deep/er/x.tiff", "c/1.jpeg", "c.gif", "Ä ö.bmp"]
+        for name in [*names, "notes.txt", "z/movie.mp4", "jpg", "z/.hidden"]:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        assert list_photos(tmp_path) == sorted(tmp_path / name for name in names)
+        assert list_photos(str(tmp_path)) == list_photos(tmp_path)
+
+    def test_what_cannot_be_read_is_left_out_and_named(self, tmp_path):
+        (tmp_path / "a.jpg").touch()
+        (tmp_path / "folder.jpg").mkdir()
+        (tmp_path / "away").symlink_to("none")
+        with pytest.warns(
+            UserWarning, match=r"(?s)2 entries of .* were left out:.*away is a link to none, which is not there.*r\.jpg"
+        ):
+            assert list_photos(tmp_path) == [tmp_path / "a.jpg"]
+        (tmp_path / "a.jpg").unlink()
+        with pytest.raises(ImageError, match=r"no photo in .* that can be read:\n  .*away is a link"):
+            list_photos(tmp_path)
+
+    @pytest.mark.parametrize("module", ["rw_keras.photos.reading", "rw_keras.images"])
+    def test_earlier_homes(self, module):
+        with pytest.warns(FutureWarning, match=r"reading\.list_photos is rw_keras\.photos\.sources\.list_photos now"):
+            assert importlib.import_module(module).list_photos is list_photos
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            importlib.import_module("rw_keras.photos.reading").nothing  # noqa: B018
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none"))):
+            list_photos(tmp_path / "none")
+
+    def test_a_file(self, tmp_path):
+        (tmp_path / "photo.jpg").touch()
+        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "photo.jpg"))):
+            list_photos(tmp_path / "photo.jpg")
+
+    def test_no_photo(self, tmp_path):
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(ImageError, match=re.escape(str(tmp_path)) + r".*\.jpg"):
+            list_photos(tmp_path)

@@ -31,7 +31,7 @@ def exact(engine):
 
 class TestExtract:
     def test_the_index_notes_the_engine(self, engine, model, photo_folder, tmp_path):
-        extract(model, photo_folder, tmp_path / "own", progress=False, engine=engine)
+        extract(model, photo_folder, tmp_path / "own", progress=False, runtime=engine)
         extract(model, photo_folder, tmp_path / "plain", progress=False)
         own, plain = Index.load(tmp_path / "own"), Index.load(tmp_path / "plain")
         assert own.described_with == exact(engine) and plain.described_with == exact("tensorflow")
@@ -44,13 +44,13 @@ class TestExtract:
         extract(model, photo_folder, tmp_path / "index", progress=False)
         (photo_folder / "b.png").unlink()
         (photo_folder / "a.png").rename(photo_folder / "z.png")
-        done = extract(model, photo_folder, tmp_path / "index", progress=False, engine=engine)
+        done = extract(model, photo_folder, tmp_path / "index", progress=False, runtime=engine)
         assert (done.described, done.kept, done.removed) == (1, 4, 2)
         assert store.about(tmp_path / "index")["described_with"] == exact("tensorflow") + exact(engine)
 
     def test_devices_are_tensorflows(self, engine, model, photo_folder, tmp_path):
-        with pytest.raises(ValueError, match=r"devices=\['CPU:0'\] goes with engine=\"tensorflow\""):
-            extract(model, photo_folder, tmp_path / "index", engine=engine, devices=["CPU:0"])
+        with pytest.raises(ValueError, match=r"devices=\['CPU:0'\] goes with runtime=\"tensorflow\""):
+            extract(model, photo_folder, tmp_path / "index", runtime=engine, devices=["CPU:0"])
 
     def test_a_cached_descriptor_is_its_engines(self, engine, model, photo_folder, tmp_path):
         photos = [photo_folder / "a.png"]

@@ -13,10 +13,10 @@ from runtimes.rounding import assert_same
 
 import rw_keras
 from rw_keras import runtimes as engines
-from rw_keras.description.extract import batch_function
 from rw_keras.runtimes import cache, describer
 from rw_keras.runtimes import openvino as openvino_engine
 from rw_keras.runtimes import tensorflow as tensorflow_engine
+from rw_keras.runtimes.tensorflow import batch_function
 
 SIZES = [(17, 33), (64, 48), (16, 16)]
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from rw_keras import layers
 from rw_keras.datasets.folder import PhotoSet
+from rw_keras.description.learning import learn_whitening
 from rw_keras.evaluation.region_vectors import RegionVectors
+from rw_keras.model.build import head_stages
 from rw_keras.retrieval import Index, average_precisions
 
 
@@ -19,7 +21,7 @@ class Setting:
     """How descriptors are made.
 
     Attributes:
-        network: the name of a network in the laboratory.
+        network: the name of a network in the experiment.
         method: the key of a method in its `RegionVectors`.
         components: dimensions that the whitening keeps; `None`: all.
         shrinkage: of the whitening; `None`: no whitening.
@@ -37,7 +39,7 @@ class Setting:
     scales: tuple[float, ...] = (1.0,)
 
 
-class Lab:
+class Experiment:
     """The sets, their region vectors, and what was measured on them.
 
     Args:
@@ -131,21 +133,20 @@ class Lab:
 
     def _vectors(self, setting, name, photos):
         """Descriptors of photos, as `build_descriptor`'s model makes them of the same region vectors."""
-        whiten = layers.PCAWhiten(setting.components, setting.shrinkage or 0.0)
-        whiten.build((None, self.vectors[setting.network].channels))
+        whiten = self._whitening_layer(setting.network, setting.components, setting.shrinkage or 0.0)
         if setting.shrinkage is not None:
             whiten.assign(*self._whitening(setting.network, setting.method, setting.whiten, setting.photos, name))
-        norm, add = layers.L2Norm(), layers.RegionSum()
-        stages = [whiten, norm, add, norm] if setting.whiten == "regions" else [add, norm, whiten, norm]
+        stages = head_stages(whiten, setting.whiten)[1:]  # region vectors have been through the first
         total = 0
         for scale in setting.scales:
-            found = []
-            for block in self._vectors_at(setting.network, scale).blocks(setting.method, photos):
-                for stage in stages:
-                    block = stage(block)
-                found.append(keras.ops.convert_to_numpy(block))
-            total = total + np.concatenate(found)
-        return keras.ops.convert_to_numpy(norm(total)) if len(setting.scales) > 1 else total
+            blocks = self._vectors_at(setting.network, scale).blocks(setting.method, photos)
+            total = total + np.concatenate([keras.ops.convert_to_numpy(_through(stages, block)) for block in blocks])
+        return keras.ops.convert_to_numpy(layers.L2Norm()(total)) if len(setting.scales) > 1 else total
+
+    def _whitening_layer(self, network, components=None, shrinkage=0.0):
+        layer = layers.PCAWhiten(components, shrinkage)
+        layer.build((None, self.vectors[network].channels))
+        return layer
 
     def _vectors_at(self, network, scale):
         return self.vectors[network if scale == 1 else (network, scale)]
@@ -153,23 +154,29 @@ class Lab:
     def _learn(self, network, method, whiten, count, name):
         """What `PCAWhiten.assign` takes, learned on the photos that go with the set `name`."""
         photos = self._learned_on[name]
-        blocks = self.vectors[network].blocks(method, photos)
         chosen = np.ones(len(photos), bool)
         if count is not None and count < len(photos):
             chosen[:] = False
             chosen[np.linspace(0, len(photos) - 1, count).round().astype(int)] = True
-        layer, norm, add = layers.PCAWhiten(), layers.L2Norm(), layers.RegionSum()
-        layer.build((None, self.vectors[network].channels))
-        layer.reset_state()
-        start = 0
-        for block in blocks:
-            part = block[chosen[start : start + len(block)]]
-            start += len(block)
-            if len(part):
-                layer.update_state(norm(add(part)) if whiten == "global" else part)
-        layer.finalize_state()
-        arrays = [keras.ops.convert_to_numpy(value) for value in (layer.mean, layer.eigenvectors, layer.eigenvalues)]
-        return *arrays, layer.count
+        layer = self._whitening_layer(network)
+        stages = head_stages(layer, whiten)[1:]
+        before = stages[: stages.index(layer)]
+
+        def batches():
+            start = 0
+            for block in self.vectors[network].blocks(method, photos):
+                part = block[chosen[start : start + len(block)]]
+                start += len(block)
+                if len(part):
+                    yield _through(before, part)
+
+        return learn_whitening(layer, batches())
+
+
+def _through(stages, vectors):
+    for stage in stages:
+        vectors = stage(vectors)
+    return vectors
 
 
 def _queries(photo_set):

@@ -1,0 +1,108 @@
+"""Batches of pixels -> descriptors, on one device or on several."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rw_keras import runtimes
+from rw_keras.description.describe import function_of
+from rw_keras.runtimes.tensorflow import BATCH_PIXELS, batch_function
+
+if TYPE_CHECKING:
+    import keras
+
+# On a GPU so many times the pixels go through the network together.
+_GPU_BATCHES = 16
+# Batches that a device has in hand, so that it need not wait for the next one.
+_BATCHES_AHEAD = 2
+
+
+class Runner:
+    """The model on one device, or a copy of it on each of several that take batches in turn.
+
+    Args:
+        model: a model of `build_descriptor`, or what `rw_keras.runtimes.load` made of one.
+        batch_size, devices: see `rw_keras.extract`.
+
+    Attributes:
+        dimensions: of a descriptor.
+        seconds: how long the network has worked, on all devices together.
+
+    Raises:
+        ValueError: for devices with a model that is not computed by TensorFlow at full precision.
+    """
+
+    def __init__(
+        self, model: keras.Model | runtimes.Describer, batch_size: int | str = "auto", devices: Sequence[str] | None = None
+    ) -> None:
+        self.dimensions, self.seconds = model.output_shape[-1], 0.0
+        self._batch_size, self._turn = batch_size, 0
+        if isinstance(model, runtimes.Describer):
+            if devices is not None:
+                raise ValueError(f'devices={devices!r} goes with runtime="tensorflow" and precision="exact", but got {model!r}.')
+            gpus, pixels = _gpus() if model.engine == "tensorflow" else [], model.batch_pixels or 0
+            chosen, self._functions = [], [function_of(model)]
+        else:
+            gpus, pixels = _gpus(), BATCH_PIXELS
+            chosen = devices if devices is not None else gpus if len(gpus) > 1 else []
+            self._functions = [_replica(model, device) for device in chosen] or [batch_function(model)]
+        self._pixels = pixels * (_GPU_BATCHES if gpus else 1)
+        self._threads = [concurrent.futures.ThreadPoolExecutor(1) for _ in chosen]
+        self._waiting: list[collections.deque[concurrent.futures.Future]] = [collections.deque() for _ in chosen]
+
+    def batch_of(self, shape: Sequence[int]) -> int:
+        """How many photos of a shape `(H, W, 3)` make a batch."""
+        return max(1, self._pixels // (shape[0] * shape[1])) if self._batch_size == "auto" else self._batch_size
+
+    def run(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
+        """A future of the descriptors `(B, D)` of a batch `(B, H, W, 3)`; waits while the device has two batches in hand."""
+        if not self._threads:
+            result = concurrent.futures.Future()
+            result.set_result(self._timed(self._functions[0], pixels))
+            return result
+        self._turn += 1
+        place = self._turn % len(self._threads)
+        waiting = self._waiting[place]
+        if len(waiting) == _BATCHES_AHEAD:
+            concurrent.futures.wait([waiting.popleft()])
+        waiting.append(self._threads[place].submit(self._timed, self._functions[place], pixels))
+        return waiting[-1]
+
+    def _timed(self, function, pixels):
+        began = time.monotonic()
+        vectors = function(pixels)
+        self.seconds += time.monotonic() - began
+        return vectors
+
+
+def _gpus():
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return []
+    import tensorflow as tf
+
+    return [device.name for device in tf.config.list_logical_devices("GPU")]
+
+
+def _replica(model, device):
+    """A copy of the model on a device, as a function of pixels."""
+    import tensorflow as tf
+
+    with tf.device(device):
+        copy = type(model).from_config(model.get_config())
+        copy.set_weights(model.get_weights())
+    function = batch_function(copy)
+
+    def run(pixels):
+        with tf.device(device):
+            return function(pixels)
+
+    run.model = copy  # the function itself holds it weakly
+    return run
