@@ -17,12 +17,12 @@ import numpy as np
 from rw_keras import runtimes
 from rw_keras.description.describe import function_of, on_runtime, read_ahead
 from rw_keras.description.update import Update, check_loss, read_item
-from rw_keras.model.recipe import smallest_side
+from rw_keras.model.recipe import Recipe, smallest_side, with_runtime
 from rw_keras.photos.reading import ImageError, check_max_side
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import store
 from rw_keras.retrieval.writer import Writer
-from rw_keras.runtimes.describer import described_with, recipe_of
+from rw_keras.runtimes.describer import described_with
 from rw_keras.runtimes.tensorflow import BATCH_PIXELS, batch_function
 
 if TYPE_CHECKING:
@@ -154,13 +154,13 @@ def extract(
         check_loss(out, {item.name for item in items}, prune, beside=not resume)
     engine, precision = settled_engine(engine, precision, about)
     runtimes.check_arguments(engine, precision)
-    made = {**recipe_of(model), "max_side": max_side}
+    made = {**Recipe.of(model), "max_side": max_side}
     source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
     with Writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True) as writer:
         update = Update(writer, items, checksum, strict, prune)
         model = on_runtime(model, engine, precision, max_side)
         if devices is not None and isinstance(model, runtimes.Describer):
-            raise ValueError(f'devices={devices!r} goes with engine="tensorflow" and precision="exact", but got {model!r}.')
+            raise ValueError(f'devices={devices!r} goes with runtime="tensorflow" and precision="exact", but got {model!r}.')
         network = _Network(model, batch_size, devices)
         _note(writer, {"source": source, "settings": dict(settings) if settings else None})
         with _Progress(len(items) if hasattr(items, "__len__") else None, progress) as bar:
@@ -186,8 +186,8 @@ def settled_max_side(max_side: int | str | None, about: Mapping[str, Any] | None
 
 def settled_engine(engine: str | None, precision: str | None, about: Mapping[str, Any] | None) -> tuple[str, str]:
     """`engine` and `precision` of `extract`: `None` is what described the index last, or TensorFlow at "exact"."""
-    last = ((about or {}).get("described_with") or [{}])[-1]
-    known = last.get("engine") if last.get("engine") in runtimes.ENGINES else "tensorflow"
+    last = with_runtime(((about or {}).get("described_with") or [{}])[-1])
+    known = last.get("runtime") if last.get("runtime") in runtimes.RUNTIMES else "tensorflow"
     return engine or known, precision or (last.get("precision") if last.get("precision") in runtimes.PRECISIONS else "exact")
 
 
@@ -239,11 +239,11 @@ def _made_by(writer, model):
     """What an index says beside the recipe: the versions of what described it, and which engines did, the last one last."""
     packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
     now = described_with(model)
-    wanted = {"rw_keras", now["engine"], "numpy", "pillow"}
+    wanted = {"rw_keras", now["runtime"], "numpy", "pillow"}
     if not isinstance(model, runtimes.Describer) or model.model is not None:
         wanted.add("keras")
     versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
-    earlier = writer.about.get("described_with") or []
+    earlier = map(with_runtime, writer.about.get("described_with") or [])
     return {"versions": versions, "described_with": [*(own for own in earlier if own != now), now]}
 
 
@@ -295,7 +295,7 @@ class _Network:
         self.dimensions, self.seconds, self._turn = model.output_shape[-1], 0.0, 0
         self._batch_size = batch_size
         if isinstance(model, runtimes.Describer):
-            found = _gpus() if model.engine == "tensorflow" else []
+            found = _gpus() if model.runtime == "tensorflow" else []
             self._pixels = (model.batch_pixels or 0) * (_GPU_BATCHES if found else 1)
             self._threads, self._functions = [], [function_of(model)]
             return
