@@ -1,10 +1,11 @@
 """SHA-256 of a model's weights, computed again only where they have changed.
 
 Weights change in many ways, some of which run no Python: `assign`, `set_weights`, `load_weights`, a graph that trains. So it is not
-noted where they change, but seen: the arrays that a digest was made of are kept, and compared by where they lie in memory. With
-TensorFlow and JAX what was once read of a variable stays as it was read, and nothing else can lie there as long as it is kept: a
-change is written elsewhere. Where the backend copies what it reads, as from a GPU, the place is another one each time, and with
-other backends it says nothing; there the digest is computed every time.
+noted where they change, but seen: the arrays that a digest was made of are kept, and compared with those that the variables have
+now. With JAX a change is another array. With TensorFlow what was once read of a variable stays as it was read, and nothing else can
+lie in that place of the memory as long as it is kept: a change is written elsewhere, so arrays are compared by their places. Where
+TensorFlow copies what it reads, as from a GPU, the place is another one each time, and the digest is computed each time, as it is
+with other backends.
 """
 
 import weakref
@@ -20,7 +21,7 @@ from rw_keras.backbones.weights import digest
 _FEW_BYTES = 1024
 
 # Model -> part of it -> the arrays, and their digest.
-_known: weakref.WeakKeyDictionary[keras.Model, dict[str, tuple[list[np.ndarray], str]]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[keras.Model, dict[str, tuple[list[Any], str]]] = weakref.WeakKeyDictionary()
 
 
 def digest_of_variables(model: keras.Model, part: str, variables: Sequence[Any]) -> str:
@@ -33,7 +34,7 @@ def digest_of_variables(model: keras.Model, part: str, variables: Sequence[Any])
     """
     if keras.backend.backend() not in ("tensorflow", "jax"):
         return digest(keras.ops.convert_to_numpy(variable) for variable in variables)
-    now = [_read(variable) for variable in variables]
+    now = [_held(variable) for variable in variables]
     known = _known.setdefault(model, {}).get(part)
     if known is not None and len(known[0]) == len(now) and all(map(_is_the_same, known[0], now)):
         return known[1]
@@ -42,13 +43,14 @@ def digest_of_variables(model: keras.Model, part: str, variables: Sequence[Any])
     return found
 
 
-def _read(variable):
-    """The value of a variable, where the backend holds it if that is in the memory of this process."""
-    value = variable.value
-    return np.asarray(value.read_value() if hasattr(value, "read_value") else value)
+def _held(variable):
+    """The array that a variable has now: JAX's own; of TensorFlow one in its place where that is in the memory of this process."""
+    return np.asarray(variable.value.value()) if keras.backend.backend() == "tensorflow" else variable.value
 
 
 def _is_the_same(one, other):
+    if one is other or not isinstance(one, np.ndarray):
+        return one is other
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     if one.nbytes <= _FEW_BYTES:

@@ -374,18 +374,20 @@ class TestSettings:
             with pytest.raises(ValueError, match=words):
                 quiet(model, folder, out, **arguments)
 
-    def test_the_engine_that_it_began_with(self, model, folder, out, draw, monkeypatch):
+    @pytest.mark.parametrize("word", ["runtime", "engine"])  # the earlier one, which indices on disk have
+    def test_the_runtime_that_it_began_with(self, model, folder, out, draw, monkeypatch, word):
         from rw_keras.description import extract as extraction
 
         quiet(model, folder, out)
         with Writer(out, Index.load(out).recipe, 12) as writer:
-            writer.set("described_with", [{"engine": "ncnn", "precision": "fast", "computes_in": "bfloat16"}])
+            writer.set("described_with", [{word: "ncnn", "precision": "fast", "computes_in": "bfloat16"}])
             writer.commit()
         asked = []
         monkeypatch.setattr(extraction, "on_runtime", lambda model, *arguments: asked.append(arguments[:2]) or model)
         quiet(model, folder, out)
         quiet(model, folder, out, engine="openvino")
         assert asked == [("ncnn", "fast"), ("openvino", "fast")]
+        assert [own["runtime"] for own in Index.load(out).described_with] == ["ncnn"]
 
     def test_an_index_without_a_recipe_is_refused(self, model, folder, out):
         Index(["a"], np.ones((1, 12))).save(out)

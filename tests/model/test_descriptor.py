@@ -64,9 +64,12 @@ class TestArray:
             assert type(kept) is np.ndarray
             np.testing.assert_array_equal(kept, vectors)
 
-    def test_is_no_pickle_in_an_index(self, model, vectors):
+    def test_an_index_holds_plain_values(self, vectors):
         index = Index(["a", "b"], vectors, recipe=vectors.recipe)
+        index.add(["c"], vectors[:1])
         assert type(index.recipe) is dict and index.recipe == vectors.recipe
+        assert type(Index(["a", "b"], vectors).descriptors) is np.ndarray
+        assert type(index.descriptors[:]) is np.ndarray
 
 
 class TestSearch:

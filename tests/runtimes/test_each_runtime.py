@@ -240,6 +240,13 @@ class TestLoadCached:
         assert engines.load_cached(recipe) is None
         assert engines.load_cached(recipe, "tensorflow") is None
 
+    def test_describes_as_the_index_of_the_recipe_was(self, engine, vgg_like):
+        described = engines.load(vgg_like, engine)
+        found = engines.load_cached({**described.recipe, "max_side": 40}, engine)
+        assert found.recipe == described.recipe.at(40)
+        photo = photos(64, 80)[0]
+        np.testing.assert_array_equal(rw_keras.describe(found, photo), rw_keras.describe(described, photo, max_side=40))
+
     def test_what_auto_has_taken(self, engine, vgg_like, monkeypatch):
         chosen = engines.choose(vgg_like, "exact", (32, 32))
         found = engines.load_cached(describer.ModelRuntimes.of(vgg_like).known.recipe, "auto", size=(32, 32))
@@ -264,3 +271,45 @@ def test_openvino_is_imported_without_what_reports_its_use(tmp_path, monkeypatch
     assert not openvino_engine.imported("like_openvino").reports
     assert sys.modules.get("openvino_telemetry") is (reporter if before else None)
     del sys.modules["like_openvino"]
+
+
+class TestEarlierNames:
+    """They go on for one release."""
+
+    def test_of_arguments(self, vgg_like, cache_folder):
+        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+            describer = engines.load(vgg_like, engine="tensorflow")
+        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+            assert engines.load_cached(vgg_like.recipe, engine="tensorflow") is None
+        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+            rw_keras.describe(describer, photos(32, 32)[0], engine="tensorflow")
+        with pytest.raises(TypeError, match="engine= is the earlier name of runtime="):
+            engines.load(vgg_like, engine="tensorflow", runtime="tensorflow")
+
+    def test_of_attributes(self, vgg_like):
+        describer = engines.load(vgg_like, "tensorflow")
+        with pytest.warns(FutureWarning, match=r"Describer\.engine is called Describer\.runtime now") as caught:
+            assert describer.engine == describer.runtime == "tensorflow"
+        assert caught[0].filename == __file__
+        with pytest.warns(FutureWarning, match=r"Choice\.engine is called Choice\.runtime now"):
+            assert engines.Choice("ncnn", "float32", "exact", (48, 64), []).engine == "ncnn"
+
+    def test_of_the_table(self):
+        with pytest.warns(FutureWarning, match=r"runtimes\.ENGINES is called runtimes\.RUNTIMES now"):
+            assert engines.ENGINES is engines.RUNTIMES
+        with pytest.raises(AttributeError, match="no attribute 'NOTHING'"):
+            engines.NOTHING  # noqa: B018
+
+
+@pytest.mark.parametrize("settings", [False, True])
+def test_weights_of_one_sum_and_the_same_beginning_are_others(vgg_like, settings):
+    """What was built of a model is not taken for another's, however little changes."""
+    before = describer.ModelRuntimes.of(vgg_like)
+    assert describer.ModelRuntimes.of(vgg_like) is before
+    if settings:
+        vgg_like.get_layer("whitening").shrinkage = 0.5
+    else:
+        bias = np.array(vgg_like.get_layer("conv1").bias)
+        bias[[10, 11]] += [0.5, -0.5]
+        vgg_like.get_layer("conv1").bias.assign(bias)
+    assert describer.ModelRuntimes.of(vgg_like) is not before
