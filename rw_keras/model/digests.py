@@ -3,9 +3,8 @@
 Weights change in many ways, some of which run no Python: `assign`, `set_weights`, `load_weights`, a graph that trains. So it is not
 noted where they change, but seen: the arrays that a digest was made of are kept, and compared with those that the variables have
 now. With JAX a change is another array. With TensorFlow what was once read of a variable stays as it was read, and nothing else can
-lie in that place of the memory as long as it is kept: a change is written elsewhere, so arrays are compared by their places. Where
-TensorFlow copies what it reads, as from a GPU, the place is another one each time, and the digest is computed each time, as it is
-with other backends.
+lie in that place of the memory as long as it is kept: a change is written elsewhere, so arrays are compared by their places. Those
+on a GPU have no place that Python sees; they are compared there, bit by bit. With other backends the digest is computed every time.
 """
 
 import weakref
@@ -44,15 +43,26 @@ def digest_of_variables(model: keras.Model, part: str, variables: Sequence[Any])
 
 
 def _held(variable):
-    """The array that a variable has now: JAX's own; of TensorFlow one in its place where that is in the memory of this process."""
-    return np.asarray(variable.value.value()) if keras.backend.backend() == "tensorflow" else variable.value
+    """The array that a variable has now: TensorFlow's as one of NumPy in the same place, where it is not on a GPU."""
+    if keras.backend.backend() != "tensorflow":
+        return variable.value
+    tensor = variable.value.value()
+    return np.asarray(tensor) if "CPU" in tensor.device else tensor
 
 
 def _is_the_same(one, other):
-    if one is other or not isinstance(one, np.ndarray):
+    if one is other or keras.backend.backend() != "tensorflow":
         return one is other
-    if (one.shape, one.dtype) != (other.shape, other.dtype):
+    if type(one) is not type(other) or (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
+    if not isinstance(one, np.ndarray):
+        return _have_the_same_bits(one, other)
     if one.nbytes <= _FEW_BYTES:
         return one.tobytes() == other.tobytes()
     return one.__array_interface__["data"] == other.__array_interface__["data"]
+
+
+def _have_the_same_bits(one, other):
+    import tensorflow as tf
+
+    return bool(tf.reduce_all(tf.equal(tf.bitcast(one, tf.uint8), tf.bitcast(other, tf.uint8))))

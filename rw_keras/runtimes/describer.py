@@ -46,13 +46,13 @@ class Describer:
     """Pixels to descriptors by one runtime: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32.
 
     It stands for the model wherever photos are described: `rw_keras.describe`, `Index.search_photo`. It keeps the weights that the
-    model had when it was made.
+    model had when it was made; TensorFlow in float32, which is the model itself, computes with those that it has now.
 
     Attributes:
         runtime: its name.
         variant: how it computes, such as "bfloat16".
         precision: what it promises, "exact" or "fast".
-        recipe: that of the model, a `rw_keras.model.recipe.Recipe`.
+        made: the recipe of the model when this was made; `recipe` is that of the weights that it computes with.
         dimensions: of a descriptor.
         cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
         batch_pixels: how many pixels go through the network at once; `None`: one photo.
@@ -63,7 +63,7 @@ class Describer:
     runtime: str
     variant: str
     precision: str
-    recipe: Recipe
+    made: Recipe
     dimensions: int
     cosine: float
     batch_pixels: int | None
@@ -82,9 +82,15 @@ class Describer:
         return None, self.dimensions
 
     @property
+    def recipe(self) -> Recipe:
+        """How it makes descriptors."""
+        is_the_model = self.model is not None and self.variant.startswith("float32")
+        return Recipe.of(self.model) if is_the_model else self.made
+
+    @property
     def min_side(self) -> int:
         """The fewest pixels a side that the network takes."""
-        return self.recipe.get("min_side", 1)
+        return self.made.get("min_side", 1)
 
     engine = RenamedAttribute("runtime")
 

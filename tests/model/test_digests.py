@@ -136,3 +136,22 @@ def test_two_models_and_one_that_is_gone(tiny_model):
     known = len(digests._known)
     digests_of(one)
     assert len(digests._known) == known
+
+
+@TENSORFLOW
+def test_bits_on_another_device(tiny_model, monkeypatch):
+    """As a GPU's memory is compared, of which Python sees no place: values of any kind, NaN and the sign of 0 among them."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(digests, "_held", lambda variable: variable.value.value())
+    model, made = tiny_model(), []
+    real = digests.digest
+    monkeypatch.setattr(digests, "digest", lambda arrays: made.append(1) or real(arrays))
+    for number, value in enumerate((0.0, -0.0, np.nan, 1.0), 1):
+        values = np.zeros(kernel(model).shape, "float32")
+        values[1, 2, 0, 3] = value
+        kernel(model).assign(values)
+        assert digests_of(model) == digests_of(model) and len(made) == number + 1
+    for dtype in ("float16", "bfloat16", "int32", "uint8", "float64"):
+        assert digests._have_the_same_bits(tf.ones(3, dtype), tf.ones(3, dtype))
+        assert not digests._have_the_same_bits(tf.ones(3, dtype), tf.zeros(3, dtype))

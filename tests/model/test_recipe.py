@@ -173,6 +173,21 @@ class TestOfModel:
         assert isinstance(describer.recipe, Recipe) and isinstance(model.recipe, Recipe)
         assert describer.recipe == model.recipe == Recipe.of(describer)
 
+    @pytest.mark.parametrize("variant", ["float32", "bfloat16"])
+    def test_a_describer_has_that_of_the_weights_it_computes_with(self, tiny_model, draw, tmp_path, monkeypatch, variant):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        model, photo = tiny_model(), draw(1)
+        describer = rw_keras.runtimes.load(model, "tensorflow")
+        if variant == "bfloat16":
+            from rw_keras.runtimes import tensorflow
+
+            describer = dataclasses.replace(describer, variant=variant, function=tensorflow.load(model, variant))
+        before = rw_keras.describe(describer, photo)
+        model.get_layer("convolution").kernel.assign_add(np.random.default_rng(0).normal(size=(8, 8, 3, 12)))
+        after = rw_keras.describe(describer, photo)
+        assert np.array_equal(before, after) == (before.recipe == after.recipe) == (variant == "bfloat16")
+        assert describer.recipe.at(1024) == after.recipe
+
     def test_follows_what_is_learned(self, tiny_model, photo_folder):
         model = tiny_model()
         assert model.recipe.whitening is None and model.whitening_provenance is None
