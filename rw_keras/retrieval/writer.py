@@ -197,7 +197,9 @@ class Writer:
                 f"The index {folder} does not say how its descriptors were made, so none can be added in the same way; "
                 "choose another name."
             )
-        differing = Recipe.from_dict(about["recipe"], f"The recipe of {folder}").differences(self._recipe, "the one asked for")
+        differing = []
+        if about["recipe"] != self._recipe:
+            differing = Recipe.from_dict(about["recipe"], f"The recipe of {folder}").differences(self._recipe, "the one asked for")
         if about["dimensions"] != self._dimensions:
             differing.append(f"it has {about['dimensions']} dimensions, the one asked for {self._dimensions}")
         if self._dtype not in (None, about["dtype"]):
