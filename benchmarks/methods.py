@@ -30,6 +30,7 @@ from rw_keras import backbones
 from rw_keras.commands.evaluate import define_missing, missing_of
 from rw_keras.description.cache import describe_cached
 from rw_keras.evaluation import protocol as evaluation
+from rw_keras.model.descriptor_model import DescriptorModel
 from rw_keras.model.recipe import smallest_side, whitening_layer
 from rw_keras.photos.reading import read_image
 from rw_keras.photos.sources import list_photos
@@ -105,7 +106,7 @@ def _mean_average_precisions(network, models, cache):
     # What a cached descriptor depends on beside the weights, the whitenings' among them.
     settings = ", ".join(f"{name} shrinkage {whitening_layer(model).shrinkage}" for name, model in models.items())
     vectors = [head(network.output) for head in heads.values()]
-    joined = rw_keras.layers.DescriptorModel(
+    joined = DescriptorModel(
         network.input,
         keras.layers.Concatenate(name="side_by_side")(vectors) if len(vectors) > 1 else vectors[0],
         recipe={**models["rw"].recipe, "method": settings},

@@ -75,18 +75,19 @@ class _Candidate:
         if engine == "pytorch":
             self.run = _torch_side(self._model, variant)
             return
-        from rw_keras.runtimes import ENGINES, cache
-        from rw_keras.runtimes.describer import About, Prepared
+        from rw_keras.model.recipe import Recipe
+        from rw_keras.runtimes import RUNTIMES, cache
+        from rw_keras.runtimes.describer import KnownModel, ModelRuntimes
 
         if engine == "tensorflow":
             import tensorflow as tf
 
             tf32 = variant.endswith("tf32")
             tf.config.experimental.enable_tensor_float_32_execution(tf32)
-            self.run = Prepared.of(self._model).function(engine, "float32" if tf32 else variant)
+            self.run = ModelRuntimes.of(self._model).function(engine, "float32" if tf32 else variant)
             return
         # As a process that searches has it: the engine alone, no Keras and no TensorFlow.
-        about, module = About.load(json.loads(os.environ[_RECIPE])), ENGINES[engine]
+        about, module = KnownModel.load(Recipe.from_dict(json.loads(os.environ[_RECIPE]))), RUNTIMES[engine]
         self.run = about.with_head(module.load(cache.built(about.stem(engine), module.SUFFIXES), variant))
 
     def seconds(self, width, height, batch):
@@ -127,21 +128,21 @@ class _Builder:
     """Makes the engines' files, in a process that then ends."""
 
     def __init__(self, _):
-        from rw_keras.runtimes.describer import Prepared
+        from rw_keras.runtimes.describer import ModelRuntimes
 
         self._model = _model()
-        self._prepared = Prepared.of(self._model)
-        self._prepared.about.save()
+        self._runtimes = ModelRuntimes.of(self._model)
+        self._runtimes.known.save()
 
     def build(self, names):
         """The recipe of the model; and what cannot be built, with the reason."""
         failed = {}
         for name in names:
             try:
-                self._prepared.function(*name.split(" ", 1))
+                self._runtimes.function(*name.split(" ", 1))
             except (ValueError, ImportError, RuntimeError) as error:
                 failed[name] = str(error)[:90]
-        return [self._prepared.about.recipe, failed]
+        return [self._runtimes.known.recipe.to_dict(), failed]
 
 
 class _Peak:
@@ -245,11 +246,11 @@ def _candidates():
     """The names of what is installed, TensorFlow in float32 first; and what is not, with the reason."""
     import importlib.util
 
-    from rw_keras.runtimes import ENGINES
+    from rw_keras.runtimes import RUNTIMES
 
-    gpu = ENGINES["tensorflow"].has_gpu()
+    gpu = RUNTIMES["tensorflow"].has_gpu()
     found, absent = [], {}
-    for engine, module in ENGINES.items():
+    for engine, module in RUNTIMES.items():
         variants = list(module.VARIANTS["fast"])
         if engine == "tensorflow":
             variants = [variant for variant in variants if gpu or variant != "float16"]

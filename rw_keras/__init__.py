@@ -1,10 +1,13 @@
 """rw_keras: Keras layers that turn any photo into one global descriptor for instance retrieval.
 
 Everything here is loaded when it is first used: `import rw_keras`, and `rw_keras.retrieval`, load no TensorFlow. Where Keras is
-loaded already, the layers are registered at once, so that `keras.saving.load_model` finds them.
+loaded already, the layers and the descriptor model are registered at once, so that `keras.saving.load_model` finds them; else as
+soon as the layers are loaded.
 """
 
 import importlib
+import importlib.abc
+import importlib.machinery
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +77,25 @@ def __dir__() -> list[str]:
     return sorted({*(name for name in globals() if name.startswith("__")), *__all__})
 
 
+class _LayersFinder(importlib.abc.MetaPathFinder):
+    """Finds `rw_keras.layers` as ever, and lets the descriptor model be loaded after it: layers know of no model."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != f"{__name__}.layers":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        load = spec.loader.exec_module
+
+        def load_both(module):
+            load(module)
+            importlib.import_module(f"{__name__}.model.descriptor_model")
+
+        spec.loader.exec_module = load_both
+        return spec
+
+
 _moved.install()
+if not any(type(finder).__name__ == _LayersFinder.__name__ for finder in sys.meta_path):
+    sys.meta_path.insert(0, _LayersFinder())
 if sys.modules.get("keras") is not None:
     importlib.import_module(f"{__name__}.layers")

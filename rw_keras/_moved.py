@@ -101,3 +101,19 @@ def renamed(**present: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         return taking_earlier_names
 
     return decorated
+
+
+class RenamedAttribute:
+    """An attribute under its earlier name, which warns: `engine = RenamedAttribute("runtime")` in a class that has `runtime`."""
+
+    def __init__(self, present: str) -> None:
+        self._present = present
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._words = f"{owner.__name__}.{name} is called {owner.__name__}.{self._present} now"
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        warnings.warn(f"{self._words}; the earlier name goes with the next release.", FutureWarning, 2)
+        return getattr(instance, self._present)

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -17,10 +18,10 @@ CONTRACT = {
     "layers.L2Norm": "(axis=-1)",
     "layers.PCAWhiten": "(components=None, shrinkage=0.0, mask_zero=True)",
     "build_descriptor": "(backbone='vgg16', *, weights='imagenet', layer=None, method='rw', levels=3, components=None, "
-    "whitening='auto', whiten='regions', name=None)",
+    "whitening='auto', whiten_on='regions', name=None)",
     "multi_scale": "(model, scales=(1, 0.7071067811865476, 0.5))",
     "layers.ImageScale": "(factor, min_side=1)",
-    "describe": "(model, images, box=None, max_side=1024)",
+    "describe": "(model, images, box=None, max_side='auto')",
     "fit_whitening": "(model, images, max_side=1024)",
     "save_whitening": "(model, path)",
     "export_saved_model": "(model, path, *, max_side=1024)",
@@ -113,6 +114,22 @@ def test_keras_finds_the_layers(script, tiny_model, tmp_path):
     tiny_model().save(tmp_path / "model.keras")
     run = subprocess.run([sys.executable, "-c", script, tmp_path / "model.keras"], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "DescriptorModel\n"), run.stderr
+
+
+def test_a_model_of_an_earlier_version(tiny_model, tmp_path):
+    """Its descriptor model lay among the layers then."""
+    model = rw_keras.multi_scale(tiny_model(whiten_on="global"))
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as now, zipfile.ZipFile(tmp_path / "earlier.keras", "w") as earlier:
+        for name in now.namelist():
+            content = now.read(name)
+            if name == "config.json":
+                assert content.count(b'"rw_keras.model.descriptor_model"') == content.count(b'"rw_keras>DescriptorModel"') == 2
+                content = content.replace(b"rw_keras.model.descriptor_model", b"rw_keras.layers.descriptor_model")
+            earlier.writestr(name, content)
+    script = _LOADED_BY_KERAS.replace("print(", "print(model.recipe.weights, ")
+    run = subprocess.run([sys.executable, "-c", script, tmp_path / "earlier.keras"], capture_output=True, text=True)
+    assert run.stdout == f"{model.recipe.weights} DescriptorModel\n", run.stderr
 
 
 def test_what_is_listed_is_public():

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rw_keras import runtimes as engines
+from rw_keras import runtimes
 from rw_keras.description.describe import describe_each
 from rw_keras.files import checked_path
-from rw_keras.model.recipe import smallest_side
-from rw_keras.runtimes.describer import described_with, recipe_of
+from rw_keras.model.recipe import Recipe, smallest_side
+from rw_keras.runtimes.describer import described_with
 
 if TYPE_CHECKING:
     import os
@@ -40,7 +40,7 @@ CREATE TABLE descriptors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, checksum I
 
 
 def describe_cached(
-    model: keras.Model | engines.Describer,
+    model: keras.Model | runtimes.Describer,
     paths: Sequence[str | os.PathLike[str]],
     boxes: Iterable[Box | None] | None = None,
     *,
@@ -65,8 +65,8 @@ def describe_cached(
         OSError: when the cache cannot be read or written.
     """
     boxes = [None] * len(paths) if boxes is None else list(boxes)
-    made = {**recipe_of(model), "max_side": max_side}
-    if isinstance(model, engines.Describer) and (model.engine, model.variant) != ("tensorflow", "float32"):
+    made = {**Recipe.of(model), "max_side": max_side}
+    if isinstance(model, runtimes.Describer) and (model.runtime, model.variant) != ("tensorflow", "float32"):
         made["described_with"] = described_with(model)  # its values are others
     keys = [None] * len(paths) if cache is None else [_key(path, box) for path, box in zip(paths, boxes)]
     store = None

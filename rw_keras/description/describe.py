@@ -6,36 +6,40 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rw_keras import runtimes
+from rw_keras._moved import renamed
 from rw_keras.description.reader import read_ahead
-from rw_keras.model.recipe import smallest_side
+from rw_keras.model.descriptor import Descriptor
+from rw_keras.model.recipe import UNSET, Recipe, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
 from rw_keras.photos.sources import folder_items
 from rw_keras.retrieval import store
-from rw_keras.runtimes.describer import recipe_of
 from rw_keras.runtimes.tensorflow import batch_function
 
 if TYPE_CHECKING:
     import keras
 
+# Longer side of photos, in pixels, where neither the caller nor a recipe says another.
+DEFAULT_MAX_SIDE = 1024
 # Two decoding threads keep up with a network that takes 50 ms a photo.
 _DECODERS = 2
 
 
+@renamed(engine="runtime")
 def describe(
     model: keras.Model | runtimes.Describer,
     images: Photo | Sequence[Photo],
     box: Box | Sequence[Box | None] | None = None,
-    max_side: int | None = 1024,
+    max_side: int | str | None = "auto",
     *,
-    engine: str = "tensorflow",
+    runtime: str = "tensorflow",
     precision: str = "exact",
-) -> np.ndarray:
+) -> Descriptor:
     """Turns photos into descriptors.
 
     Whether the descriptors are whitened, and by what, is the model's: `model.recipe["whitening"]["name"]` says it. With
@@ -51,21 +55,26 @@ def describe(
             `(N, H, W, 3)` counts as one).
         box: (x1, y1, x2, y2) in pixels of the upright full-size photo; for a list of images, a list of boxes, one each
             (`None`: the whole photo).
-        max_side: pixels. Default 1024. `None`: no limit.
-        engine: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
+        max_side: pixels; `None`: no limit. "auto", the default: that of the model's recipe, where it has one, as a model does that
+            was built from an index's (`rw_keras.model.build.from_recipe`); else 1024.
+        runtime: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
             `rw_keras.runtimes.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
         precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999.
 
     Returns:
-        `(D,)` float32 of unit length for one photo, `(N, D)` for a list.
+        `(D,)` float32 of unit length for one photo, `(N, D)` for a list: an array whose `recipe` says how it was made, so that
+        `Index.search` can warn where its own photos were described in another way.
 
     Raises:
         FileNotFoundError: when there is no such file.
         ImageError: (a ValueError) when a photo cannot be read or is under 16 pixels a side (for VGG16), or the box does
             not lie in it.
-        ValueError, ImportError, OSError: when the engine cannot be used; see `rw_keras.runtimes.load`.
+        ValueError, ImportError, OSError: when the runtime cannot be used; see `rw_keras.runtimes.load`.
     """
-    model = on_runtime(model, engine, precision, max_side)
+    known = getattr(model, "recipe", None)  # of any other model it is not worth looking for
+    if isinstance(max_side, str) and max_side == "auto":
+        max_side = known.max_side if isinstance(known, Recipe) and known.max_side is not UNSET else DEFAULT_MAX_SIDE
+    model = on_runtime(model, runtime, precision, max_side)
     single = isinstance(images, (str, os.PathLike)) or (hasattr(images, "ndim") and images.ndim != 4)
     images = [images] if single else list(images)
     boxes = [box] if single else _boxes(box, len(images))
@@ -74,9 +83,8 @@ def describe(
         if error is not None:
             raise error
         vectors.append(described[0])
-    if not vectors:
-        return np.zeros((0, model.output_shape[-1]), "float32")
-    return vectors[0] if single else np.stack(vectors)
+    found = np.zeros((0, model.output_shape[-1]), "float32") if not vectors else vectors[0] if single else np.stack(vectors)
+    return Descriptor.of(found, known.at(max_side) if isinstance(known, Recipe) else None)
 
 
 def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progress=None):
@@ -112,17 +120,19 @@ def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progr
         yield image, None if error else run(pixels[None]), error
 
 
-def on_runtime(model, engine, precision, max_side):
-    """The model on an engine; as it is, where that is TensorFlow in float32."""
-    runtimes.check_arguments(engine, precision)
-    if (engine, precision) == ("tensorflow", "exact"):
+def on_runtime(
+    model: keras.Model | runtimes.Describer, runtime: str, precision: str, max_side: int | None
+) -> keras.Model | runtimes.Describer:
+    """The model on a runtime; as it is, where that is TensorFlow in float32. Arguments and errors as for `describe`."""
+    runtimes.check_arguments(runtime, precision)
+    if (runtime, precision) == ("tensorflow", "exact"):
         return model
-    found = runtimes.load(model, engine, precision, size=runtimes.usual_size(max_side, smallest_side(model)))
-    plain = (found.engine, found.variant) == ("tensorflow", "float32") and not isinstance(model, runtimes.Describer)
+    found = runtimes.load(model, runtime, precision, size=runtimes.usual_size(max_side, smallest_side(model)))
+    plain = (found.runtime, found.variant) == ("tensorflow", "float32") and not isinstance(model, runtimes.Describer)
     return model if plain else found
 
 
-def function_of(model):
+def function_of(model: keras.Model | runtimes.Describer) -> Callable[[np.ndarray], np.ndarray]:
     """A function from pixels `(B, H, W, 3)` to the model's output."""
     return model if isinstance(model, runtimes.Describer) else batch_function(model)
 
@@ -162,7 +172,7 @@ def describe_folder(model, folder, *, max_side=1024, progress=True):
         ImageError: when no photo in it can be read.
     """
     items = folder_items(folder)
-    found = Described([], [], [], {**recipe_of(model), "max_side": max_side}, [])
+    found = Described([], [], [], {**Recipe.of(model), "max_side": max_side}, [])
     words = "describing photos" if progress else None
     photos = [item.place for item in items if item.fault is None]
     each = describe_each(model, photos, max_side=max_side, min_side=smallest_side(model), progress=words)

@@ -18,12 +18,12 @@ from rw_keras.description.progress import Progress
 from rw_keras.description.reader import read_ahead, read_item
 from rw_keras.description.runner import Runner
 from rw_keras.description.update import Update, check_loss
-from rw_keras.model.recipe import smallest_side
+from rw_keras.model.recipe import Recipe, smallest_side, with_runtime
 from rw_keras.photos.reading import ImageError, check_max_side
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import store
 from rw_keras.retrieval.writer import Writer
-from rw_keras.runtimes.describer import described_with, recipe_of
+from rw_keras.runtimes.describer import described_with
 
 if TYPE_CHECKING:
     import keras
@@ -145,7 +145,7 @@ def extract(
         check_loss(out, {item.name for item in items}, prune, beside=not resume)
     runtime, precision = _settled_runtime(runtime, precision, about)
     runtimes.check_arguments(runtime, precision)
-    made = {**recipe_of(model), "max_side": max_side}
+    made = {**Recipe.of(model), "max_side": max_side}
     source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
     with Writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True) as writer:
         update = Update(writer, items, checksum, strict, prune)
@@ -188,9 +188,8 @@ def _settled_max_side(max_side, about):
 
 def _settled_runtime(runtime, precision, about):
     """What `runtime` and `precision` stand for: `None` is what described the index last, or TensorFlow at "exact"."""
-    last = ((about or {}).get("described_with") or [{}])[-1]
-    known = last.get("runtime", last.get("engine"))  # "engine" is its earlier name
-    known = known if known in runtimes.ENGINES else "tensorflow"
+    last = with_runtime(((about or {}).get("described_with") or [{}])[-1])
+    known = last.get("runtime") if last.get("runtime") in runtimes.RUNTIMES else "tensorflow"
     return runtime or known, precision or (last.get("precision") if last.get("precision") in runtimes.PRECISIONS else "exact")
 
 
@@ -237,9 +236,9 @@ def _made_by(writer, model):
     """What an index says beside the recipe: the versions of what described it, and which runtimes did, the last one last."""
     packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
     now = described_with(model)
-    wanted = {"rw_keras", now.get("runtime", now.get("engine")), "numpy", "pillow"}
+    wanted = {"rw_keras", now["runtime"], "numpy", "pillow"}
     if not isinstance(model, runtimes.Describer) or model.model is not None:
         wanted.add("keras")
     versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
-    earlier = writer.about.get("described_with") or []
+    earlier = map(with_runtime, writer.about.get("described_with") or [])
     return {"versions": versions, "described_with": [*(own for own in earlier if own != now), now]}

@@ -23,7 +23,7 @@ def fit_whitening(
 ) -> Whitening:
     """Learns a model's PCA-whitening from photos, on the unit vectors that it is applied to.
 
-    Those are the region vectors or, of a model built with `whiten="global"`, their sums, one a photo.
+    Those are the region vectors or, of a model built with `whiten_on="global"`, their sums, one a photo.
 
     One pass, a photo at a time, any number of photos. Take another set than the one that is searched. A photo that
     cannot be read is left out, with a warning that lists all such at the end.

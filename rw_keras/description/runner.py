@@ -46,7 +46,7 @@ class Runner:
         if isinstance(model, runtimes.Describer):
             if devices is not None:
                 raise ValueError(f'devices={devices!r} goes with runtime="tensorflow" and precision="exact", but got {model!r}.')
-            gpus, pixels = _gpus() if model.engine == "tensorflow" else [], model.batch_pixels or 0
+            gpus, pixels = _gpus() if model.runtime == "tensorflow" else [], model.batch_pixels or 0
             chosen, self._functions = [], [function_of(model)]
         else:
             gpus, pixels = _gpus(), BATCH_PIXELS

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rw_keras.description.reader import Reading
+from rw_keras.model.recipe import Recipe
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
 from rw_keras.retrieval import store
@@ -115,7 +116,7 @@ class Update:
             if replaced is None:
                 return
             names, rows, stamps = store.added_by_hand(folder)
-            differing = store.recipe_differences(replaced["recipe"], about["recipe"], "the new one's")
+            differing = Recipe.from_dict(replaced["recipe"]).differences(about["recipe"], "the new one's")
             if names and differing:
                 raise ValueError(
                     f"{folder} holds {len(names)} descriptors that were added by hand, and cannot be made again in another way: "

@@ -180,7 +180,7 @@ def _check_boxes(queries, paths):
 
 
 def _refuse_whitening_of_the_same_set(model, names):
-    provenance = model.recipe.get("whitening")
+    provenance = getattr(model, "whitening_provenance", None)
     if not provenance:
         return
     common = photos_in_common(provenance, names)

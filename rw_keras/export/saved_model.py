@@ -106,45 +106,19 @@ def export_saved_model(
 def _served(model: keras.Model, dtype: str, max_side: int) -> tuple[Any, dict[str, Any]]:
     """A `tf.Module` with the weights in `dtype`, and the signature functions by name."""
     tf = tensorflow_backend()
+    module, call = _computing(model, dtype)
+    smallest, dimensions = smallest_side(model), model.output_shape[-1]
 
-    if dtype == "float32":
-        module = module_of(model)
-
-        def call(pixels):
-            return model(pixels, training=False)
-
-    else:
-        module = tf.Module()
-        kept = {}
-        for variable in model.variables:
-            whitening = variable.path.startswith("whitening/")
-            half = variable.dtype == "float32" and not whitening
-            kept[id(variable)] = tf.Variable(tf.cast(variable.value, dtype)) if half else variable.value
-        module.weights = list(kept.values())
-
-        def values(variables):
-            return [tf.cast(kept[id(variable)], variable.dtype) for variable in variables]
-
-        def call(pixels):
-            return model.stateless_call(
-                values(model.trainable_variables), values(model.non_trainable_variables), pixels, training=False
-            )[0]
-
-    smallest = smallest_side(model)
-    dimensions = model.output_shape[-1]
-
-    def describe(count, one):
-        # One after the other: sizes differ, and a network at work fills the machine.
-        return tf.map_fn(one, tf.range(count), fn_output_signature=tf.TensorSpec((dimensions,), tf.float32), parallel_iterations=1)
-
-    def one_photo(image_bytes, box=None):
+    def described(image_bytes, boxes=None):
         def describe_one(position):
             name = tf.strings.format("image_bytes[{}]", position)
-            where = None if box is None else box[position]
-            photo = in_graph.read_image(image_bytes[position], max_side, name, where, smallest)
+            box = None if boxes is None else boxes[position]
+            photo = in_graph.read_image(image_bytes[position], max_side, name, box, smallest)
             return call(tf.cast(photo, tf.float32)[None])[0]
 
-        return describe_one
+        # One after the other: sizes differ, and a network at work fills the machine.
+        each, vector = tf.range(tf.shape(image_bytes)[0]), tf.TensorSpec((dimensions,), tf.float32)
+        return {"descriptor": tf.map_fn(describe_one, each, fn_output_signature=vector, parallel_iterations=1)}
 
     def large_enough(pixels):
         # A kernel of TensorFlow that is given an empty map may take the whole server down.
@@ -160,11 +134,11 @@ def _served(model: keras.Model, dtype: str, max_side: int) -> tuple[Any, dict[st
 
     @tf.function(input_signature=[image_bytes])
     def serving_default(image_bytes):
-        return {"descriptor": describe(tf.shape(image_bytes)[0], one_photo(image_bytes))}
+        return described(image_bytes)
 
     @tf.function(input_signature=[image_bytes, tf.TensorSpec((None, 4), tf.float32, name="box")])
     def query(image_bytes, box):
-        return {"descriptor": describe(tf.shape(image_bytes)[0], one_photo(image_bytes, box))}
+        return described(image_bytes, box)
 
     return module, {
         "serving_default": serving_default,
@@ -172,6 +146,28 @@ def _served(model: keras.Model, dtype: str, max_side: int) -> tuple[Any, dict[st
         "pixels": pixels_function(model, "float32", large_enough),
         "pixels_uint8": pixels_function(model, "uint8", large_enough),
     }
+
+
+def _computing(model, dtype):
+    """A `tf.Module` with the weights in `dtype`, and the function that takes pixels to descriptors with them, in float32."""
+    tf = tensorflow_backend()
+    if dtype == "float32":
+        return module_of(model), lambda pixels: model(pixels, training=False)
+    module, kept = tf.Module(), {}
+    for variable in model.variables:
+        is_whitening = variable.path.startswith("whitening/")
+        is_half = variable.dtype == "float32" and not is_whitening
+        kept[id(variable)] = tf.Variable(tf.cast(variable.value, dtype)) if is_half else variable.value
+    module.weights = list(kept.values())
+
+    def values(variables):
+        return [tf.cast(kept[id(variable)], variable.dtype) for variable in variables]
+
+    def call(pixels):
+        trainable, others = values(model.trainable_variables), values(model.non_trainable_variables)
+        return model.stateless_call(trainable, others, pixels, training=False)[0]
+
+    return module, call
 
 
 def _write_warm_up(path: pathlib.Path, name: str, max_side: int) -> None:

@@ -5,7 +5,6 @@ Importing this module registers them, so that `keras.saving.load_model` reads a 
 
 from rw_keras.layers.center_prior import CenterPrior
 from rw_keras.layers.crow_channel_weight import CroWChannelWeight
-from rw_keras.layers.descriptor_model import DescriptorModel
 from rw_keras.layers.gem_pooling import GeMPooling
 from rw_keras.layers.grouped_conv2d import GroupedConv2D
 from rw_keras.layers.idf_channel_weight import IDFChannelWeight
@@ -24,7 +23,6 @@ from rw_keras.layers.spatial_weight import SpatialWeight
 __all__ = [
     "CenterPrior",
     "CroWChannelWeight",
-    "DescriptorModel",
     "GeMPooling",
     "GroupedConv2D",
     "IDFChannelWeight",

@@ -3,21 +3,26 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
 from rw_keras import backbones, layers, methods
+from rw_keras._moved import renamed
 from rw_keras.backbones import keras_files
 from rw_keras.layers.image_scale import LARGEST_FACTOR
 from rw_keras.model import whitening as whitenings
-from rw_keras.model.recipe import recipe, whitening_layer
+from rw_keras.model.descriptor_model import DescriptorModel
+from rw_keras.model.recipe import UNSET, Recipe, whitening_layer
+from rw_keras.model.recipe import recipe as recipe  # its name for users
 from rw_keras.regions import check_levels
 
 # What a whitening is learned on and applied to: each region's vector, or their sum.
-WHITEN = ("regions", "global")
+WHITEN_ON = ("regions", "global")
 
 
+@renamed(whiten="whiten_on")
 def build_descriptor(
     backbone: str | keras.Model = "vgg16",
     *,
@@ -28,13 +33,13 @@ def build_descriptor(
     components: int | None = None,
     shrinkage: float | None = None,
     whitening: str | os.PathLike[str] | None = "auto",
-    whiten: str = "regions",
+    whiten_on: str = "regions",
     name: str | None = None,
-) -> layers.DescriptorModel:
+) -> DescriptorModel:
     """Builds the model that turns photos into descriptors.
 
     The stages: the network with its preprocessing; the method (for `"rw"`: SpatialWeight, IDFChannelWeight,
-    RegionalSumPooling); L2Norm, PCAWhiten, L2Norm on each region vector; their sum; L2Norm. With `whiten="global"`: L2Norm on
+    RegionalSumPooling); L2Norm, PCAWhiten, L2Norm on each region vector; their sum; L2Norm. With `whiten_on="global"`: L2Norm on
     each region vector; their sum; L2Norm, PCAWhiten, L2Norm on that.
 
     Input: RGB photos `(B, H, W, 3)`, 0..255, uint8 or float, of any size the network takes (16 x 16 and up for
@@ -53,12 +58,12 @@ def build_descriptor(
             a whitening learned from few photos, as the shipped ones are, does better with 0.2.
         whitening: the path of a file that `save_whitening` wrote; `"auto"`: the one that ships with the package where
             it fits this very model, else identity; `None`: identity. A line on standard error says which.
-        whiten: what is whitened: "regions", each region's vector, as in the publication; or "global", the sum of the region
+        whiten_on: what is whitened: "regions", each region's vector, as in the publication; or "global", the sum of the region
             vectors, one vector a photo.
         name: the model's name.
 
     Returns:
-        A functional `keras.Model` whose `recipe` says what it was made of.
+        A functional `keras.Model` whose `recipe`, a `rw_keras.model.recipe.Recipe`, says what it was made of.
 
     Raises:
         ValueError: for an argument out of range, or a whitening file that does not fit, naming the field that differs.
@@ -66,8 +71,7 @@ def build_descriptor(
     """
     if name is not None and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", name):
         raise ValueError(f"A model's name is made of letters, digits, '_', '.' and '-', but got {name!r}.")
-    if whiten not in WHITEN:
-        raise ValueError(f"whiten is one of {', '.join(map(repr, WHITEN))}, but got {whiten!r}.")
+    _check_whiten_on(whiten_on)
     # Before a network is built.
     check_levels(levels, "build_descriptor")
     named = whitening is not None and whitening != "auto"
@@ -85,42 +89,123 @@ def build_descriptor(
         method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
-    output = regions
-    for stage in head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten):
-        output = stage(output)
-    model = layers.DescriptorModel(
+    model = DescriptorModel(
         network.input,
-        output,
+        head(regions, layers.PCAWhiten(components, shrinkage, name="whitening"), whiten_on),
         name=name or re.sub(r"[^A-Za-z0-9_.-]", "", f"{function_name}_{network.name}"),
-        recipe={
-            "backbone": backbone_name,
-            "layer": network.output_names[0],
-            "method": method_name,
-            "levels": used_levels,
-            "min_side": backbones.smallest_side(network),
-            "whitening": None,
-            # The other models keep the recipes that they had before there was a choice.
-            **({"whiten": whiten} if whiten != "regions" else {}),
-        },
+        recipe=Recipe(
+            backbone=backbone_name,
+            layer=network.output_names[0],
+            method=method_name,
+            levels=used_levels,
+            min_side=backbones.smallest_side(network),
+            whitening=None,
+            whiten_on=whiten_on,
+        ),
     )
     _apply_whitening(model, whitening, learned)
     return model
 
 
-def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list[keras.layers.Layer]:
-    """The layers between region vectors `(B, R, C)` and descriptors `(B, D)`, in their order: the one place that has it.
+def head(regions: keras.KerasTensor, whitening: layers.PCAWhiten, whiten_on: str = "regions") -> keras.KerasTensor:
+    """Takes region vectors to a descriptor: the one place that orders norms, whitening and sum.
+
+    `"regions"`: L2Norm, whitening, L2Norm on each vector; their sum; L2Norm. `"global"`: L2Norm on each vector; their sum; L2Norm,
+    whitening, L2Norm on that.
 
     Args:
-        whitening: the layer to use; the others are new.
-        whiten_on: what is whitened: "regions", each region's vector; or "global", their sum.
+        regions: `(B, R, C)`, a symbolic tensor, or any that Keras computes with.
+        whitening: the layer to use.
+        whiten_on: "regions" or "global".
+
+    Returns:
+        `(B, components)` float32 of unit length; zero where all regions are.
+
+    Raises:
+        ValueError: for another `whiten_on`.
     """
+    for stage in head_stages(whitening, whiten_on):
+        regions = stage(regions)
+    return regions
+
+
+def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list[keras.layers.Layer]:
+    """The layers of `head`, in their order; the whitening is the one given, the others are new.
+
+    Raises:
+        ValueError: for another `whiten_on`.
+    """
+    _check_whiten_on(whiten_on)
     total = layers.RegionSum(name="region_sum")
     first, between, second = (whitening, "whitened_norm", total) if whiten_on == "regions" else (total, "sum_norm", whitening)
     norms = [layers.L2Norm(name=name) for name in ("region_norm", between, "descriptor")]
     return [norms[0], first, norms[1], second, norms[2]]
 
 
-def multi_scale(model: layers.DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0.5)) -> layers.DescriptorModel:
+def _check_whiten_on(whiten_on):
+    if whiten_on not in WHITEN_ON:
+        raise ValueError(f"whiten_on is one of {', '.join(map(repr, WHITEN_ON))}, but got {whiten_on!r}.")
+
+
+def from_recipe(
+    recipe: Mapping[str, Any],
+    *,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    whitening: str | os.PathLike[str] = "auto",
+    model: str | os.PathLike[str] | None = None,
+) -> DescriptorModel:
+    """Builds the model that a recipe tells of, such as the one of an index.
+
+    Whether its weights and its whitening are those of the recipe shows when the recipes are compared, as `Index.search_photo` does.
+
+    Args:
+        recipe: a `Recipe` or its dictionary. Where it has a `max_side`, `describe` takes it as its default.
+        weights: see `build_descriptor`.
+        whitening: the file of the recipe's whitening, or "auto", see `build_descriptor`; not looked at where the recipe has none.
+        model: a `.keras` file of the model, which is loaded in place of all this.
+
+    Raises:
+        ValueError: for a recipe of which no model can be built, a model file that holds no descriptor model, and as
+            `build_descriptor`.
+        FileNotFoundError: when a file cannot be found.
+    """
+    recipe = Recipe.from_dict(recipe)
+    if model is not None:
+        built = load_model(model)
+        if not isinstance(built, DescriptorModel) or "min_side" not in built.recipe:
+            raise ValueError(f"{model} holds the model {built.name!r}, which is none that rw_keras.build_descriptor made.")
+    else:
+        built = _built(recipe, weights, whitening)
+    if recipe.max_side is not UNSET:
+        built.note_max_side(recipe.max_side)
+    return built
+
+
+def _built(recipe, weights, whitening):
+    absent = [field for field in ("backbone", "layer", "method", "levels") if getattr(recipe, field) is UNSET]
+    if absent:
+        raise ValueError(f"No model can be built of a recipe without {', '.join(absent)}; pass the model's file.")
+    if recipe.others:
+        raise ValueError(
+            f"No model can be built of a recipe with {', '.join(map(repr, recipe.others))}, which this version does not know; "
+            "install a later rw_keras."
+        )
+    learned = {} if recipe.whitening is UNSET else recipe.whitening or {}
+    built = build_descriptor(
+        recipe.backbone,
+        weights=weights,
+        layer=recipe.layer,
+        method=recipe.method,
+        levels=recipe.levels or 3,
+        components=learned.get("components"),
+        shrinkage=learned.get("shrinkage", 0.0),
+        whitening=whitening if learned else None,
+        whiten_on=recipe.whiten_on,
+    )
+    return built if recipe.scales is None else multi_scale(built, recipe.scales)
+
+
+def multi_scale(model: DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0.5)) -> DescriptorModel:
     """Builds the model that adds a model's descriptors of a photo at several scales.
 
     The photo is resized inside the model (`layers.ImageScale`), described at each scale by the one network, and the descriptors, of
@@ -146,18 +231,18 @@ def multi_scale(model: layers.DescriptorModel, scales: Sequence[float] = (1, 2**
     (512,)
     """
     scales = _checked_scales(scales)
-    if not isinstance(model, layers.DescriptorModel) or "min_side" not in model.recipe:
+    if not isinstance(model, DescriptorModel) or "min_side" not in model.recipe:
         raise ValueError(f"multi_scale takes a model of rw_keras.build_descriptor, but got {model!r}.")
     if model.inner is not None:
         raise ValueError(
             f"The model {model.name!r} is multi-scale already; pass the model that it was made of, {model.inner.name!r}."
         )
     photos = keras.Input(model.input_shape[1:], name="photos")
-    sizes = [layers.ImageScale(scale, model.recipe["min_side"], name=f"scale_{place}") for place, scale in enumerate(scales, 1)]
+    sizes = [layers.ImageScale(scale, model.min_side, name=f"scale_{place}") for place, scale in enumerate(scales, 1)]
     vectors = [model(resize(photos)) for resize in sizes]
     total = keras.layers.Add(dtype=vectors[0].dtype, name="scale_sum")(vectors) if len(vectors) > 1 else vectors[0]
     output = layers.L2Norm(name="multi_scale_descriptor")(total)
-    return layers.DescriptorModel(photos, output, name=f"multi_scale_{model.name}", recipe={"scales": scales})
+    return DescriptorModel(photos, output, name=f"multi_scale_{model.name}", recipe={"scales": scales})
 
 
 def _checked_scales(scales):
@@ -204,7 +289,7 @@ def _apply_whitening(model, whitening, learned):
         return
     layer = whitening_layer(model)
     if learned is None:
-        shipped = [found for found in whitenings.shipped() if not found.differences(recipe(model))]
+        shipped = [found for found in whitenings.shipped() if not found.differences(model.recipe)]
         if not shipped:
             print(
                 f"rw_keras: {model.name} is not whitened: no whitening that ships with the package fits this model. Learn one "
@@ -214,7 +299,7 @@ def _apply_whitening(model, whitening, learned):
             return
         learned = shipped[0]
     else:
-        differences = learned.differences(recipe(model))
+        differences = learned.differences(model.recipe)
         if differences:
             raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")
     learned.apply(model)

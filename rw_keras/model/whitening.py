@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from rw_keras import layers
 from rw_keras.files import checked_path, written_whole
-from rw_keras.model.recipe import recipe, whitening_layer
+from rw_keras.model.recipe import Recipe, whitening_layer
 
 # Of the photos learned from, the hashes of so many names are kept (the smallest ones, which is a fair draw): enough
 # to see that a set it is tested on has photos in common, however large both are.
@@ -22,8 +23,6 @@ PHOTO_IDS = 1024
 
 # What has to be the same in the model a whitening was learned with and the one it is used in.
 _FIELDS = ("backbone", "layer", "method", "levels", "weights", "whiten")
-# What a recipe without a field means.
-_DEFAULTS = {"whiten": "regions"}
 
 
 @dataclasses.dataclass
@@ -55,15 +54,14 @@ class Whitening:
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:
         """In which fields the model of `recipe` differs from the one this was learned with, in words."""
-        own, models = ({field: made.get(field, _DEFAULTS.get(field)) for field in _FIELDS} for made in (self.recipe, recipe))
-        return [f"its {field} is {own[field]!r}, the model's {models[field]!r}" for field in _FIELDS if own[field] != models[field]]
+        return Recipe.from_dict(self.recipe, "The whitening's recipe").differences(recipe, "the model's", _FIELDS)
 
     def photos_in_common(self, names: Iterable[str]) -> int:
         """How many of the photos `names` are known to be among those learned from."""
         return photos_in_common(self.provenance, names)
 
     def apply(self, model: keras.Model) -> None:
-        """Sets the model's `PCAWhiten` layer, and notes the provenance in the model's recipe."""
+        """Sets the model's `PCAWhiten` layer, and notes the provenance in the model."""
         layer = layer_to_learn(model)
         kept = layer.eigenvectors.shape[1]
         if self.eigenvectors.shape[1] < kept:
@@ -72,7 +70,7 @@ class Whitening:
                 f"with components={self.eigenvectors.shape[1]} or fewer."
             )
         layer.assign(self.mean, self.eigenvectors, self.eigenvalues, _count(self.provenance)[0] or 1)
-        model.recipe["whitening"] = dict(self.provenance)
+        model.note_whitening(self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it to `path`, an `.npz` file, whole or not at all."""
@@ -143,11 +141,11 @@ def save_whitening(model: keras.Model, path: str | os.PathLike[str]) -> None:
     layer = whitening_layer(model)
     if not layer.adapted:
         raise ValueError(f"The model {model.name!r} has no whitening to save; learn one with rw_keras.fit_whitening.")
-    provenance = {"name": "unnamed", counted(model): layer.count, **(model.recipe.get("whitening") or {})}
+    provenance = {"name": "unnamed", counted(model): layer.count, **(model.whitening_provenance or {})}
     learned_by(layer, made_of_model(model), provenance, []).save(path)
 
 
-def layer_to_learn(model):
+def layer_to_learn(model: keras.Model) -> layers.PCAWhiten:
     """The model's `PCAWhiten`; of a multi-scale model, whose parts are another model's, a ValueError that names that one."""
     layer = whitening_layer(model)
     inner = getattr(model, "inner", None)
@@ -159,21 +157,29 @@ def layer_to_learn(model):
     return layer
 
 
-def counted(model):
+def counted(model: keras.Model) -> str:
     """The provenance's word for the vectors that a model whitens."""
-    return "vectors" if model.recipe.get("whiten") == "global" else "regions"
+    return "vectors" if model.recipe.whiten_on == "global" else "regions"
 
 
-def made_of_model(model):
+def made_of_model(model: keras.Model) -> dict[str, Any]:
     """What a whitening belongs to: the model's recipe but for the whitening itself, which is no part of what it is learned on."""
-    return {field: value for field, value in recipe(model).items() if field in _FIELDS}
+    return {field: value for field, value in Recipe.of(model).items() if field in _FIELDS}
 
 
-def learned_by(layer, made_of, provenance, failures):
+def learned_by(
+    layer: layers.PCAWhiten, made_of: dict[str, Any], provenance: dict[str, Any], failures: list[tuple[Any, str]]
+) -> Whitening:
+    """What a layer has learned.
+
+    Args:
+        layer: a `PCAWhiten` that has been adapted.
+        made_of, provenance, failures: see `Whitening`.
+    """
     arrays = [keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.eigenvectors, layer.eigenvalues)]
     return Whitening(*arrays, recipe=made_of, provenance=provenance, failures=failures)
 
 
-def photo_id(name):
+def photo_id(name: str | os.PathLike[str]) -> str:
     """A short hash of a photo's file name, without folder and ending."""
     return hashlib.sha256(pathlib.PurePath(name).stem.lower().encode("utf8", "surrogateescape")).hexdigest()[:16]

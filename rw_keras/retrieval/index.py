@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rw_keras.model.recipe import UNSET, Recipe, with_runtime
 from rw_keras.retrieval import duplicates, exact, store
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, checked_metadata, passing
@@ -59,8 +60,8 @@ class Index:
         names: N different names, strings.
         descriptors: `(N, D)`, finite. Rows that are not of unit length are scaled to it, in memory; zero rows stay zero. An array
             that needs no scaling, of float32 or float16, is used as it is and read in passing, so it may be memory-mapped.
-        recipe: how the descriptors were made (`rw_keras.model.build.recipe`, and `max_side`), so that a query made in
-            another way can be refused. Optional.
+        recipe: how the descriptors were made (a `rw_keras.model.recipe.Recipe` or its dictionary, with `max_side`), so that a
+            query made in another way can be refused. Optional.
         metadata: column -> N values, for filters. Optional.
         engine: what searches; see `use_engine`. Default "numpy". Its structure is built when it is first used.
 
@@ -72,7 +73,7 @@ class Index:
         recipe: a dictionary, or `None`.
         metadata: column -> list of N values.
         failures: (name, reason) for each photo that `from_folder` could not read.
-        described_with: which engines described the photos (`rw_keras.runtimes`): dictionaries, none where it is not known.
+        described_with: which runtimes described the photos (`rw_keras.runtimes`): dictionaries, none where it is not known.
 
     Raises:
         ValueError: for a name that is there twice, numbers that do not agree, or a vector that is not finite.
@@ -163,7 +164,8 @@ class Index:
         """The `k` best matches of a query vector.
 
         Args:
-            query: `(D,)`, as `rw_keras.describe` returns it.
+            query: `(D,)`, as `rw_keras.describe` returns it. Where its recipe is not the index's, as at another `max_side`, a
+                warning says so.
             k: how many; all, where there are fewer.
             expand: query expansion over so many vectors, the query among them (see `expand_query`). Default: none.
             within: which rows may be found (see `Index`). Default: all.
@@ -177,6 +179,7 @@ class Index:
             ValueError: for a query of other dimensions, or with NaN, `k` or `expand` below 1, a filter that does not fit, or an
                 `alpha` below 0, or without `expand`.
         """
+        self._warn_of_another_recipe(query)
         query = unit_vector(query, self.descriptors.shape[1])
         return self.search_batch(query[None], k, expand, within=within, min_score=min_score, alpha=alpha)[0]
 
@@ -196,6 +199,7 @@ class Index:
         check_power("alpha", alpha)
         if alpha and expand is None:
             raise ValueError(f"`alpha` weighs what `expand` averages, but got {alpha!r} without `expand`; give both, or neither.")
+        self._warn_of_another_recipe(queries)
         mask = passing(within, self.names, self.position, self.metadata)  # once, for the expansion and the search
         queries = unit_vectors(queries, self.descriptors.shape[1])
         if expand is not None:
@@ -409,7 +413,7 @@ class Index:
         """Describes a photo as the index's own were described, and searches.
 
         Args:
-            model: the model that made the index, or what `rw_keras.runtimes.load` made of it: its engine may be another one.
+            model: the model that made the index, or what `rw_keras.runtimes.load` made of it: its runtime may be another one.
             photo, box: see `rw_keras.describe`.
             k, expand, within, min_score, alpha: see `search`.
 
@@ -425,24 +429,37 @@ class Index:
     def check_model(self, model: keras.Model | Describer) -> None:
         """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index.
 
-        Which engine computes is not in the recipe: within their promises all give the same hits. Warns where the index was
+        Which runtime computes is not in the recipe: within their promises all give the same hits. Warns where the index was
         described at a precision that promises nothing known here.
         """
         from rw_keras.runtimes import PRECISIONS
-        from rw_keras.runtimes.describer import recipe_of
 
         if self.recipe is None:
             raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
-        own = {field: value for field, value in self.recipe.items() if field != "max_side"}
-        differing = store.recipe_differences(own, recipe_of(model), "the model's")
+        own = Recipe.from_dict(self.recipe, "The index's recipe").of_any_size()
+        differing = own.differences(Recipe.of(model).of_any_size(), "the model's")
         if differing:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
-        unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
+        unknown = [with_runtime(own) for own in self.described_with if own.get("precision") not in PRECISIONS]
         if unknown:
             warnings.warn(
-                f"The index was described by {unknown[0].get('engine')!r} at the precision {unknown[0].get('precision')!r}, and "
+                f"The index was described by {unknown[0].get('runtime')!r} at the precision {unknown[0].get('precision')!r}, and "
                 f"only {', '.join(PRECISIONS)} are known here: cosines may be off; describe the photos anew.",
                 stacklevel=2,
+            )
+
+    def _warn_of_another_recipe(self, query):
+        """Warns where a query says how it was made, and the index was made in another way."""
+        made = getattr(query, "recipe", None)
+        if not isinstance(made, Recipe) or self.recipe is None:
+            return
+        own = Recipe.from_dict(self.recipe, "The index's recipe")
+        differing = own.differences(made if own.max_side is not UNSET else made.of_any_size(), "the query's")
+        if differing:
+            warnings.warn(
+                f"The index was described in another way than the query: {'; '.join(differing)}. Ask with `search_photo`, which "
+                "describes a photo as the index's were.",
+                stacklevel=3,
             )
 
     @classmethod
@@ -608,7 +625,7 @@ class Index:
         descriptors = FromInt8(found.rows) if about["dtype"] == "int8" else found.rows.whole(_SMALL)
         index.descriptors = descriptors if found.places is None else RowStore(descriptors, found.places)
         index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
-        index.recipe, index.described_with = about["recipe"], about.get("described_with") or []
+        index.recipe, index.described_with = about["recipe"], list(map(with_runtime, about.get("described_with") or []))
         numbers = found.numbers()
         own = _Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, numbers, None)
         index._stored = own

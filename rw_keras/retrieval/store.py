@@ -16,7 +16,7 @@ import os
 import pathlib
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -509,37 +509,3 @@ def check_target(folder: str | os.PathLike[str]) -> pathlib.Path:
 
 def _is_own(name):
     return name == LOCK or name.startswith((*_OWN, *old_formats.PREFIXES))
-
-
-def flat_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as JSON gives it, with the whitening's fields beside its own: "whitening name" and so on."""
-    recipe = json.loads(json.dumps(recipe))
-    learned = recipe.pop("whitening", None) or {"name": None}
-    return {**recipe, **{f"whitening {field}": value for field, value in learned.items()}}
-
-
-def recipe_differences(own: Mapping[str, Any] | None, other: Mapping[str, Any] | None, whose: str) -> list[str]:
-    """What differs between the recipe of an index and another one, each in words with both values.
-
-    Args:
-        own: the index's.
-        other: the one it is compared with.
-        whose: words for the other one, such as "the model's".
-    """
-    one, two = flat_recipe(own or {}), flat_recipe(other or {})
-    if None in (one["whitening name"], two["whitening name"]):  # the other fields of a whitening tell nothing more
-        shared = one.keys() & two.keys()
-        one, two = (
-            {field: flat[field] for field in flat if field in shared or not field.startswith("whitening ")} for flat in (one, two)
-        )
-    return [
-        f"its {field} is {_short(one.get(field))}, {whose} {_short(two.get(field))}"
-        for field in {**one, **two}
-        if one.get(field) != two.get(field)
-    ]
-
-
-def _short(value):
-    """A value in a message; of a hash the first digits do."""
-    text = repr(value)
-    return text if len(text) <= 50 else f"{text[:24]}..."

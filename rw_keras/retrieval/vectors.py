@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rw_keras.model.descriptor import Descriptor
 from rw_keras.retrieval import rows as rows_
 
 # A row whose length differs from 1 by no more than this was normalised by arithmetic of so many bits, and is left as it is.
@@ -66,7 +67,9 @@ def unit_descriptors(names: Sequence[str], descriptors: ArrayLike) -> Any:
     Raises:
         ValueError: when they are no real numbers `(N, D)`, one row for each name, or not finite.
     """
-    if not _reads_like_an_array(descriptors):
+    if isinstance(descriptors, Descriptor):
+        descriptors = np.asarray(descriptors)  # the index itself says how they were made
+    elif not _reads_like_an_array(descriptors):
         descriptors = np.asanyarray(descriptors)
     if len(descriptors.shape) != 2 or descriptors.dtype.kind not in "fiu":
         raise ValueError(

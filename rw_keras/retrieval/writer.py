@@ -14,6 +14,7 @@ from typing import Any
 import filelock
 import numpy as np
 
+from rw_keras.model.recipe import Recipe
 from rw_keras.retrieval import old_formats, store, sums
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, FullTail, Tail, naming, synced
@@ -32,7 +33,6 @@ from rw_keras.retrieval.store import (
     fields_of,
     metadata_values,
     name_bytes,
-    recipe_differences,
     said,
     stored_rows,
 )
@@ -197,9 +197,9 @@ class Writer:
                 f"The index {folder} does not say how its descriptors were made, so none can be added in the same way; "
                 "choose another name."
             )
-        differing = (
-            [] if about["recipe"] == self._recipe else recipe_differences(about["recipe"], self._recipe, "the one asked for")
-        )
+        differing = []
+        if about["recipe"] != self._recipe:
+            differing = Recipe.from_dict(about["recipe"], f"The recipe of {folder}").differences(self._recipe, "the one asked for")
         if about["dimensions"] != self._dimensions:
             differing.append(f"it has {about['dimensions']} dimensions, the one asked for {self._dimensions}")
         if self._dtype not in (None, about["dtype"]):

@@ -1,73 +1,77 @@
-"""Who computes the feature map: TensorFlow, or an engine that is faster on this machine.
+"""Who computes the feature map: TensorFlow, or a runtime that is faster on this machine.
 
-An engine computes the network up to the feature map; what comes after is stated once in NumPy (`head`). Its files are built from
+A runtime computes the network up to the feature map; what comes after is stated once in NumPy (`head`). Its files are built from
 the Keras model's own layers, kept in `~/.cache/rw_keras/engines` (or below `$XDG_CACHE_HOME`), and checked against TensorFlow on
 first use. From then on `load_cached` gives the same descriptors in a process that loads neither Keras nor TensorFlow.
 
-Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999. An engine is taken for
+Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999. A runtime is taken for
 one where it is six times as close on the photos of that check.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rw_keras._moved import renamed
+from rw_keras.model.recipe import Recipe
 from rw_keras.runtimes import cache
 from rw_keras.runtimes.choice import Choice, check_arguments, choose, kept_choice, usual_size
-from rw_keras.runtimes.describer import ENGINES, PRECISIONS, About, Describer, Prepared, check_installed, keeps
+from rw_keras.runtimes.describer import PRECISIONS, RUNTIMES, Describer, KnownModel, ModelRuntimes, check_installed, keeps
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENGINES", "PRECISIONS", "Choice", "Describer", "choose", "load", "load_cached", "usual_size"]
+__all__ = ["PRECISIONS", "RUNTIMES", "Choice", "Describer", "choose", "load", "load_cached", "usual_size"]
 
 
+@renamed(engine="runtime")
 def load(
-    model: keras.Model | Describer, engine: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
+    model: keras.Model | Describer, runtime: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
 ) -> Describer:
-    """A descriptor model on an engine: built, checked against TensorFlow and, where there is a choice, measured.
+    """A descriptor model on a runtime: built, checked against TensorFlow and, where there is a choice, measured.
 
-    The first call for a model on a machine takes seconds, the next ones what the engine needs to read its files. The weights are
+    The first call for a model on a machine takes seconds, the next ones what the runtime needs to read its files. The weights are
     those that the model has now: after a change, load it again.
 
     Args:
         model: a model of `build_descriptor`; a `Describer` is given back as it is.
-        engine: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`;
+        runtime: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`;
             TensorFlow in float32 where the others do not know what comes after the network, as in a multi-scale model.
         precision: "exact" or "fast".
         size: (height, width) of the photos, to measure at.
 
     Raises:
-        ValueError: for an engine or a precision that there is not; a network that the engine cannot compute; or when the engine's
+        ValueError: for a runtime or a precision that there is not; a network that the runtime cannot compute; or when the runtime's
             descriptors are not as close to TensorFlow's as promised.
-        ImportError: when the engine is not installed; it names the line that installs it.
+        ImportError: when the runtime is not installed; it names the line that installs it.
         OSError: when the cache cannot be written.
     """
-    check_arguments(engine, precision)
+    check_arguments(runtime, precision)
     if isinstance(model, Describer):
         return model
-    if engine != "auto":
-        check_installed(engine)
-    if (engine, precision) == ("tensorflow", "exact") or (engine == "auto" and _is_without_choice(model, precision)):
+    if runtime != "auto":
+        check_installed(runtime)
+    if (runtime, precision) == ("tensorflow", "exact") or (runtime == "auto" and _is_without_choice(model, precision)):
         return _tensorflow(model)
-    prepared = Prepared.of(model)
-    if engine == "auto" or precision != "exact":
-        chosen = choose(model, precision, size, engines=tuple(ENGINES) if engine == "auto" else (engine,))
-        engine, variant = chosen.engine, chosen.variant
+    own = ModelRuntimes.of(model)
+    if runtime == "auto" or precision != "exact":
+        chosen = choose(model, precision, size, runtimes=tuple(RUNTIMES) if runtime == "auto" else (runtime,))
+        runtime, variant = chosen.runtime, chosen.variant
     else:
         variant = "float32"
-    return prepared.describer(engine, variant, precision)
+    return own.describer(runtime, variant, precision)
 
 
 def _is_without_choice(model, precision):
-    """Whether only TensorFlow in float32 can compute a model here: no other engine is there, or they do not know its head."""
-    others = [name for name, module in ENGINES.items() if module.EXTRA and importlib.util.find_spec(module.PACKAGE)]
+    """Whether only TensorFlow in float32 can compute a model here: no other runtime is there, or they do not know its head."""
+    others = [name for name, module in RUNTIMES.items() if module.EXTRA and importlib.util.find_spec(module.PACKAGE)]
     if not others and precision == "exact":
         return True
     try:
-        Prepared.of(model)
+        ModelRuntimes.of(model)
     except ValueError:
         return True
     return False
@@ -75,43 +79,51 @@ def _is_without_choice(model, precision):
 
 def _tensorflow(model):
     """TensorFlow in float32, which needs no head in NumPy, and so takes any model."""
-    from rw_keras.model.recipe import recipe
-
-    module = ENGINES["tensorflow"]
+    module = RUNTIMES["tensorflow"]
     function = module.load(model, "float32")
-    made, dimensions = recipe(model), model.output_shape[-1]
+    made, dimensions = Recipe.of(model), model.output_shape[-1]
     return Describer("tensorflow", "float32", "exact", made, dimensions, 1.0, module.BATCH_PIXELS, function, model)
 
 
+@renamed(engine="runtime")
 def load_cached(
-    recipe: Mapping[str, Any], engine: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
+    recipe: Mapping[str, Any], runtime: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
 ) -> Describer | None:
     """What `load` has built earlier on this machine for the model of a recipe, without loading Keras or TensorFlow.
 
     Args:
-        recipe: that of an index, or of `rw_keras.model.build.recipe`.
-        engine, precision, size: as for `load`.
+        recipe: that of an index, whose `max_side` `describe` then takes as its default, or of a model.
+        runtime, precision, size: as for `load`.
 
     Returns:
         The describer; `None` where it was not built, checked or measured here yet, or where TensorFlow is what computes: then the
         model itself is needed, and `load`.
 
     Raises:
-        ValueError: for an engine or a precision that there is not.
-        ImportError: when the engine is not installed.
+        ValueError: for a runtime or a precision that there is not.
+        ImportError: when the runtime is not installed.
     """
-    check_arguments(engine, precision)
-    about = About.load({field: value for field, value in recipe.items() if field != "max_side"})
+    check_arguments(runtime, precision)
+    made = Recipe.from_dict(recipe)
+    known = KnownModel.load(made)
     variant = "float32"
-    if about is not None and (engine == "auto" or precision != "exact"):
-        chosen = kept_choice(about, precision, size, tuple(ENGINES) if engine == "auto" else (engine,))
-        engine, variant = (chosen.engine, chosen.variant) if chosen else ("tensorflow", "")
-    if about is None or engine == "tensorflow":
+    if known is not None and (runtime == "auto" or precision != "exact"):
+        chosen = kept_choice(known, precision, size, tuple(RUNTIMES) if runtime == "auto" else (runtime,))
+        runtime, variant = (chosen.runtime, chosen.variant) if chosen else ("tensorflow", "")
+    if known is None or runtime == "tensorflow":
         return None
-    check_installed(engine)
-    module = ENGINES[engine]
-    check = cache.read_json(about.measured_name()).get("checks", {}).get(f"{engine} {variant}", {})
-    files = cache.built(about.stem(engine), module.SUFFIXES)
+    check_installed(runtime)
+    module = RUNTIMES[runtime]
+    check = cache.read_json(known.measured_name()).get("checks", {}).get(f"{runtime} {variant}", {})
+    files = cache.built(known.stem(runtime), module.SUFFIXES)
     if files is None or not keeps(check.get("cosine", 0), precision):
         return None
-    return about.describer(engine, variant, precision, check["cosine"], about.with_head(module.load(files, variant)))
+    return known.describer(runtime, variant, precision, made, check["cosine"], known.with_head(module.load(files, variant)))
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ENGINES":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    words = "runtimes.ENGINES is called runtimes.RUNTIMES now; the earlier name goes with the next release."
+    warnings.warn(words, FutureWarning, stacklevel=2)
+    return RUNTIMES

@@ -1,4 +1,4 @@
-"""The folder in which engines keep what they have built, checked and measured.
+"""The folder in which runtimes keep what they have built, checked and measured.
 
 Everything in it can be made again, so what cannot be read counts as not there. Files appear whole or not at all.
 """
@@ -23,7 +23,7 @@ FORMAT = 1
 def folder() -> pathlib.Path:
     """`rw_keras/engines` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return pathlib.Path(home, "rw_keras", "engines")
+    return pathlib.Path(home, "rw_keras", "engines")  # as earlier versions call it, whose files go on being used
 
 
 def key(*values: Any) -> str:
@@ -79,7 +79,7 @@ def build(stem: str, suffixes: tuple[str, ...], make: Callable[[], tuple[bytes, 
         write_json(f"{stem}.json", {suffix: len(content) for suffix, content in zip(suffixes, contents)})
     except OSError as error:
         raise OSError(
-            f"The engine's files cannot be written to {folder()} ({error}); set XDG_CACHE_HOME to a folder that can be written."
+            f"The runtime's files cannot be written to {folder()} ({error}); set XDG_CACHE_HOME to a folder that can be written."
         ) from error
     return paths
 

@@ -1,4 +1,4 @@
-"""Which engine is the fastest here: measured once a machine, and kept."""
+"""Which runtime is the fastest here: measured once a machine, and kept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from rw_keras._moved import RenamedAttribute, renamed
 from rw_keras.runtimes import cache
-from rw_keras.runtimes.describer import ENGINES, PRECISIONS, About, Prepared, check_installed, keeps, least_seconds, record
+from rw_keras.runtimes.describer import (
+    PRECISIONS,
+    RUNTIMES,
+    KnownModel,
+    ModelRuntimes,
+    check_installed,
+    keeps,
+    least_seconds,
+    record,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -29,17 +39,19 @@ class Choice:
     """What was taken, and why.
 
     Attributes:
-        engine, variant: what was taken.
+        runtime, variant: what was taken.
         precision: "exact" or "fast".
         size: (height, width) of the photo that was measured.
-        rows: a dictionary a candidate: `engine`, `variant`, `cosine`, `seconds` (`None` where it was not measured), and `note`.
+        rows: a dictionary a candidate: `runtime`, `variant`, `cosine`, `seconds` (`None` where it was not measured), and `note`.
     """
 
-    engine: str
+    runtime: str
     variant: str
     precision: str
     size: tuple[int, int]
     rows: list[dict[str, Any]]
+
+    engine = RenamedAttribute("runtime")
 
     def __str__(self):
         height, width = self.size
@@ -47,12 +59,12 @@ class Choice:
             f"{cache.machine()['processor']}, {cache.cores()} cores; one photo of {width} x {height}; {self.precision}: cosine "
             f"to TensorFlow in float32 at least {PRECISIONS[self.precision]}",
             "",
-            f"{'engine':12s}{'computes in':14s}{'cosine':>11s}{'seconds':>10s}",
+            f"{'runtime':12s}{'computes in':14s}{'cosine':>11s}{'seconds':>10s}",
         ]
         for row in self.rows:
             cosine = "" if row["cosine"] is None else f"{row['cosine']:.7f}"
             seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
-            lines.append(f"{row['engine']:12s}{row['variant']:14s}{cosine:>11s}{seconds:>10s}  {row['note']}".rstrip())
+            lines.append(f"{row['runtime']:12s}{row['variant']:14s}{cosine:>11s}{seconds:>10s}  {row['note']}".rstrip())
         return "\n".join(lines)
 
 
@@ -62,48 +74,49 @@ def usual_size(max_side: int | None, min_side: int = 1) -> tuple[int, int]:
     return max(width * 3 // 4, min_side), width
 
 
+@renamed(engines="runtimes")
 def choose(
     model: keras.Model,
     precision: str = "exact",
     size: tuple[int, int] = (384, 512),
     *,
-    engines: Sequence[str] = tuple(ENGINES),
+    runtimes: Sequence[str] = tuple(RUNTIMES),
     few_sizes: bool = False,
     anew: bool = False,
 ) -> Choice:
-    """Measures the engines that are installed, and takes the fastest that keeps the promise. Kept for the next time.
+    """Measures the runtimes that are installed, and takes the fastest that keeps the promise. Kept for the next time.
 
     Args:
         model: a model of `build_descriptor`.
         precision: "exact" or "fast".
         size: (height, width) of the photos.
-        engines: which may be taken.
+        runtimes: which may be taken.
         few_sizes: whether TensorFlow's XLA is measured as well. It compiles for seconds at every new size of a photo.
         anew: whether to measure again what an earlier run has measured.
 
     Raises:
-        ValueError: for an argument out of range, or when no engine keeps the promise.
-        ImportError: when the only engine that may be taken is not installed.
+        ValueError: for an argument out of range, or when no runtime keeps the promise.
+        ImportError: when the only runtime that may be taken is not installed.
     """
     check_arguments("auto", precision)
-    prepared = Prepared.of(model)
-    name, field = prepared.about.measured_name(), _field(precision, size, engines, few_sizes)
-    kept = None if anew else _kept(prepared.about, field)
+    own = ModelRuntimes.of(model)
+    name, field = own.known.measured_name(), _field(precision, size, runtimes, few_sizes)
+    kept = None if anew else _kept(own.known, field)
     if kept is not None:
         return kept
-    if len(engines) == 1:
-        check_installed(engines[0])
+    if len(runtimes) == 1:
+        check_installed(runtimes[0])
     rows, running = [], []
-    for engine in engines:
-        for variant in ENGINES[engine].VARIANTS[precision]:
-            row = {"engine": engine, "variant": variant, "cosine": None, "seconds": None, "note": ""}
-            if not _applies(engine, variant, few_sizes):
+    for runtime in runtimes:
+        for variant in RUNTIMES[runtime].VARIANTS[precision]:
+            row = {"runtime": runtime, "variant": variant, "cosine": None, "seconds": None, "note": ""}
+            if not _applies(runtime, variant, few_sizes):
                 continue
             rows.append(row)
             try:
-                check = prepared.check(engine, variant)
+                check = own.check(runtime, variant)
             except ImportError:
-                row["variant"], row["note"] = "", f'not installed: pip install "rw_keras[{ENGINES[engine].EXTRA}]"'
+                row["variant"], row["note"] = "", f'not installed: pip install "rw_keras[{RUNTIMES[runtime].EXTRA}]"'
                 break
             except (ValueError, RuntimeError) as error:
                 row["note"] = str(error)
@@ -117,65 +130,67 @@ def choose(
     for seconds, row in running:
         if seconds > _HOPELESS * least:
             row["note"] = f"{seconds / least:.0f} times as slow as the best on a small photo"
-    _measure(prepared, [row for _, row in running if not row["note"]], size)
+    _measure(own, [row for _, row in running if not row["note"]], size)
     best = None
     for row in rows:
         if row["seconds"] is not None and (best is None or row["seconds"] < best["seconds"] * (1 - _GAIN)):
             best = row
     if best is None:
-        reasons = "; ".join(f"{row['engine']} {row['variant']}: {row['note']}" for row in rows)
-        raise ValueError(f'None of {", ".join(engines)} keeps precision="{precision}" for {model.name!r}: {reasons}.')
+        reasons = "; ".join(f"{row['runtime']} {row['variant']}: {row['note']}" for row in rows)
+        raise ValueError(f'None of {", ".join(runtimes)} keeps precision="{precision}" for {model.name!r}: {reasons}.')
     best["note"] = "taken: the fastest"
     others = [row for row in rows if row["seconds"] is not None and row is not best]
     if any(row["seconds"] <= best["seconds"] for row in others):
         best["note"] = "taken: none is faster by more than chance"
     for row in others:
         row["note"] = f"{row['seconds'] / best['seconds']:.2f} times its time"
-    choice = Choice(best["engine"], best["variant"], precision, tuple(size), rows)
+    choice = Choice(best["runtime"], best["variant"], precision, tuple(size), rows)
     record(name, "choices", field, dataclasses.asdict(choice))
     return choice
 
 
-def kept_choice(about: About, precision: str, size: tuple[int, int], engines: Sequence[str] = tuple(ENGINES)) -> Choice | None:
+def kept_choice(
+    model: KnownModel, precision: str, size: tuple[int, int], runtimes: Sequence[str] = tuple(RUNTIMES)
+) -> Choice | None:
     """What `choose` has taken earlier on this machine, without Keras."""
-    return _kept(about, _field(precision, size, engines, False))
+    return _kept(model, _field(precision, size, runtimes, False))
 
 
-def check_arguments(engine: str, precision: str) -> None:
-    """Raises a ValueError for an engine or a precision that there is not."""
-    if engine not in (*ENGINES, "auto"):
-        raise ValueError(f"engine is one of auto, {', '.join(ENGINES)}, but got {engine!r}.")
+def check_arguments(runtime: str, precision: str) -> None:
+    """Raises a ValueError for a runtime or a precision that there is not."""
+    if runtime not in (*RUNTIMES, "auto"):
+        raise ValueError(f"runtime is one of auto, {', '.join(RUNTIMES)}, but got {runtime!r}.")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, but got {precision!r}.")
 
 
-def _field(precision, size, engines, few_sizes):
-    return f"{precision} {size[1]}x{size[0]} {' '.join(engines)}" + (" few sizes" if few_sizes else "")
+def _field(precision, size, runtimes, few_sizes):
+    return f"{precision} {size[1]}x{size[0]} {' '.join(runtimes)}" + (" few sizes" if few_sizes else "")
 
 
-def _kept(about, field):
-    found = cache.read_json(about.measured_name()).get("choices", {}).get(field)
+def _kept(model, field):
+    found = cache.read_json(model.measured_name()).get("choices", {}).get(field)
     try:
         return Choice(**{**found, "size": tuple(found["size"])})
     except (TypeError, KeyError):  # nothing, or other fields
         return None
 
 
-def _applies(engine, variant, few_sizes):
+def _applies(runtime, variant, few_sizes):
     if "xla" in variant:
         return few_sizes
     # On a processor, float16 is slower than float32.
-    return not (engine == "tensorflow" and variant == "float16") or ENGINES[engine].has_gpu()
+    return not (runtime == "tensorflow" and variant == "float16") or RUNTIMES[runtime].has_gpu()
 
 
-def _measure(prepared, rows, size):
+def _measure(own, rows, size):
     """Gives each row its seconds: the least of several runs, by turns, so that what else the machine does falls on all alike.
 
-    A turn is two runs: the threads of the engine before go on waiting for work a while, and take the processor from the first.
+    A turn is two runs: the threads of the runtime before go on waiting for work a while, and take the processor from the first.
     """
     soft = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), "uint8"))
     pixels = np.asarray(soft.resize((size[1], size[0]), Image.Resampling.BICUBIC))[None]
-    functions = [prepared.function(row["engine"], row["variant"]) for row in rows]
+    functions = [own.function(row["runtime"], row["variant"]) for row in rows]
     for function in functions:
         function(pixels)
     began = time.perf_counter()

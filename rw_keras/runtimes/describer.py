@@ -1,4 +1,4 @@
-"""A descriptor model on one engine: built once, kept on disk, checked against TensorFlow, run on pixels."""
+"""A descriptor model on one runtime: built once, kept on disk, checked against TensorFlow, run on pixels."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
+from rw_keras.model.recipe import Recipe, digests_of, find_whitening
 from rw_keras.runtimes import cache, numpy_head
-from rw_keras.runtimes import ncnn as ncnn_engine
-from rw_keras.runtimes import openvino as openvino_engine
-from rw_keras.runtimes import tensorflow as tensorflow_engine
+from rw_keras.runtimes import ncnn as ncnn_runtime
+from rw_keras.runtimes import openvino as openvino_runtime
+from rw_keras.runtimes import tensorflow as tensorflow_runtime
 
 if TYPE_CHECKING:
     import keras
 
 # A module each: PACKAGE and EXTRA that it needs, VARIANTS (precision -> the ways to compute that may keep it), BATCH_PIXELS. All
 # but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`).
-ENGINES = {"tensorflow": tensorflow_engine, "openvino": openvino_engine, "ncnn": ncnn_engine}
+RUNTIMES = {"tensorflow": tensorflow_runtime, "openvino": openvino_runtime, "ncnn": ncnn_runtime}
 
 # The lowest cosine to TensorFlow's float32 descriptor of the same pixels that each promises.
 PRECISIONS = {"exact": 0.999999, "fast": 0.9999}
@@ -35,32 +37,33 @@ _MARGIN = 6
 # The longer side of those photos, in pixels.
 _CHECK_SIDE = 320
 
-_prepared = weakref.WeakKeyDictionary()
+# Model -> the state that it was in, and its `ModelRuntimes`.
+_of_models = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Describer:
-    """Pixels to descriptors by one engine: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32.
+    """Pixels to descriptors by one runtime: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32.
 
     It stands for the model wherever photos are described: `rw_keras.describe`, `Index.search_photo`. It keeps the weights that the
-    model had when it was made.
+    model had when it was made; TensorFlow in float32, which is the model itself, computes with those that it has now.
 
     Attributes:
-        engine: its name.
+        runtime: its name.
         variant: how it computes, such as "bfloat16".
         precision: what it promises, "exact" or "fast".
-        recipe: that of the model (`rw_keras.model.build.recipe`).
+        made: the recipe of the model when this was made; `recipe` is that of the weights that it computes with.
         dimensions: of a descriptor.
         cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
         batch_pixels: how many pixels go through the network at once; `None`: one photo.
-        function: the engine's.
+        function: the runtime's.
         model: the Keras model, where TensorFlow computes.
     """
 
-    engine: str
+    runtime: str
     variant: str
     precision: str
-    recipe: dict[str, Any]
+    made: Recipe
     dimensions: int
     cosine: float
     batch_pixels: int | None
@@ -71,26 +74,39 @@ class Describer:
         return self.function(pixels)
 
     def __repr__(self) -> str:
-        return f"<Describer by {self.engine} {self.variant}, {self.dimensions} dimensions>"
+        return f"<Describer by {self.runtime} {self.variant}, {self.dimensions} dimensions>"
 
     @property
     def output_shape(self) -> tuple[None, int]:
         """As a Keras model has it."""
         return None, self.dimensions
 
+    @property
+    def recipe(self) -> Recipe:
+        """How it makes descriptors."""
+        is_the_model = self.model is not None and self.variant.startswith("float32")
+        return Recipe.of(self.model) if is_the_model else self.made
+
+    @property
+    def min_side(self) -> int:
+        """The fewest pixels a side that the network takes."""
+        return self.made.get("min_side", 1)
+
+    engine = RenamedAttribute("runtime")
+
 
 @dataclasses.dataclass(frozen=True)
-class About:
+class KnownModel:
     """What is known of a model without Keras.
 
     Attributes:
-        recipe: see `rw_keras.model.build.recipe`.
+        recipe: see `rw_keras.model.recipe.Recipe`, without a `max_side`.
         dimensions: of a descriptor.
         network: what the files of its network are known by.
         steps: its head.
     """
 
-    recipe: dict[str, Any]
+    recipe: Recipe
     dimensions: int
     network: str
     steps: list[numpy_head.Step]
@@ -98,13 +114,14 @@ class About:
     def save(self) -> None:
         arrays = {f"{number} {name}": array for number, step in enumerate(self.steps) for name, array in step.arrays.items()}
         plain = [{"kind": step.kind, "settings": step.settings} for step in self.steps]
-        text = json.dumps({"recipe": self.recipe, "dimensions": self.dimensions, "network": self.network, "steps": plain})
+        text = json.dumps({"recipe": self.recipe.to_dict(), "dimensions": self.dimensions, "network": self.network, "steps": plain})
         with written_whole(cache.folder() / self._name(self.recipe)) as file:
             np.savez(file, about=np.frombuffer(text.encode(), "uint8"), **arrays)
 
     @classmethod
-    def load(cls, recipe: dict[str, Any]) -> About | None:
+    def load(cls, recipe: Recipe) -> KnownModel | None:
         """What an earlier process has kept of the model of a recipe; `None` where that is nothing, or cannot be read."""
+        recipe = recipe.of_any_size()
         try:
             with np.load(io.BytesIO((cache.folder() / cls._name(recipe)).read_bytes()), allow_pickle=False) as kept:
                 about = json.loads(kept["about"].tobytes())
@@ -113,112 +130,118 @@ class About:
                     if name != "about":
                         number, _, field = name.partition(" ")
                         arrays[int(number)][field] = kept[name]
+            known = Recipe.from_dict(about["recipe"])
         except Exception:  # not there, no zip file, cut short, other fields
             return None
         steps = [numpy_head.Step(step["kind"], step["settings"], own) for step, own in zip(about["steps"], arrays)]
-        return cls(about["recipe"], about["dimensions"], about["network"], steps)
+        return cls(known, about["dimensions"], about["network"], steps)
 
     @staticmethod
     def _name(recipe):
-        return f"model-{cache.key(recipe)}.npz"
+        return f"model-{cache.key(recipe.to_dict())}.npz"
 
     def measured_name(self) -> str:
         """The file of what was checked and measured of this model on this machine."""
-        return f"machine-{cache.key(cache.machine(), self.recipe)}.json"
+        return f"machine-{cache.key(cache.machine(), self.recipe.to_dict())}.json"
 
-    def stem(self, engine: str) -> str:
-        """The name of an engine's files of this network, less their suffixes."""
-        return f"{engine}-{cache.key(self.network, engine, cache.version(ENGINES[engine].PACKAGE))}"
+    def stem(self, runtime: str) -> str:
+        """The name of a runtime's files of this network, less their suffixes."""
+        return f"{runtime}-{cache.key(self.network, runtime, cache.version(RUNTIMES[runtime].PACKAGE))}"
 
     def describer(
-        self, engine: str, variant: str, precision: str, cosine: float, function: Callable, model: Any = None
+        self, runtime: str, variant: str, precision: str, recipe: Recipe, cosine: float, function: Callable, model: Any = None
     ) -> Describer:
-        batch = ENGINES[engine].BATCH_PIXELS
-        return Describer(engine, variant, precision, self.recipe, self.dimensions, cosine, batch, function, model)
+        """A `Describer` of this model; `recipe` is its own, and may have a `max_side`."""
+        batch = RUNTIMES[runtime].BATCH_PIXELS
+        return Describer(runtime, variant, precision, recipe, self.dimensions, cosine, batch, function, model)
 
     def with_head(self, feature_maps: Callable) -> Callable[[np.ndarray], np.ndarray]:
         return lambda pixels: numpy_head.run(self.steps, feature_maps(pixels))
 
 
-class Prepared:
-    """A Keras model, and what engines have made of it. One a model, until its weights change."""
+class ModelRuntimes:
+    """A Keras model, and what runtimes have made of it. One a model, until its weights change."""
 
     def __init__(self, model):
         from rw_keras import backbones
-        from rw_keras.model.recipe import recipe
 
         self._model = weakref.ref(model)
         self._functions: dict[tuple[str, str], Callable] = {}
-        made = recipe(model)
+        made = Recipe.of(model).of_any_size()
         self.network, steps = numpy_head.split(model)
         stages = backbones.digest_of_stages(self.network.inputs, self.network.outputs)
-        self.about = About(made, model.output_shape[-1], cache.key(made["weights"], stages), steps)
+        self.known = KnownModel(made, model.output_shape[-1], cache.key(made.weights, stages), steps)
 
     @property
     def model(self) -> keras.Model:
         return self._model()
 
     @classmethod
-    def of(cls, model: keras.Model) -> Prepared:
-        mark = _fingerprint(model)
-        if model not in _prepared or _prepared[model][0] != mark:
-            _prepared[model] = mark, cls(model)
-        return _prepared[model][1]
+    def of(cls, model: keras.Model) -> ModelRuntimes:
+        """That of a model as it is now: its weights, and the settings of its whitening that may be changed."""
+        import keras
 
-    def function(self, engine: str, variant: str) -> Callable[[np.ndarray], np.ndarray]:
-        """The engine's function from pixels to descriptors, built where it is not.
+        layer = find_whitening(model)
+        settings = (layer.shrinkage, layer.mask_zero) if layer else None
+        state = digests_of(model), settings, keras.backend.backend()
+        if model not in _of_models or _of_models[model][0] != state:
+            _of_models[model] = state, cls(model)
+        return _of_models[model][1]
+
+    def function(self, runtime: str, variant: str) -> Callable[[np.ndarray], np.ndarray]:
+        """The runtime's function from pixels to descriptors, built where it is not.
 
         Raises:
-            ImportError: where the engine's package is not installed.
-            ValueError: for a network that the engine cannot compute.
+            ImportError: where the runtime's package is not installed.
+            ValueError: for a network that the runtime cannot compute.
             OSError: when the cache cannot be written.
         """
-        if (engine, variant) not in self._functions:
-            check_installed(engine)
-            module = ENGINES[engine]
-            if engine == "tensorflow":
+        if (runtime, variant) not in self._functions:
+            check_installed(runtime)
+            module = RUNTIMES[runtime]
+            if runtime == "tensorflow":
                 function = module.load(self.model, variant)
             else:
-                files = cache.build(self.about.stem(engine), module.SUFFIXES, lambda: module.make(self.network))
-                function = self.about.with_head(module.load(files, variant))
-            self._functions[engine, variant] = function
-        return self._functions[engine, variant]
+                files = cache.build(self.known.stem(runtime), module.SUFFIXES, lambda: module.make(self.network))
+                function = self.known.with_head(module.load(files, variant))
+            self._functions[runtime, variant] = function
+        return self._functions[runtime, variant]
 
-    def check(self, engine: str, variant: str) -> dict[str, Any]:
-        """How an engine's descriptors compare with TensorFlow's in float32, on this machine; found out once.
+    def check(self, runtime: str, variant: str) -> dict[str, Any]:
+        """How a runtime's descriptors compare with TensorFlow's in float32, on this machine; found out once.
 
         Returns:
             `cosine`, the lowest over the photos; `seconds` of the last of them; `photos`, "embedded" or "generated".
         """
-        name, field = self.about.measured_name(), f"{engine} {variant}"
+        name, field = self.known.measured_name(), f"{runtime} {variant}"
         found = cache.read_json(name).get("checks", {}).get(field)
         if found is None:
-            function = self.function(engine, variant)
-            kind, photos = _check_photos(self.about.recipe.get("min_side", 1))
-            cosines, reference = [], tensorflow_engine.load(self.model, "float32")
+            function = self.function(runtime, variant)
+            kind, photos = _check_photos(self.known.recipe.get("min_side", 1))
+            cosines, reference = [], tensorflow_runtime.load(self.model, "float32")
             # Of odd and of even sides: padding may be right for the one and wrong for the other.
             for pixels in (photos[0], photos[1][:-1, :-1], photos[1]):
                 cosines.append(_cosine(function(pixels[None])[0], reference(pixels[None])[0]))
             seconds = least_seconds(function, photos[-1][None], 2)
             found = {"cosine": min(cosines), "seconds": seconds, "photos": kind}
             record(name, "checks", field, found)
-            self.about.save()
+            self.known.save()
         return found
 
-    def describer(self, engine: str, variant: str, precision: str) -> Describer:
-        """The engine, checked.
+    def describer(self, runtime: str, variant: str, precision: str) -> Describer:
+        """The runtime, checked.
 
         Raises:
             ValueError: when its descriptors are not as close to TensorFlow's as the precision promises; also as for `function`.
         """
-        function, cosine = self.function(engine, variant), self.check(engine, variant)["cosine"]
+        function, cosine = self.function(runtime, variant), self.check(runtime, variant)["cosine"]
         if not keeps(cosine, precision):
             raise ValueError(
-                f"{engine} in {variant} gives descriptors whose cosine to TensorFlow's is {cosine:.7f} on the photos of its check, "
-                f'too close to the {PRECISIONS[precision]} that precision="{precision}" promises; use engine="tensorflow".'
+                f"{runtime} in {variant} gives descriptors whose cosine to TensorFlow's is {cosine:.7f} on its check's photos, "
+                f'not safely above the {PRECISIONS[precision]} that precision="{precision}" promises; use runtime="tensorflow".'
             )
-        model = self.model if engine == "tensorflow" else None
-        return self.about.describer(engine, variant, precision, cosine, function, model)
+        model = self.model if runtime == "tensorflow" else None
+        return self.known.describer(runtime, variant, precision, Recipe.of(self.model), cosine, function, model)
 
 
 def keeps(cosine: float, precision: str) -> bool:
@@ -243,29 +266,17 @@ def least_seconds(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarr
     return min(times)
 
 
-def check_installed(engine: str) -> None:
-    """Raises an ImportError that says what to install, where the engine's package is not there."""
-    module = ENGINES[engine]
+def check_installed(runtime: str) -> None:
+    """Raises an ImportError that says what to install, where the runtime's package is not there."""
+    module = RUNTIMES[runtime]
     if importlib.util.find_spec(module.PACKAGE) is None:
-        raise ImportError(f'The engine {engine} is not installed; install it with: pip install "rw_keras[{module.EXTRA}]"')
+        raise ImportError(f'The runtime {runtime} is not installed; install it with: pip install "rw_keras[{module.EXTRA}]"')
     try:
         importlib.import_module(module.PACKAGE)
     except ImportError as error:
         raise ImportError(
-            f'The engine {engine} cannot be loaded ({error}); install it again with: pip install "rw_keras[{module.EXTRA}]"'
+            f'The runtime {runtime} cannot be loaded ({error}); install it again with: pip install "rw_keras[{module.EXTRA}]"'
         ) from error
-
-
-def _fingerprint(model):
-    """Values that change when a model's weights or the settings of its head do; cheaper than a digest of all of them."""
-    import keras
-    from keras import ops
-
-    sums = [float(ops.convert_to_numpy(ops.sum(variable))) for variable in model.weights]
-    first = [ops.convert_to_numpy(ops.ravel(variable)[:4]).tobytes() for variable in model.weights]
-    # Only what may be set after a layer was made.
-    settings = [(layer.shrinkage, layer.mask_zero) for layer in model.layers if type(layer).__name__ == "PCAWhiten"]
-    return sums, first, settings, keras.backend.backend()
 
 
 def _check_photos(min_side):
@@ -294,19 +305,10 @@ def _cosine(one, other):
     return float(one @ other / lengths) if lengths > 0 and np.isfinite(lengths) else 0.0
 
 
-def recipe_of(model: keras.Model | Describer) -> dict[str, Any]:
-    """`rw_keras.model.build.recipe` of a model, or of the one that an engine computes."""
-    if isinstance(model, Describer):
-        return model.recipe
-    from rw_keras.model.recipe import recipe
-
-    return recipe(model)
-
-
 def described_with(model: keras.Model | Describer) -> dict[str, str]:
-    """What computes a model's descriptors, as an index's manifest notes it: engine, precision, and what it computes in."""
+    """What computes a model's descriptors, as an index's manifest notes it: runtime, precision, and what it computes in."""
     if isinstance(model, Describer):
-        return {"engine": model.engine, "precision": model.precision, "computes_in": model.variant}
+        return {"runtime": model.runtime, "precision": model.precision, "computes_in": model.variant}
     import keras
 
-    return {"engine": keras.backend.backend(), "precision": "exact", "computes_in": "float32"}
+    return {"runtime": keras.backend.backend(), "precision": "exact", "computes_in": "float32"}

@@ -186,8 +186,8 @@ def _in_order(network):
 
 def _refused(layer, reason):
     return ValueError(
-        f'ncnn cannot compute this network: its layer {layer.name!r} ({type(layer).__name__}) {reason}; use engine="openvino" '
-        'or engine="tensorflow".'
+        f'ncnn cannot compute this network: its layer {layer.name!r} ({type(layer).__name__}) {reason}; use runtime="openvino" '
+        'or runtime="tensorflow".'
     )
 
 

@@ -60,7 +60,7 @@ def split(model: keras.Model) -> tuple[keras.Model, list[Step]]:
     if not steps or len(tensor.shape) != 4 or tensor.shape[-1] is None:
         raise ValueError(
             f"Only TensorFlow computes {model.name!r}: its layer {layer.name!r} ({type(layer).__name__}), after the feature map, "
-            'is none that the other engines know; use engine="tensorflow" and precision="exact".'
+            'is none that the other runtimes know; use runtime="tensorflow" and precision="exact".'
         )
     return keras.Model(model.inputs[0], tensor, name=f"{model.name}_network"), steps[::-1]
 

@@ -58,7 +58,7 @@ def make(network: keras.Model) -> tuple[bytes, bytes]:
     try:
         converted = converted_to_openvino(network, "uint8")
     except ValueError as error:
-        raise ValueError(f'{str(error).removesuffix(".")}; use engine="tensorflow".') from error
+        raise ValueError(f'{str(error).removesuffix(".")}; use runtime="tensorflow".') from error
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "network.xml")
         openvino.save_model(converted, path, compress_to_fp16=False)

@@ -108,7 +108,7 @@ class TestFirstRun:
         manifest = store.about(out)
         assert (manifest["dimensions"], manifest["dtype"]) == (12, "float32")
         assert manifest["recipe"]["max_side"] == 60
-        assert {field: manifest["recipe"][field] for field in model.recipe} == json.loads(json.dumps(model.recipe))
+        assert {field: manifest["recipe"][field] for field in model.recipe} == json.loads(json.dumps(model.recipe.to_dict()))
         assert manifest["versions"]["numpy"] == np.__version__
         assert {"rw_keras", "keras", "tensorflow", "pillow"} <= set(manifest["versions"])
 

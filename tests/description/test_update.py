@@ -387,7 +387,7 @@ class TestSettings:
             with pytest.raises(ValueError, match=words):
                 quiet(model, folder, out, **arguments)
 
-    @pytest.mark.parametrize("key", ["runtime", "engine"])
+    @pytest.mark.parametrize("key", ["runtime", "engine"])  # the earlier one, which indices on disk have
     def test_the_runtime_that_it_began_with(self, model, folder, out, draw, monkeypatch, key):
         from rw_keras.description import extract as extraction
 
@@ -402,6 +402,7 @@ class TestSettings:
         with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
             quiet(model, folder, out, engine="openvino")
         assert asked == [("ncnn", "fast"), ("openvino", "fast"), ("openvino", "fast")]
+        assert [own["runtime"] for own in Index.load(out).described_with] == ["ncnn"]
 
     def test_an_index_without_a_recipe_is_refused(self, model, folder, out):
         Index(["a"], np.ones((1, 12))).save(out)

@@ -17,6 +17,7 @@ import rw_keras
 from rw_keras import layers, methods
 from rw_keras.backbones.vgg16 import PUBLISHED
 from rw_keras.model import whitening
+from rw_keras.model.descriptor_model import DescriptorModel
 from rw_keras.model.recipe import recipe, whitening_layer
 from rw_keras.model.whitening import Whitening
 from rw_keras.photos.reading import ImageError, read_image
@@ -337,7 +338,7 @@ class TestVGG16:
         assert vgg16.output_shape == (None, 512)
         assert vgg16.input_shape == (None, None, None, 3)
         expected = {"backbone": "vgg16", "layer": "block5_conv3", "method": "rw", "levels": 3, "min_side": 16, "whitening": None}
-        assert vgg16.recipe == expected
+        assert vgg16.recipe == {**expected, "weights": vgg16.recipe.weights}
 
     def test_value(self, vgg16, draw):
         photo = draw(1, 96, 64)[None]
@@ -517,7 +518,7 @@ class TestRecipe:
 class TestWhitenGlobal:
     @pytest.fixture
     def model(self, build, draw):
-        model = build(whiten="global", shrinkage=0.1)
+        model = build(whiten_on="global", shrinkage=0.1)
         rw_keras.fit_whitening(model, [draw(seed) for seed in range(100, 130)], progress=False)
         return model
 
@@ -537,7 +538,7 @@ class TestWhitenGlobal:
         assert whitening_layer(model).count == 30
 
     def test_black_photo_is_zero_and_fewer_components(self, build, photos, draw):
-        model = build(whiten="global", components=5)
+        model = build(whiten_on="global", components=5)
         rw_keras.fit_whitening(model, [draw(seed) for seed in range(20)], progress=False)
         found = run(model, np.concatenate([photos, 0 * photos[:1]]))
         assert found.shape == (7, 5)
@@ -545,7 +546,7 @@ class TestWhitenGlobal:
         assert not found[-1].any()
 
     def test_without_a_whitening_is_the_same_as_regions(self, build, photos):
-        np.testing.assert_allclose(run(build(whiten="global"), photos), run(build(), photos), atol=1e-6)
+        np.testing.assert_allclose(run(build(whiten_on="global"), photos), run(build(), photos), atol=1e-6)
 
     def test_provenance_counts_vectors(self, model, build, tmp_path, capsys):
         known = model.recipe["whitening"]
@@ -554,9 +555,9 @@ class TestWhitenGlobal:
         rw_keras.save_whitening(model, tmp_path / "learned.npz")
         found = Whitening.load(tmp_path / "learned.npz")
         assert found.describe() == "unnamed (30 photos, 30 vectors, max_side 1024)"
-        assert whitening_layer(build(whiten="global", whitening=tmp_path / "learned.npz")).count == 30
+        assert whitening_layer(build(whiten_on="global", whitening=tmp_path / "learned.npz")).count == 30
         assert "rw_tiny is whitened as learned on unnamed (30 photos, 30 vectors, max_side 1024)" in capsys.readouterr().err
-        by_hand = build(whiten="global")
+        by_hand = build(whiten_on="global")
         whitening_layer(by_hand).adapt(np.random.default_rng(0).normal(size=(50, 12)))
         rw_keras.save_whitening(by_hand, tmp_path / "by_hand.npz")
         assert Whitening.load(tmp_path / "by_hand.npz").provenance["vectors"] == 50
@@ -567,12 +568,12 @@ class TestWhitenGlobal:
         with pytest.raises(ValueError, match="does not fit this model: its whiten is 'global', the model's 'regions'"):
             build(whitening=tmp_path / "global.npz")
         with pytest.raises(ValueError, match="does not fit this model: its whiten is 'regions', the model's 'global'"):
-            build(whiten="global", whitening=tmp_path / "regions.npz")
+            build(whiten_on="global", whitening=tmp_path / "regions.npz")
         assert "whiten" not in Whitening.load(tmp_path / "regions.npz").recipe
 
     def test_recipe_has_the_key_only_then(self, model, build, photos, tmp_path):
         assert recipe(model)["whiten"] == "global"
-        assert "whiten" not in recipe(build()) | recipe(build(whiten="regions"))
+        assert "whiten" not in recipe(build()) | recipe(build(whiten_on="regions"))
         model.save(tmp_path / "model.keras")
         loaded = rw_keras.load_model(tmp_path / "model.keras")
         assert recipe(loaded) == recipe(model)
@@ -580,8 +581,8 @@ class TestWhitenGlobal:
 
     @pytest.mark.parametrize("whiten", ["Global", "region", None, True])
     def test_another_word_is_refused(self, build, whiten):
-        with pytest.raises(ValueError, match=re.escape(f"whiten is one of 'regions', 'global', but got {whiten!r}")):
-            build(whiten=whiten)
+        with pytest.raises(ValueError, match=re.escape(f"whiten_on is one of 'regions', 'global', but got {whiten!r}")):
+            build(whiten_on=whiten)
 
 
 class TestMultiScale:
@@ -673,7 +674,7 @@ class TestMultiScale:
         np.testing.assert_array_equal(run(copy, photos), run(several, photos))
 
     def test_of_a_loaded_model_and_of_global_vectors(self, build, photos, draw, tmp_path):
-        model = build(whiten="global")
+        model = build(whiten_on="global")
         rw_keras.fit_whitening(model, [draw(seed) for seed in range(100, 130)], progress=False)
         model.save(tmp_path / "model.keras")
         several = rw_keras.multi_scale(rw_keras.load_model(tmp_path / "model.keras"))
@@ -707,7 +708,7 @@ class TestMultiScale:
             ValueError, match="'multi_scale_rw_tiny' is multi-scale already; pass the model that it was made of, 'rw_tiny'"
         ):
             rw_keras.multi_scale(rw_keras.multi_scale(model))
-        for other in (functional(), layers.DescriptorModel(model.input, model.output), "vgg16"):
+        for other in (functional(), DescriptorModel(model.input, model.output), "vgg16"):
             with pytest.raises(ValueError, match=r"takes a model of rw_keras\.build_descriptor, but got"):
                 rw_keras.multi_scale(other)
 
@@ -830,7 +831,7 @@ class TestFitWhitening:
         assert learned.provenance["regions"] == whitening_layer(model).count
         assert learned.recipe == {name: recipe(model)[name] for name in ("backbone", "layer", "method", "levels", "weights")}
         assert learned.failures == []
-        assert model.recipe["whitening"] == learned.provenance
+        assert model.whitening_provenance == learned.provenance
         assert f"photos (6 photos, {learned.provenance['regions']} regions, max_side 48)" in learned.describe()
 
     def test_name_is_what_it_is_called(self, build, photo_folder):
@@ -1035,7 +1036,10 @@ class TestShippedWhitening:
             differences = found.differences({**FITS, field: value})
             assert differences
             if len(differences) == 1:
-                assert differences[0].startswith(f"its {field} is {found.recipe[field]!r}, the model's {value!r}")
+                own, models = (
+                    repr(one) if len(repr(one)) <= 50 else repr(one)[:24] + "..." for one in (found.recipe[field], value)
+                )
+                assert differences[0] == f"its {field} is {own}, the model's {models}"
 
     def test_is_a_whitening(self):
         dimensions = {"vgg16": 512, "alexnet": 256}
@@ -1116,7 +1120,7 @@ class TestImageNetWeights:
         assert f"rw_vgg16 is whitened as learned on {known['name']} ({known['photos']} photos" in said.err
         assert f"shrinkage={known['recommended_shrinkage']} is recommended" in said.err
         assert said.out == ""
-        assert model.recipe["whitening"] == known
+        assert model.whitening_provenance == known
         assert whitening_layer(model).count == known["regions"]
 
         rw_keras.build_descriptor(shrinkage=known["recommended_shrinkage"])

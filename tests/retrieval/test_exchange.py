@@ -43,7 +43,7 @@ class TestMerge:
         np.testing.assert_array_equal(found.descriptors[:], np.concatenate([part.descriptors[:] for part in parts]))
         assert found.metadata == {"city": ["x", "y", None, None, None], "year": [None, None, 1, 2, 3]}
         assert found.failures == [("bad", "no photo")]
-        assert [with_["engine"] for with_ in found.described_with] == ["engine 1", "engine 2"]
+        assert [with_["runtime"] for with_ in found.described_with] == ["engine 1", "engine 2"]
         assert store.check(tmp_path / "all") == []
         with Writer(tmp_path / "all", RECIPE, 8) as writer:
             known = writer.find(["b", "d", "bad"])

@@ -19,12 +19,12 @@ def pretend(monkeypatch):
             return {"cosine": cosines[f"{engine} {variant}"], "seconds": seconds[f"{engine} {variant}"]}
 
         def measure(prepared, rows, size):
-            runs.append([f"{row['engine']} {row['variant']}" for row in rows])
+            runs.append([f"{row['runtime']} {row['variant']}" for row in rows])
             for row in rows:
-                row["seconds"] = seconds[f"{row['engine']} {row['variant']}"]
+                row["seconds"] = seconds[f"{row['runtime']} {row['variant']}"]
 
         runs = []
-        monkeypatch.setattr(describer.Prepared, "check", check)
+        monkeypatch.setattr(describer.ModelRuntimes, "check", check)
         monkeypatch.setattr(choice, "_measure", measure)
         return runs
 
@@ -42,14 +42,14 @@ class TestChoose:
     def test_the_fastest_that_keeps_the_promise(self, known, pretend):
         pretend(values(1.0, openvino_bfloat16=0.99999), values(0.5, openvino_bfloat16=0.1, ncnn_float32=0.3))
         exact, fast = engines.choose(known), engines.choose(known, "fast")
-        assert (exact.engine, exact.variant) == ("ncnn", "float32")
-        assert (fast.engine, fast.variant) == ("openvino", "bfloat16")
+        assert (exact.runtime, exact.variant) == ("ncnn", "float32")
+        assert (fast.runtime, fast.variant) == ("openvino", "bfloat16")
         assert "taken: the fastest" in str(fast) and "0.100" in str(fast)
 
     def test_one_that_breaks_it_is_not_measured(self, known, pretend):
         runs = pretend(values(1.0, ncnn_float32=0.9, tensorflow_bfloat16=float("nan")), values(0.5, ncnn_float32=0.1))
         chosen = engines.choose(known, "fast")
-        assert chosen.engine == "tensorflow"
+        assert chosen.runtime == "tensorflow"
         assert "ncnn float32" not in runs[0] and "tensorflow bfloat16" not in runs[0]
         assert str(chosen).count("cosine too low") == 2
 
@@ -57,7 +57,7 @@ class TestChoose:
         pretend(
             values(1.0, openvino_bfloat16=0.99996, ncnn_bfloat16=0.999985), values(0.5, openvino_bfloat16=0.1, ncnn_bfloat16=0.2)
         )
-        assert (engines.choose(known, "fast").engine, engines.choose(known).engine) == ("ncnn", "tensorflow")
+        assert (engines.choose(known, "fast").runtime, engines.choose(known).runtime) == ("ncnn", "tensorflow")
 
     def test_one_that_is_hopeless_is_not_measured(self, known, pretend):
         runs = pretend(values(1.0), values(0.5, tensorflow_bfloat16=9.0))
@@ -66,7 +66,7 @@ class TestChoose:
 
     def test_a_gain_of_chance_changes_nothing(self, known, pretend):
         pretend(values(1.0), values(0.5, ncnn_float32=0.49))
-        assert engines.choose(known).engine == "tensorflow"
+        assert engines.choose(known).runtime == "tensorflow"
 
     def test_one_that_is_not_installed_is_named(self, known, pretend):
         pretend(values(1.0, openvino_float32=None), values(0.5, ncnn_float32=0.3))
@@ -87,13 +87,13 @@ class TestChoose:
 
     def test_for_real(self, known):
         chosen = engines.choose(known, "exact", (48, 64))
-        installed = [name for name in engines.ENGINES if importlib.util.find_spec(name)]
-        assert [row["engine"] for row in chosen.rows if row["seconds"] is not None or "small photo" in row["note"]] == installed
+        installed = [name for name in engines.RUNTIMES if importlib.util.find_spec(name)]
+        assert [row["runtime"] for row in chosen.rows if row["seconds"] is not None or "small photo" in row["note"]] == installed
         assert all(row["cosine"] >= 0.999999 for row in chosen.rows if row["cosine"] is not None)
 
     @pytest.mark.slow
     def test_xla_where_sizes_are_few(self, known):
-        chosen = engines.choose(known, "exact", (32, 32), engines=("tensorflow",), few_sizes=True)
+        chosen = engines.choose(known, "exact", (32, 32), runtimes=("tensorflow",), few_sizes=True)
         assert [row["variant"] for row in chosen.rows] == ["float32", "float32 xla"]
         assert chosen.rows[1]["cosine"] >= 0.999999
 

@@ -26,7 +26,7 @@ def model_file(model, tmp_path_factory):
 
 
 def exact(engine):
-    return [{"engine": engine, "precision": "exact", "computes_in": "float32"}]
+    return [{"runtime": engine, "precision": "exact", "computes_in": "float32"}]
 
 
 class TestExtract:
@@ -82,7 +82,7 @@ class TestQuery:
 
     def test_describe(self, engine, model, draw):
         photos = [draw(1), draw(2, 40, 30)]
-        described = rw_keras.describe(model, photos, engine=engine)
+        described = rw_keras.describe(model, photos, runtime=engine)
         assert_same(described, rw_keras.describe(model, photos), model, 64, 64)
 
 
@@ -118,7 +118,7 @@ class TestCommands:
         assert "tensorflow  float32" in printed and "taken" in printed and "one photo of 64 x 48" in printed
         assert cli.run(["engines", "--model", model_file, "--max_side", "64", "--json"]) == 0
         table = json.loads(capsys.readouterr().out)
-        assert {"tensorflow", "openvino", "ncnn"} == {row["engine"] for row in table["rows"]}
+        assert {"tensorflow", "openvino", "ncnn"} == {row["runtime"] for row in table["rows"]}
 
     def test_a_wrong_command_line(self, photo_folder, tmp_path):
         with pytest.raises(cli.UsageError, match="engines takes no arguments, but got 'photos'"):

@@ -56,11 +56,11 @@ class TestDescriptors:
     def test_fast(self, engine, known):
         describe = engines.load(known, engine, "fast", size=(32, 32))
         pixels = photos(64, 48)
-        assert describe.precision == "fast" and describe.engine == engine
+        assert describe.precision == "fast" and describe.runtime == engine
         assert (describe(pixels) * batch_function(known)(pixels)).sum() > 0.999  # noise, not photos
 
     def test_tensorflow_in_bfloat16_keeps_its_head(self, known):
-        describe = describer.Prepared.of(known).function("tensorflow", "bfloat16")
+        describe = describer.ModelRuntimes.of(known).function("tensorflow", "bfloat16")
         pixels = photos(64, 48)
         described = describe(pixels)
         assert described.dtype == np.float32
@@ -81,7 +81,7 @@ class TestDescriptors:
     def test_auto_takes_tensorflow_for_what_the_others_do_not_know(self, known):
         several = rw_keras.multi_scale(known)
         describe = engines.load(several, "auto", "fast")
-        assert (describe.engine, describe.variant) == ("tensorflow", "float32")
+        assert (describe.runtime, describe.variant) == ("tensorflow", "float32")
         pixels = photos(64, 48)
         np.testing.assert_array_equal(describe(pixels), batch_function(several)(pixels))
         with pytest.raises(ValueError, match="Only TensorFlow computes"):
@@ -90,7 +90,7 @@ class TestDescriptors:
     def test_auto_measures_nothing_where_there_is_no_choice(self, vgg_like, monkeypatch):
         monkeypatch.setattr(engines, "choose", None)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        assert engines.load(vgg_like).engine == "tensorflow"
+        assert engines.load(vgg_like).runtime == "tensorflow"
 
 
 @pytest.mark.imagenet
@@ -101,7 +101,7 @@ class TestDescriptors:
 def test_bfloat16_of_vgg16_keeps_its_promise(vgg16, name):
     pixels = rw_keras.photos.embedded.photo(name, 384)[None]
     exact = batch_function(vgg16)(pixels)[0].astype("float64")
-    found = describer.Prepared.of(vgg16).function("tensorflow", "bfloat16")(pixels)[0].astype("float64")
+    found = describer.ModelRuntimes.of(vgg16).function("tensorflow", "bfloat16")(pixels)[0].astype("float64")
     assert 1 - exact @ found / np.linalg.norm(exact) / np.linalg.norm(found) < 5e-5
 
 
@@ -129,7 +129,7 @@ class TestRefusals:
         photo = keras.Input((None, None, 3), name="photos")
         features = keras.layers.Conv2D(8, 3, activation="gelu", name="bent")(photo)
         model = rw_keras.build_descriptor(keras.Model(photo, features, name="other"), whitening=None)
-        with pytest.raises(ValueError, match=r"its layer 'bent' \(Conv2D\) has the activation .*gelu.*engine=\"openvino\""):
+        with pytest.raises(ValueError, match=r"its layer 'bent' \(Conv2D\) has the activation .*gelu.*runtime=\"openvino\""):
             engines.load(model, "ncnn")
         photo = keras.Input((None, None, 3), name="photos")
         features = keras.layers.UpSampling2D(name="larger")(keras.layers.Conv2D(8, 3, activation="relu")(photo))
@@ -143,7 +143,7 @@ class TestRefusals:
             engines.load(model, "ncnn")
 
     def test_unknown_names(self, vgg_like):
-        with pytest.raises(ValueError, match="engine is one of auto, tensorflow, openvino, ncnn, but got 'caffe'"):
+        with pytest.raises(ValueError, match="runtime is one of auto, tensorflow, openvino, ncnn, but got 'caffe'"):
             engines.load(vgg_like, "caffe")
         with pytest.raises(ValueError, match="precision is one of exact, fast, but got 'int8'"):
             rw_keras.describe(vgg_like, photos(32, 32)[0], precision="int8")
@@ -152,13 +152,13 @@ class TestRefusals:
     def test_an_engine_that_is_not_installed(self, vgg_like, name, monkeypatch):
         real = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda module, *rest: None if module == name else real(module, *rest))
-        with pytest.raises(ImportError, match=rf'The engine {name} is not installed; .*pip install "rw_keras\[{name}\]"'):
+        with pytest.raises(ImportError, match=rf'The runtime {name} is not installed; .*pip install "rw_keras\[{name}\]"'):
             engines.load(vgg_like, name)
         with pytest.raises(ImportError, match="not installed"):
             engines.load(vgg_like, name, "fast")
 
     def test_descriptors_that_break_the_promise(self, engine, vgg_like, monkeypatch):
-        monkeypatch.setattr(describer.Prepared, "check", lambda *_: {"cosine": 0.99, "seconds": 1.0})
+        monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: {"cosine": 0.99, "seconds": 1.0})
         with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999 that precision="exact" promises'):
             engines.load(vgg_like, engine)
 
@@ -173,8 +173,8 @@ class TestCache:
     def test_the_second_process_builds_nothing(self, engine, vgg_like, monkeypatch):
         pixels = photos(32, 48)
         expected = engines.load(vgg_like, engine)(pixels)
-        describer._prepared.clear()
-        monkeypatch.setattr(describer.ENGINES[engine], "make", lambda network: pytest.fail("it was built again"))
+        describer._of_models.clear()
+        monkeypatch.setattr(describer.RUNTIMES[engine], "make", lambda network: pytest.fail("it was built again"))
         np.testing.assert_array_equal(engines.load(vgg_like, engine)(pixels), expected)
 
     def test_a_file_cut_short_is_built_again(self, engine, vgg_like, cache_folder):
@@ -183,7 +183,7 @@ class TestCache:
         (weights,) = cache_folder.glob(f"{engine}-*.bin")
         content = weights.read_bytes()
         weights.write_bytes(content[: len(content) // 2])
-        describer._prepared.clear()
+        describer._of_models.clear()
         np.testing.assert_array_equal(engines.load(vgg_like, engine)(pixels), expected)
         assert weights.read_bytes() == content
 
@@ -194,8 +194,8 @@ class TestCache:
         engines.load(vgg_like, engine)
         for path in [*cache_folder.glob("*.json"), *cache_folder.glob("*.npz")]:
             path.write_bytes(content)
-        describer._prepared.clear()
-        assert engines.load_cached(describer.Prepared.of(vgg_like).about.recipe, engine) is None
+        describer._of_models.clear()
+        assert engines.load_cached(describer.ModelRuntimes.of(vgg_like).known.recipe, engine) is None
         pixels = photos(32, 48)
         assert_same(engines.load(vgg_like, engine)(pixels), batch_function(vgg_like)(pixels), vgg_like, 32, 48)
 
@@ -235,17 +235,24 @@ class TestLoadCached:
         assert run.returncode == 0, run.stderr
 
     def test_nothing_before_the_first_use(self, engine, vgg_like):
-        recipe = describer.Prepared.of(vgg_like).about.recipe
+        recipe = describer.ModelRuntimes.of(vgg_like).known.recipe
         assert engines.load_cached(recipe, engine) is None
         assert engines.load_cached(recipe) is None
         assert engines.load_cached(recipe, "tensorflow") is None
 
+    def test_describes_as_the_index_of_the_recipe_was(self, engine, vgg_like):
+        described = engines.load(vgg_like, engine)
+        found = engines.load_cached({**described.recipe, "max_side": 40}, engine)
+        assert found.recipe == described.recipe.at(40)
+        photo = photos(64, 80)[0]
+        np.testing.assert_array_equal(rw_keras.describe(found, photo), rw_keras.describe(described, photo, max_side=40))
+
     def test_what_auto_has_taken(self, engine, vgg_like, monkeypatch):
         chosen = engines.choose(vgg_like, "exact", (32, 32))
-        found = engines.load_cached(describer.Prepared.of(vgg_like).about.recipe, "auto", size=(32, 32))
-        assert (found is None) == (chosen.engine == "tensorflow")
+        found = engines.load_cached(describer.ModelRuntimes.of(vgg_like).known.recipe, "auto", size=(32, 32))
+        assert (found is None) == (chosen.runtime == "tensorflow")
         if found is not None:
-            assert (found.engine, found.variant) == (chosen.engine, chosen.variant)
+            assert (found.runtime, found.variant) == (chosen.runtime, chosen.variant)
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -264,3 +271,45 @@ def test_openvino_is_imported_without_what_reports_its_use(tmp_path, monkeypatch
     assert not openvino_engine.imported("like_openvino").reports
     assert sys.modules.get("openvino_telemetry") is (reporter if before else None)
     del sys.modules["like_openvino"]
+
+
+class TestEarlierNames:
+    """They go on for one release."""
+
+    def test_of_arguments(self, vgg_like, cache_folder):
+        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+            describer = engines.load(vgg_like, engine="tensorflow")
+        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+            assert engines.load_cached(vgg_like.recipe, engine="tensorflow") is None
+        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+            rw_keras.describe(describer, photos(32, 32)[0], engine="tensorflow")
+        with pytest.raises(TypeError, match="engine= is the earlier name of runtime="):
+            engines.load(vgg_like, engine="tensorflow", runtime="tensorflow")
+
+    def test_of_attributes(self, vgg_like):
+        describer = engines.load(vgg_like, "tensorflow")
+        with pytest.warns(FutureWarning, match=r"Describer\.engine is called Describer\.runtime now") as caught:
+            assert describer.engine == describer.runtime == "tensorflow"
+        assert caught[0].filename == __file__
+        with pytest.warns(FutureWarning, match=r"Choice\.engine is called Choice\.runtime now"):
+            assert engines.Choice("ncnn", "float32", "exact", (48, 64), []).engine == "ncnn"
+
+    def test_of_the_table(self):
+        with pytest.warns(FutureWarning, match=r"runtimes\.ENGINES is called runtimes\.RUNTIMES now"):
+            assert engines.ENGINES is engines.RUNTIMES
+        with pytest.raises(AttributeError, match="no attribute 'NOTHING'"):
+            engines.NOTHING  # noqa: B018
+
+
+@pytest.mark.parametrize("settings", [False, True])
+def test_weights_of_one_sum_and_the_same_beginning_are_others(vgg_like, settings):
+    """What was built of a model is not taken for another's, however little changes."""
+    before = describer.ModelRuntimes.of(vgg_like)
+    assert describer.ModelRuntimes.of(vgg_like) is before
+    if settings:
+        vgg_like.get_layer("whitening").shrinkage = 0.5
+    else:
+        bias = np.array(vgg_like.get_layer("conv1").bias)
+        bias[[10, 11]] += [0.5, -0.5]
+        vgg_like.get_layer("conv1").bias.assign(bias)
+    assert describer.ModelRuntimes.of(vgg_like) is not before

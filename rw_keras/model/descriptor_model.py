@@ -1,0 +1,71 @@
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from rw_keras.layers.photo_model import PhotoModel, check_min_side
+from rw_keras.model.recipe import Recipe, recipe_with_digests
+
+
+@keras.saving.register_keras_serializable(package="rw_keras")
+class DescriptorModel(PhotoModel):
+    """A functional `keras.Model` that knows how its descriptors come about.
+
+    A model around another descriptor model, such as a multi-scale one, has that one's recipe, with what it adds.
+
+    Args:
+        inputs, outputs, name: see `keras.Model`.
+        recipe: what it is made of, a `Recipe` or its dictionary, saved with the model. What its weights say is left to them.
+
+    Raises:
+        ValueError: for a recipe with a field of another kind than it has.
+    """
+
+    OWN_ARGUMENTS = ("recipe",)
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        made = kwargs.pop("recipe", None) or {}
+        if not isinstance(made, Mapping):
+            raise ValueError(f"A model's `recipe` is a dictionary, but got {made!r}.")
+        check_min_side(made.get("min_side", 1))
+        Recipe.from_dict(made, "A model's `recipe`")
+        self._made = {field: value for field, value in made.items() if field != "weights"}
+        super().__init__(inputs, outputs, name=name, **kwargs)
+
+    @property
+    def inner(self) -> "DescriptorModel | None":
+        """The descriptor model that this one is built around, such as the one of a multi-scale model."""
+        return next((stage for stage in self.layers if isinstance(stage, DescriptorModel)), None)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it makes descriptors, with the weights and the whitening that it has now."""
+        return recipe_with_digests(self._all_made(), self)
+
+    @property
+    def min_side(self) -> int:
+        return self._all_made().get("min_side", 1)
+
+    @property
+    def whitening_provenance(self) -> dict[str, Any] | None:
+        """What its whitening was learned on, with hashes of the photos' names (`photo_ids`); `None` where nothing is noted."""
+        noted = self._all_made().get("whitening")
+        return None if noted is None else dict(noted)
+
+    def note_whitening(self, provenance: Mapping[str, Any]) -> None:
+        """Notes what the whitening that it has now was learned on."""
+        self._made["whitening"] = dict(provenance)
+
+    def note_max_side(self, max_side: int | None) -> None:
+        """Notes the size that photos are to be described at, in pixels of the longer side; `describe` takes it as its default."""
+        self._made["max_side"] = max_side
+
+    def get_config(self):
+        config = super().get_config()
+        del config["min_side"]  # it is the recipe's
+        return {**config, "recipe": dict(self._made)}
+
+    def _all_made(self):
+        # The inner one's as it is now: a whitening may be learned after.
+        inner = self.inner
+        return self._made if inner is None else {**inner._all_made(), **self._made}
