@@ -132,18 +132,7 @@ def train(values):
     if len(landmarks) < 3:
         raise ValueError(f"The photos in {values.photos} show {len(landmarks)} landmarks of {values.classes}; 3 are the fewest.")
 
-    test_queries = read_ground_truth(values.test_ground_truth)
-    test_paths = photos_by_name(values.test_photos)
-    common = len(maps.keys() & test_paths.keys())
-    if common:
-        raise ValueError(f"{common} photos are in both sets; test on other landmarks than those learned from.")
-    test_maps = dict(zip(test_paths, _maps(values, trunk, test_paths.values(), "photos to test on")))
-    test_maps = {name: found for name, found in test_maps.items() if found is not None}
-    asked = {name: query for name, query in test_queries.items() if query.photo in test_maps and query.positives & test_maps.keys()}
-    if not asked:
-        raise ValueError(f"No query of {values.test_ground_truth} has its photo and a positive in {values.test_photos}.")
-    boxes = [query.box for query in asked.values()]
-    query_maps = _maps(values, trunk, [test_paths[query.photo] for query in asked.values()], "test queries", boxes)
+    asked, query_maps, test_maps = _test_set(values, trunk, maps.keys())
 
     # The whitening is learned from the training photos, once; training goes on through it.
     features = keras.Input((None, None, 512))
@@ -180,6 +169,25 @@ def train(values):
     print(f"test                  {before:.4f}  {after:.4f}")
     changed = f"{'up' if after > before else 'NOT up'}, {after - before:+.4f}"
     print(f"mAP on landmarks not seen in training: {changed} with seed {values.seed}; try other seeds before you believe it")
+
+
+def _test_set(values, trunk, learned_from):
+    """The queries to test with, the maps of their boxes, and the maps of the photos that are searched."""
+    from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
+
+    test_queries = read_ground_truth(values.test_ground_truth)
+    test_paths = photos_by_name(values.test_photos)
+    common = len(learned_from & test_paths.keys())
+    if common:
+        raise ValueError(f"{common} photos are in both sets; test on other landmarks than those learned from.")
+    test_maps = dict(zip(test_paths, _maps(values, trunk, test_paths.values(), "photos to test on")))
+    test_maps = {name: found for name, found in test_maps.items() if found is not None}
+    asked = {name: query for name, query in test_queries.items() if query.photo in test_maps and query.positives & test_maps.keys()}
+    if not asked:
+        raise ValueError(f"No query of {values.test_ground_truth} has its photo and a positive in {values.test_photos}.")
+    boxes = [query.box for query in asked.values()]
+    query_maps = _maps(values, trunk, [test_paths[query.photo] for query in asked.values()], "test queries", boxes)
+    return asked, query_maps, test_maps
 
 
 def _head(values, whitening):

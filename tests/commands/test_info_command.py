@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from command_lines import NAMES, only_line
+from retrieval.broken_runs import DIMENSIONS, write_old
 
 from rw_keras.retrieval import Index
 from rw_keras.retrieval.writer import Writer
@@ -156,3 +157,15 @@ def test_loads_no_tensorflow(made):
     )
     run = subprocess.run([sys.executable, "-c", script, str(made)], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_earlier_format(command, capsys, tmp_path, version):
+    photos = {f"photo {number}": ([9, number], np.eye(5, DIMENSIONS)[number]) for number in range(5)}
+    write_old(tmp_path / "old", {**photos, "empty": ([0, 1], "empty")} if version == 2 else photos, version)
+    before = sorted(tmp_path.rglob("*"))
+    assert command("info", tmp_path / "old") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"  photos        5", f"  descriptors   {DIMENSIONS} dimensions, float32", f"  format        {version}"} <= set(lines)
+    assert ("  metadata      length (of 5 photos), even (of 5 photos)" in lines) == (version == 2)
+    assert sorted(tmp_path.rglob("*")) == before
