@@ -8,6 +8,7 @@ of Caffe's weights whose kernels are rounded to 1/1024, and a --note that says s
 
 import rw_keras
 from rw_keras.commands import model_flags
+from rw_keras.commands.models import load_keras_quietly
 from rw_keras.commands.parser import Parser, number, text
 from rw_keras.commands.programs import refuse_arguments, run_program
 
@@ -33,6 +34,7 @@ def flags():
 def learn(values):
     """Learns the whitening, writes it, and prints what it is."""
     refuse_arguments("learn_whitening.py", values)
+    load_keras_quietly()
     from rw_keras.model.whitening import Whitening, check_file
 
     check_file(values.output)  # before the photos are read

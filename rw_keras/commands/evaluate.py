@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from rw_keras.commands.evaluation_flags import add_evaluation
+from rw_keras.commands.models import load_keras_quietly
 from rw_keras.commands.parser import Parser
 from rw_keras.commands.programs import refuse_arguments, run_program
 
@@ -30,6 +31,7 @@ def evaluation_program(description: str, title: str, qe: Sequence[int], corrupt:
 
 def _run(program, title, values, corrupt):
     refuse_arguments(program, values)
+    load_keras_quietly()
     from rw_keras.evaluation.protocol import check_missing, evaluate
 
     check_missing(values.photos, values.ground_truth, values.missing, corrupt)  # before a network is built, or a whitening learned

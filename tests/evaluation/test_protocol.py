@@ -1,3 +1,4 @@
+import logging
 import re
 import sys
 
@@ -241,6 +242,7 @@ class TestProgram:
     def program(self, tiny_model, collection, monkeypatch, tmp_path):
         """A function (flags) -> the exit code; its network is the tiny one."""
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
         assert rw_keras.build_descriptor  # which the tiny one is built by, not what takes its place
 
         def build(backbone, *, weights, layer, **arguments):
