@@ -1,19 +1,13 @@
 """mAP on Oxford5k, by its own protocol.
 
-    python examples/eval_oxford5k.py --photos oxford5k/jpg --ground_truth oxford5k/gt --max_side 1024
+    python examples/eval_oxford5k.py --photos oxford5k/jpg --ground_truth oxford5k/gt
 
 Photos and ground truth lie as in the original archives: `all_souls_000013.jpg`, and `all_souls_1_query.txt` with
 `all_souls_1_good.txt`, `_ok.txt` and `_junk.txt`. The whitening that ships with the package was learned on Paris photos;
 `--whitening paris6k/jpg` learns one from all of Paris6k.
 """
 
-import sys
-
-from absl import app
-
-from rw_keras.commands import evaluate as evaluation
-
-evaluation.define_flags(qe=[1, 5])
+from rw_keras.commands.evaluate import evaluation_program
 
 if __name__ == "__main__":
-    app.run(lambda _: sys.exit(evaluation.run("Oxford5k")))
+    evaluation_program(__doc__, "Oxford5k", qe=[1, 5])

@@ -1,61 +1,57 @@
 """Learns a whitening from a folder of photos and writes it to a file. Those that ship with the package were made so.
 
-python examples/learn_whitening.py --photos photos/train --output whitening.npz --max_side 512
+    python examples/learn_whitening.py --photos photos/train --output whitening.npz --max_side 512
 
 Those: --photos with 322 photos of Paris6k, --name paris6k, --recommended_shrinkage 0.2; for AlexNet --weights with a file
 of Caffe's weights whose kernels are rounded to 1/1024, and a --note that says so.
 """
 
-import sys
-
-from absl import app, flags
-
 import rw_keras
-from rw_keras.commands.cli import in_flags
-from rw_keras.model.whitening import Whitening, check_file
-from rw_keras.regions import MOST_LEVELS
-
-_PHOTOS = flags.DEFINE_string("photos", None, "Folder of the photos to learn from.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
-_BACKBONE = flags.DEFINE_string("backbone", "vgg16", "The network.")
-_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "The network's weights: 'imagenet', or a file.")
-_METHOD = flags.DEFINE_string("method", "rw", "The method.")
-_LEVELS = flags.DEFINE_integer("levels", 3, "Scales of the regional grid.", 1, MOST_LEVELS)
-_WHITEN = flags.DEFINE_enum(
-    "whiten", "regions", ["regions", "global"], "What is whitened, and so learned on: each region's vector, or their sum."
-)
-_MAX_SIDE = flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
-_NAME = flags.DEFINE_string("name", None, "What the set is called in the provenance. Default: the folder's name.")
-_NOTE = flags.DEFINE_string("note", None, "A sentence for the provenance.")
-_SHRINKAGE = flags.DEFINE_float("recommended_shrinkage", None, "The shrinkage to recommend to users of the file.")
+from rw_keras.commands import model_flags
+from rw_keras.commands.models import load_keras_quietly
+from rw_keras.commands.parser import Parser, number, text
+from rw_keras.commands.programs import refuse_arguments, run_program
 
 
-def main(_):
-    try:
-        learn()
-    except (ValueError, OSError, ImportError) as error:
-        print(f"learn_whitening.py: {in_flags(str(error), set(flags.FLAGS))}", file=sys.stderr)
-        return 1
-    return 0
+def flags():
+    """The program's flags."""
+    parser = Parser(description=__doc__)
+    parser.flag("photos", "Folder of the photos to learn from.", text("FOLDER"), required=True)
+    parser.flag("output", "The .npz file to write.", text("FILE"), required=True)
+    parser.flag("name", "What the set is called in the provenance. Default: the folder's name.", text("NAME"))
+    parser.flag("note", "A sentence for the provenance.", text("TEXT"))
+    parser.flag("recommended_shrinkage", "The shrinkage to recommend to users of the file.", number(0, 1))
+    parser.section("The model")
+    parser.flag("backbone", "The network.", text("NAME"), "vgg16")
+    parser.flag("weights", "The network's weights: `imagenet` or a file.", text("FILE"), "imagenet")
+    parser.flag("method", "The method.", text("NAME"), "rw")
+    model_flags.add_levels(parser)
+    model_flags.add_whiten_on(parser)
+    model_flags.add_max_side(parser)
+    return parser
 
 
-def learn():
+def learn(values):
     """Learns the whitening, writes it, and prints what it is."""
-    check_file(_OUTPUT.value)  # before the photos are read
+    refuse_arguments("learn_whitening.py", values)
+    load_keras_quietly()
+    from rw_keras.model.whitening import Whitening, check_file
+
+    check_file(values.output)  # before the photos are read
     model = rw_keras.build_descriptor(
-        _BACKBONE.value,
-        weights=_WEIGHTS.value,
-        method=_METHOD.value,
-        levels=_LEVELS.value,
+        values.backbone,
+        weights=values.weights,
+        method=values.method,
+        levels=values.levels,
         whitening=None,
-        whiten=_WHITEN.value,
+        whiten_on=values.whiten_on,
     )
-    learned = rw_keras.fit_whitening(model, _PHOTOS.value, max_side=_MAX_SIDE.value, name=_NAME.value)
-    notes = {"recommended_shrinkage": _SHRINKAGE.value, "note": _NOTE.value}
+    learned = rw_keras.fit_whitening(model, values.photos, max_side=values.max_side, name=values.name)
+    notes = {"recommended_shrinkage": values.recommended_shrinkage, "note": values.note}
     learned.provenance.update({key: value for key, value in notes.items() if value is not None})
-    learned.save(_OUTPUT.value)
-    found = Whitening.load(_OUTPUT.value)
-    print(f"{_OUTPUT.value}: {found.describe()}")
+    learned.save(values.output)
+    found = Whitening.load(values.output)
+    print(f"{values.output}: {found.describe()}")
     print(
         f"eigenvalues: largest {found.eigenvalues[0]:.3g}, middle {found.eigenvalues[len(found.eigenvalues) // 2]:.3g}, "
         f"smallest {found.eigenvalues[-1]:.3g}"
@@ -63,4 +59,4 @@ def learn():
 
 
 if __name__ == "__main__":
-    app.run(lambda arguments: sys.exit(main(arguments)))
+    run_program(flags(), learn)

@@ -1,6 +1,7 @@
 """The publication's tables and figures, measured: one page with everything, and each table as Markdown, CSV and PNG.
 
-    python examples/reproduce_tables.py --data data --out report/ --alexnet_weights bvlc_alexnet.caffemodel
+    python examples/reproduce_tables.py --data data --out report/ \\
+        --alexnet_weights bvlc_alexnet.caffemodel
 
 `--data` holds a folder for each set, whole or a part of it, laid out as the original (`jpg/`, `gt/`): one whose name begins with
 `oxford5k`, one with `paris6k`, and, for the last two columns of Table 2, one with `oxford100k`. Each is whitened on the other's
@@ -21,16 +22,16 @@ import importlib.util
 import inspect
 import os
 import pathlib
-import sys
 import warnings
 
 import keras
-from absl import app, flags
 
 import rw_keras
 from rw_keras import backbones
-from rw_keras.commands.cli import in_flags
-from rw_keras.commands.evaluate import define_missing, missing_of
+from rw_keras.commands.evaluation_flags import add_missing
+from rw_keras.commands.model_flags import add_max_side
+from rw_keras.commands.parser import Parser, text
+from rw_keras.commands.programs import refuse_arguments, run_program
 from rw_keras.datasets import read_folder
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name
 from rw_keras.evaluation import figures, tables
@@ -42,42 +43,39 @@ from rw_keras.layers import ImageScale
 from rw_keras.photos.sources import list_photos
 from rw_keras.retrieval import Diffusion, Index
 
-_DATA = flags.DEFINE_string("data", None, "Folder with a folder of each set.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder of the report.", required=True)
-_CACHE = flags.DEFINE_string("cache", ".rw_keras_cache", "Folder that keeps region vectors between runs.")
-_MAX_SIDE = flags.DEFINE_integer("max_side", 1024, "Longer side, in pixels, that photos are reduced to.", lower_bound=1)
-_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "VGG16's weights: `imagenet` or a file.")
-_ALEXNET = flags.DEFINE_string("alexnet_weights", None, "AlexNet's weights, a file. Without one its rows are left out.")
-_ALSO = flags.DEFINE_string("also", None, "A Python file with methods of your own.")
-define_missing(flags.FLAGS)
-
 _OTHER = {"oxford5k": "paris6k", "paris6k": "oxford5k"}
 
 
-def main(_):
-    try:
-        print(f"{make_report()}: open it in a browser")
-    except (ValueError, OSError, ImportError) as error:
-        print(f"reproduce_tables.py: {in_flags(str(error), set(flags.FLAGS))}", file=sys.stderr)
-        return 1
-    return 0
+def flags():
+    """The program's flags."""
+    parser = Parser(description=__doc__)
+    parser.flag("data", "Folder with a folder of each set.", text("FOLDER"), required=True)
+    parser.flag("out", "Folder of the report.", text("FOLDER"), required=True)
+    parser.flag("cache", "Folder that keeps region vectors between runs.", text("FOLDER"), ".rw_keras_cache")
+    add_max_side(parser)
+    parser.flag("weights", "VGG16's weights: `imagenet` or a file.", text("FILE"), "imagenet")
+    parser.flag("alexnet_weights", "AlexNet's weights, a file. Without one its rows are left out.", text("FILE"))
+    parser.flag("also", "A Python file with methods of your own.", text("FILE"))
+    add_missing(parser)
+    return parser
 
 
-def make_report():
-    """Measures everything, writes the report, and returns the path of its page."""
+def make_report(values):
+    """Measures everything, writes the report, and tells the path of its page."""
+    refuse_arguments("reproduce_tables.py", values)
     (
         rw_keras.views.plot.figure_class(),
         Diffusion(Index(["a", "b"], [[1, 0], [0, 1]])),
     )  # before hours go by: what they need is there
-    sets, learned_on, facts = _sets(pathlib.Path(_DATA.value))
-    distractors = _folder_of("oxford100k")
-    own = _own_methods()
+    sets, learned_on, facts = _sets(values)
+    distractors = _folder_of(pathlib.Path(values.data), "oxford100k")
+    own = _own_methods(values.also)
     wanted = {**tables.METHODS["vgg16"], **own}
-    vectors = {"vgg16": _region_vectors("vgg16", _WEIGHTS.value, wanted)}
-    if _ALEXNET.value:
-        vectors["alexnet"] = _region_vectors("alexnet", _ALEXNET.value, tables.METHODS["alexnet"])
+    vectors = {"vgg16": _region_vectors(values, "vgg16", values.weights, wanted)}
+    if values.alexnet_weights:
+        vectors["alexnet"] = _region_vectors(values, "alexnet", values.alexnet_weights, tables.METHODS["alexnet"])
     scales = {
-        ("vgg16", scale): _region_vectors("vgg16", _WEIGHTS.value, {key: (key, 3) for key in ("rw", "root_rw")}, scale)
+        ("vgg16", scale): _region_vectors(values, "vgg16", values.weights, {key: (key, 3) for key in ("rw", "root_rw")}, scale)
         for scale in tables.SCALES[1:]
     }
     more = list_photos(distractors) if distractors else []
@@ -87,11 +85,11 @@ def make_report():
             experiment.compute(network, list(keys), [key for key in tables.WITH_DISTRACTORS if key in keys])
     for _, scale in scales:
         experiment.compute("vgg16", ["rw", "root_rw"], scale=scale)
-    facts.append(f"Photos are reduced to a longer side of {_MAX_SIDE.value} pixels. The networks are {' and '.join(vectors)}.")
+    facts.append(f"Photos are reduced to a longer side of {values.max_side} pixels. The networks are {' and '.join(vectors)}.")
     facts.append("Intervals are of 95 %, over landmarks: the five queries of one are not independent.")
 
     data = "; ".join([*map(str, sets.values()), *([f"{len(more)} distractors"] if more else [])])
-    report = Report(pathlib.Path(_OUT.value), "Feature weighting and regional integration, measured", facts, data)
+    report = Report(pathlib.Path(values.out), "Feature weighting and regional integration, measured", facts, data)
     networks = list(vectors)
     # Few photos to learn from leave flat axes. Every table says how many there were; a warning for each setting says no more.
     with warnings.catch_warnings():
@@ -100,7 +98,7 @@ def make_report():
         for table in _tables(experiment, networks, own):
             report.add_table(table, figures.png(figures.chart(table, data)))
         _add_figures(report, experiment)
-    return report.finish()
+    print(f"{report.finish()}: open it in a browser")
 
 
 def _tables(experiment, networks, own):
@@ -139,12 +137,12 @@ def _add_figures(report, experiment):
         report.add_figure(f"curves_{name}", title, figures.png(figures.curve_figure(found, name)), "png", caption)
 
 
-def _sets(data):
+def _sets(values):
     """The sets that are searched, the photos that each is whitened on, and facts about both."""
+    data = pathlib.Path(values.data)
     if not data.is_dir():
         raise FileNotFoundError(f"There is no folder {data}; pass --data the one with a folder of each set.")
-    missing = missing_of(flags.FLAGS)
-    folders = {name: _folder_of(name) for name in _OTHER}
+    folders = {name: _folder_of(data, name) for name in _OTHER}
     sets, learned_on, facts = {}, {}, []
     for name, folder in folders.items():
         other = folders[_OTHER[name]]
@@ -153,8 +151,8 @@ def _sets(data):
         if other is None:
             raise FileNotFoundError(f"There is no {_OTHER[name]} in {data}, and {name} is whitened on its photos; put some there.")
         found = read_folder(folder, name)
-        asked, absent = evaluation.asked_queries(found.queries, found.photos.keys(), missing, folder)
-        if absent and missing == "allow":
+        asked, absent = evaluation.asked_queries(found.queries, found.photos.keys(), values.missing, folder)
+        if absent and values.missing == "allow":
             facts.append(f"{absent} positives of {name} are not there, and are left out of the ground truth.")
         dropped = len(found.queries) - len(asked)
         sets[name] = dataclasses.replace(found, queries=asked, dropped=dropped) if dropped or absent else found
@@ -165,9 +163,8 @@ def _sets(data):
     return sets, learned_on, facts
 
 
-def _folder_of(name):
+def _folder_of(data, name):
     """The one folder of a set, or `None`."""
-    data = pathlib.Path(_DATA.value)
     found = [folder for folder in sorted(data.iterdir()) if folder.is_dir() and folder.name.startswith(name)]
     if len(found) > 1:
         raise ValueError(f"{found[0]} and {found[1]} are both {name}; keep one of them in {data}.")
@@ -182,21 +179,21 @@ def _has_ground_truth(folder, name):
     return True
 
 
-def _region_vectors(name, weights, wanted, scale=1.0):
+def _region_vectors(values, name, weights, wanted, scale=1.0):
     network, _ = backbones.network(name, weights, None)
     if scale != 1:
         resized = ImageScale(scale, backbones.smallest_side(network))(network.input)
         network = keras.Model(network.input, network(resized), name=f"{name}_at_{scale:.6f}")
-    return RegionVectors(network, wanted, os.path.join(_CACHE.value, "regions"), max_side=_MAX_SIDE.value)
+    return RegionVectors(network, wanted, os.path.join(values.cache, "regions"), max_side=values.max_side)
 
 
-def _own_methods():
+def _own_methods(file):
     """The functions of the file `--also`, as methods."""
-    if _ALSO.value is None:
+    if file is None:
         return {}
-    if not os.path.isfile(_ALSO.value):
-        raise FileNotFoundError(f"There is no file {_ALSO.value}; pass --also a Python file with methods.")
-    spec = importlib.util.spec_from_file_location("own_methods", _ALSO.value)
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"There is no file {file}; pass --also a Python file with methods.")
+    spec = importlib.util.spec_from_file_location("own_methods", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     own = {
@@ -205,9 +202,9 @@ def _own_methods():
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
     if not own or own.keys() & tables.METHODS["vgg16"].keys():
-        raise ValueError(f"{_ALSO.value} has to define functions, named as no method is yet, but has {', '.join(own) or 'none'}.")
+        raise ValueError(f"{file} has to define functions, named as no method is yet, but has {', '.join(own) or 'none'}.")
     return own
 
 
 if __name__ == "__main__":
-    app.run(lambda arguments: sys.exit(main(arguments)))
+    run_program(flags(), make_report)

@@ -1,10 +1,10 @@
 """The layers in your own network, in your own training, and in PyTorch or JAX.
 
-    python examples/reuse_layers.py                                # own_network; then torch or jax, as KERAS_BACKEND says
+    python examples/reuse_layers.py               # own_network; then torch or jax, by KERAS_BACKEND
     python examples/reuse_layers.py own_network
     KERAS_BACKEND=torch python examples/reuse_layers.py torch
     KERAS_BACKEND=jax python examples/reuse_layers.py jax
-    python examples/reuse_layers.py train --photos paris6k/jpg --classes paris6k/gt \
+    python examples/reuse_layers.py train --photos paris6k/jpg --classes paris6k/gt \\
         --test_photos oxford5k/jpg --test_ground_truth oxford5k/gt
 
 The last one trains through all the layers, on photos labelled by landmark, and measures mAP on landmarks of another city, before
@@ -15,33 +15,40 @@ With a few hundred photos of half a dozen landmarks, the change in the test depe
 of Paris6k and Oxford5k, five seeds gave -0.026 to +0.021, +0.004 in the mean, while mAP on the landmarks trained on rose by 0.26.
 """
 
-import pathlib
 import sys
 import time
 
 import keras
 import numpy as np
-from absl import app, flags
 from keras import ops
 
+from rw_keras.commands.model_flags import add_max_side
+from rw_keras.commands.parser import Parser, UsageError, number, text, whole_number
+from rw_keras.commands.programs import run_program
 from rw_keras.layers import IDFChannelWeight, L2Norm, PCAWhiten, RegionalSumPooling, RegionSum, SpatialWeight
-
-_PHOTOS = flags.DEFINE_string("photos", None, "train: folder of the photos to learn from.")
-_CLASSES = flags.DEFINE_string("classes", None, "train: folder of their *_good.txt and *_ok.txt, which say what they show.")
-_TEST_PHOTOS = flags.DEFINE_string("test_photos", None, "train: folder of the photos to test on, of other landmarks.")
-_TEST_GROUND_TRUTH = flags.DEFINE_string("test_ground_truth", None, "train: folder of their ground truth.")
-_MAX_SIDE = flags.DEFINE_integer("max_side", 512, "Longer side, in pixels, that photos are reduced to.", lower_bound=256)
-_STEPS = flags.DEFINE_integer("steps", 200, "Most steps to train.", lower_bound=1)
-_CHECK_EVERY = flags.DEFINE_integer("check_every", 50, "Steps between two looks at the held-out landmarks.", lower_bound=1)
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-2, "Adam's learning rate.", lower_bound=0)
-_SEED = flags.DEFINE_integer("seed", 1, "Seed of everything that is drawn.")
 
 # A batch is 4 landmarks by 8 photos.
 _LANDMARKS, _PHOTOS_EACH = 4, 8
 _TEMPERATURE = 0.1
 
 
-def own_network():
+def flags():
+    """The program's flags."""
+    parser = Parser(description=__doc__)
+    parser.flag("seed", "Seed of everything that is drawn.", whole_number(0), 1)
+    parser.section("The part train")
+    parser.flag("photos", "Folder of the photos to learn from.", text("FOLDER"))
+    parser.flag("classes", "Folder of their *_good.txt and *_ok.txt, which say what they show.", text("FOLDER"))
+    parser.flag("test_photos", "Folder of the photos to test on, of other landmarks.", text("FOLDER"))
+    parser.flag("test_ground_truth", "Folder of their ground truth.", text("FOLDER"))
+    add_max_side(parser, 512, 256)
+    parser.flag("steps", "Most steps to train.", whole_number(1), 200)
+    parser.flag("check_every", "Steps between two looks at the held-out landmarks.", whole_number(1), 50)
+    parser.flag("learning_rate", "Adam's learning rate.", number(0), 1e-2)
+    return parser
+
+
+def own_network(values):
     """The layers after any network that ends in a feature map."""
     trunk = keras.applications.ResNet50(include_top=False, weights=None)
     weighted = IDFChannelWeight()(SpatialWeight()(trunk.output))
@@ -50,14 +57,14 @@ def own_network():
     descriptor = L2Norm()(RegionSum()(L2Norm()(whiten(regions))))
     model = keras.Model(trunk.input, [trunk.output, weighted, regions, descriptor])
 
-    rng = np.random.default_rng(_SEED.value)
+    rng = np.random.default_rng(values.seed)
     whiten.adapt(rng.random((4096, 2048)))  # stands for the region vectors of your photos
     photos = rng.uniform(-100, 100, (2, 224, 320, 3)).astype("float32")
     for name, values in zip(("map", "weighted map", "region vectors", "descriptors"), model.predict_on_batch(photos)):
         print(f"own_network: {name:14s} {values.shape}")
 
 
-def torch_module():
+def torch_module(values):
     """The layers inside a PyTorch module, whose gradient reaches the convolution before them."""
     import torch
 
@@ -82,7 +89,7 @@ def torch_module():
     print(f"torch: descriptors {tuple(descriptors.shape)}, length of the trunk's gradient {float(gradient.norm()):.3g}")
 
 
-def jax_function():
+def jax_function(values):
     """The layers in a pure function that JAX compiles and differentiates."""
     import jax
 
@@ -106,37 +113,26 @@ def jax_function():
         descriptors, _ = model.stateless_call(weights, state, photos)
         return 1 - descriptors[0] @ descriptors[1]
 
-    photos = jax.random.uniform(jax.random.key(_SEED.value), (2, 96, 128, 3))
+    photos = jax.random.uniform(jax.random.key(values.seed), (2, 96, 128, 3))
     value, gradients = jax.jit(jax.value_and_grad(loss))([variable.value for variable in model.trainable_variables], photos)
     print(f"jax: loss {float(value):.3g}, length of the trunk's gradient {float(ops.norm(gradients[0])):.3g}")
 
 
-def train():
+def train(values):
     """Trains through the layers; prints mAP on the landmarks trained on and on those of another city, before and after."""
     from rw_keras.backbones import vgg16
     from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
 
-    keras.utils.set_random_seed(_SEED.value)
+    keras.utils.set_random_seed(values.seed)
     trunk = vgg16()
-    paths = photos_by_name(_PHOTOS.value)
-    maps = dict(zip(paths, _maps(trunk, paths.values(), "photos to learn from")))
+    paths = photos_by_name(values.photos)
+    maps = dict(zip(paths, _maps(values, trunk, paths.values(), "photos to learn from")))
     maps = {name: found for name, found in maps.items() if found is not None}
-    landmarks = _landmarks(read_ground_truth(_CLASSES.value), maps)
+    landmarks = _landmarks(read_ground_truth(values.classes), maps)
     if len(landmarks) < 3:
-        raise ValueError(f"The photos in {_PHOTOS.value} show {len(landmarks)} landmarks of {_CLASSES.value}; 3 are the fewest.")
+        raise ValueError(f"The photos in {values.photos} show {len(landmarks)} landmarks of {values.classes}; 3 are the fewest.")
 
-    test_queries = read_ground_truth(_TEST_GROUND_TRUTH.value)
-    test_paths = photos_by_name(_TEST_PHOTOS.value)
-    common = len(maps.keys() & test_paths.keys())
-    if common:
-        raise ValueError(f"{common} photos are in both sets; test on other landmarks than those learned from.")
-    test_maps = dict(zip(test_paths, _maps(trunk, test_paths.values(), "photos to test on")))
-    test_maps = {name: found for name, found in test_maps.items() if found is not None}
-    asked = {name: query for name, query in test_queries.items() if query.photo in test_maps and query.positives & test_maps.keys()}
-    if not asked:
-        raise ValueError(f"No query of {_TEST_GROUND_TRUTH.value} has its photo and a positive in {_TEST_PHOTOS.value}.")
-    boxes = [query.box for query in asked.values()]
-    query_maps = _maps(trunk, [test_paths[query.photo] for query in asked.values()], "test queries", boxes)
+    asked, query_maps, test_maps = _test_set(values, trunk, maps.keys())
 
     # The whitening is learned from the training photos, once; training goes on through it.
     features = keras.Input((None, None, 512))
@@ -152,17 +148,17 @@ def train():
     held_out = dict(list(landmarks.items())[::3])
     kept = {name: group for name, group in landmarks.items() if name not in held_out}
     others = {name: found for name, found in maps.items() if not any(name in shown for shown, _ in kept.values())}
-    head, measured = _head(whitening), {}
-    for step, _ in _steps(head, kept, maps):
-        if step % _CHECK_EVERY.value == 0:
+    head, measured = _head(values, whitening), {}
+    for step, _ in _steps(values, head, kept, maps):
+        if step % values.check_every == 0:
             measured[step] = _landmark_map(head, held_out, others)
             print(f"held-out landmarks ({', '.join(held_out)}) after {step:3d} steps: mAP {measured[step]:.4f}", flush=True)
     best = max(measured, key=measured.get)
 
-    head = _head(whitening)
+    head = _head(values, whitening)
     own_before, before = _landmark_map(head, landmarks, maps), test(head)
     seconds = []
-    for step, took in _steps(head, landmarks, maps):
+    for step, took in _steps(values, head, landmarks, maps):
         seconds += [took] if took else []
         if step == best:
             break
@@ -172,19 +168,37 @@ def train():
     print(f"landmarks trained on  {own_before:.4f}  {own_after:.4f}")
     print(f"test                  {before:.4f}  {after:.4f}")
     changed = f"{'up' if after > before else 'NOT up'}, {after - before:+.4f}"
-    print(f"mAP on landmarks not seen in training: {changed} with seed {_SEED.value}; try other seeds before you believe it")
+    print(f"mAP on landmarks not seen in training: {changed} with seed {values.seed}; try other seeds before you believe it")
 
 
-def _head(whitening=None):
+def _test_set(values, trunk, learned_from):
+    """The queries to test with, the maps of their boxes, and the maps of the photos that are searched."""
+    from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
+
+    test_queries = read_ground_truth(values.test_ground_truth)
+    test_paths = photos_by_name(values.test_photos)
+    common = len(learned_from & test_paths.keys())
+    if common:
+        raise ValueError(f"{common} photos are in both sets; test on other landmarks than those learned from.")
+    test_maps = dict(zip(test_paths, _maps(values, trunk, test_paths.values(), "photos to test on")))
+    test_maps = {name: found for name, found in test_maps.items() if found is not None}
+    asked = {name: query for name, query in test_queries.items() if query.photo in test_maps and query.positives & test_maps.keys()}
+    if not asked:
+        raise ValueError(f"No query of {values.test_ground_truth} has its photo and a positive in {values.test_photos}.")
+    boxes = [query.box for query in asked.values()]
+    query_maps = _maps(values, trunk, [test_paths[query.photo] for query in asked.values()], "test queries", boxes)
+    return asked, query_maps, test_maps
+
+
+def _head(values, whitening):
     """From a feature map to a descriptor. One gain and one bias a channel are trained; they start as 1 and 0."""
     features = keras.Input((None, None, 512))
     gains = keras.layers.DepthwiseConv2D(1, activation="relu", depthwise_initializer="ones", name="gains")
     whiten = PCAWhiten(shrinkage=0.2, name="whitening")
     vectors = L2Norm()(whiten(_region_vectors(gains(features))))
     head = keras.Model(features, L2Norm()(RegionSum()(vectors)))
-    if whitening is not None:
-        whiten.set_weights(whitening)
-    head.compile(keras.optimizers.Adam(_LEARNING_RATE.value), _contrastive_loss)
+    whiten.set_weights(whitening)
+    head.compile(keras.optimizers.Adam(values.learning_rate), _contrastive_loss)
     return head
 
 
@@ -202,15 +216,15 @@ def _contrastive_loss(labels, descriptors):
     return -ops.mean(ops.sum(positive * log_shares, axis=1) / ops.sum(positive, axis=1))
 
 
-def _steps(head, landmarks, maps):
+def _steps(values, head, landmarks, maps):
     """Trains step by step, and yields how many steps are done and how many seconds the last took, from step 0 on."""
-    rng = np.random.default_rng(_SEED.value)
+    rng = np.random.default_rng(values.seed)
     # Photos differ in size. Random square crops of their maps make a batch, and show each photo anew every time.
-    sides = [int(_MAX_SIDE.value / 16 * part) for part in (0.5, 0.5625, 0.625)]
+    sides = [int(values.max_side / 16 * part) for part in (0.5, 0.5625, 0.625)]
     large = [[name for name in sorted(shown) if min(maps[name].shape[:2]) >= sides[-1]] for shown, _ in landmarks.values()]
     large = [names for names in large if names]
     yield 0, None
-    for step in range(1, _STEPS.value + 1):
+    for step in range(1, values.steps + 1):
         side, crops, labels = rng.choice(sides), [], []
         for label in rng.permutation(len(large))[:_LANDMARKS]:
             for name in rng.choice(large[label], _PHOTOS_EACH, replace=len(large[label]) < _PHOTOS_EACH):
@@ -223,12 +237,12 @@ def _steps(head, landmarks, maps):
         yield step, time.perf_counter() - start
 
 
-def _maps(trunk, photos, words, boxes=None):
+def _maps(values, trunk, photos, words, boxes=None):
     """The feature map of each photo; `None` where it cannot be read."""
     from rw_keras.description.describe import describe_each
 
     photos, found = list(photos), []
-    for _, features, error in describe_each(trunk, photos, boxes, max_side=_MAX_SIDE.value, min_side=16, progress=words):
+    for _, features, error in describe_each(trunk, photos, boxes, max_side=values.max_side, min_side=16, progress=words):
         if error is not None:
             print(f"left out: {error}", file=sys.stderr)
         found.append(None if error is not None else features[0])
@@ -271,28 +285,23 @@ def _test_map(head, queries, query_maps, maps):
     return mean_average_precision(rankings, {name: (query.positives & maps.keys(), query.junk) for name, query in queries.items()})
 
 
-def main(arguments):
+def main(values):
     parts = {"own_network": own_network, "train": train, "torch": torch_module, "jax": jax_function}
-    backend, chosen = keras.backend.backend(), arguments[1:]
+    backend, chosen = keras.backend.backend(), values.arguments
     if not chosen:
         chosen = ["own_network", *([backend] if backend in parts else [])]
     for part in chosen:
         if part not in parts:
-            raise app.UsageError(f"There is no part {part!r}; choose from {', '.join(parts)}.")
+            raise UsageError(f"there is no part {part!r}; choose from {', '.join(parts)}")
         if part in ("torch", "jax") and part != backend:
-            raise app.UsageError(f"The part {part!r} runs on that backend: set KERAS_BACKEND={part}.")
-        folders = (_PHOTOS, _CLASSES, _TEST_PHOTOS, _TEST_GROUND_TRUTH)
-        missing = [folder.name for folder in folders if folder.value is None]
+            raise UsageError(f"the part {part!r} runs on that backend: set KERAS_BACKEND={part}")
+        folders = ("photos", "classes", "test_photos", "test_ground_truth")
+        missing = [f"--{folder}" for folder in folders if getattr(values, folder) is None]
         if part == "train" and missing:
-            raise app.UsageError(f"The part 'train' needs --{missing[0]}.")
-    try:
-        for part in chosen:
-            parts[part]()
-    except (ValueError, OSError) as error:
-        print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
+            raise UsageError(f"the part 'train' needs {', '.join(missing)}")
+    for part in chosen:
+        parts[part](values)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_program(flags(), main)

@@ -1,0 +1,1 @@
+"""The command line: `main`, a file for each command, and the flags that programs share."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rw_keras.model.recipe import with_runtime
+
 
 def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that made an index, with their values.
@@ -18,12 +20,12 @@ def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
     recipe = about.get("recipe") or {}
     known = {flag: recipe[flag] for flag in ("backbone", "levels", "max_side") if recipe.get(flag) is not None}
     if recipe:
-        known["whiten"], known["scales"] = recipe.get("whiten", "regions"), recipe.get("scales")
+        known["whiten_on"], known["scales"] = recipe.get("whiten", "regions"), recipe.get("scales")
         known["max_side"] = recipe.get("max_side")
     if recipe.get("whitening"):
         known["shrinkage"] = recipe["whitening"].get("shrinkage", 0.0)
-    last = (about.get("described_with") or [{}])[-1]
-    return {**known, "dtype": about["dtype"], **{field: last[field] for field in ("engine", "precision") if field in last}}
+    last = with_runtime((about.get("described_with") or [{}])[-1])
+    return {**known, "dtype": about["dtype"], **{flag: last[flag] for flag in ("runtime", "precision") if flag in last}}
 
 
 def check_flags(folder: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -35,10 +37,10 @@ def check_flags(folder: str, known: Mapping[str, Any], given: Mapping[str, Any])
         given: flag -> value, of those that were given.
 
     Raises:
-        ValueError: naming the flag, with both values. The engine may be another one, since all keep the same promise.
+        ValueError: naming the flag, with both values. The runtime may be another one, since all keep the same promise.
     """
     for flag, value in given.items():
-        if flag in known and flag != "engine" and value != known[flag]:
+        if flag in known and flag != "runtime" and value != known[flag]:
             raise ValueError(
                 f"the index {folder} has {flag} {_word(known[flag])}, and you asked for --{flag} {_word(value)}; leave the flag "
                 "out, choose another name, or describe all photos again with --force"

@@ -8,7 +8,8 @@ import numpy as np
 
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
 from rw_keras.description.cache import describe_cached
-from rw_keras.model.whitening import photos_in_common, provenance_in_words
+from rw_keras.model.recipe import provenance_in_words
+from rw_keras.model.whitening import photos_in_common
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.retrieval import Index, average_precision, bootstrap
 

@@ -170,12 +170,7 @@ def from_recipe(
         FileNotFoundError: when a file cannot be found.
     """
     recipe = Recipe.from_dict(recipe)
-    if model is not None:
-        built = load_model(model)
-        if not isinstance(built, DescriptorModel) or "min_side" not in built.recipe:
-            raise ValueError(f"{model} holds the model {built.name!r}, which is none that rw_keras.build_descriptor made.")
-    else:
-        built = _built(recipe, weights, whitening)
+    built = load_descriptor(model) if model is not None else _built(recipe, weights, whitening)
     if recipe.max_side is not UNSET:
         built.note_max_side(recipe.max_side)
     return built
@@ -275,6 +270,18 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         raise
     except Exception as error:  # Keras' own advice is about other formats
         raise ValueError(f"{path} cannot be loaded: {_reason(error)}") from error
+
+
+def load_descriptor(path: str | os.PathLike[str]) -> DescriptorModel:
+    """`load_model` for a file of a model that `build_descriptor` made.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `load_model`, and for any other model.
+    """
+    model = load_model(path)
+    if not isinstance(model, DescriptorModel) or "min_side" not in model.recipe:
+        raise ValueError(f"{path} holds the model {model.name!r}, which is none that rw_keras.build_descriptor made.")
+    return model
 
 
 def _reason(error):

@@ -76,7 +76,7 @@ class Recipe(Mapping[str, Any]):
         made = dict(made or {})
         for field, (is_right, words) in _KINDS.items():
             if field in made and not is_right(made[field]):
-                raise ValueError(f"{whose} has {field} {made[field]!r}, but it is {words}; make it anew.")
+                raise ValueError(f"{whose} has {field} {made[field]!r}, which has to be {words}; make it again.")
         known = {field: made.pop(field) for field in _PLAIN if field in made}
         if known.get("whitening"):
             # Hashes of the photos' names say nothing of how descriptors are made.
@@ -257,3 +257,16 @@ def find_whitening(model: keras.Model) -> layers.PCAWhiten | None:
 def with_runtime(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of an index's `described_with`, whose "runtime" was called "engine" by earlier versions."""
     return {"runtime" if field == "engine" else field: value for field, value in entry.items()}
+
+
+def provenance_in_words(provenance: Mapping[str, Any]) -> str:
+    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"."""
+    side = f", max_side {provenance['max_side']}" if provenance.get("max_side") else ""
+    count, what = learned_from(provenance)
+    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {count} {what}{side})"
+
+
+def learned_from(provenance: Mapping[str, Any]) -> tuple[int | None, str]:
+    """How many vectors a whitening was learned from, and what they are: "regions", or "vectors" of whole photos."""
+    what = "vectors" if "vectors" in provenance else "regions"
+    return provenance.get(what), what

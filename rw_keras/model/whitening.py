@@ -15,7 +15,7 @@ import numpy as np
 
 from rw_keras import layers
 from rw_keras.files import checked_path, written_whole
-from rw_keras.model.recipe import Recipe, whitening_layer
+from rw_keras.model.recipe import Recipe, learned_from, provenance_in_words, whitening_layer
 
 # Of the photos learned from, the hashes of so many names are kept (the smallest ones, which is a fair draw): enough
 # to see that a set it is tested on has photos in common, however large both are.
@@ -69,7 +69,7 @@ class Whitening:
                 f"The whitening has {self.eigenvectors.shape[1]} components, fewer than the model's {kept}; build the model "
                 f"with components={self.eigenvectors.shape[1]} or fewer."
             )
-        layer.assign(self.mean, self.eigenvectors, self.eigenvalues, _count(self.provenance)[0] or 1)
+        layer.assign(self.mean, self.eigenvectors, self.eigenvalues, learned_from(self.provenance)[0] or 1)
         model.note_whitening(self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -105,19 +105,6 @@ def check_file(path: str | os.PathLike[str]) -> pathlib.Path:
     if path.suffix != ".npz":
         raise ValueError(f"A whitening is kept in an .npz file, but got {path}; call it {path.with_suffix('.npz')}.")
     return path
-
-
-def provenance_in_words(provenance: Mapping[str, Any]) -> str:
-    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"."""
-    side = f", max_side {provenance['max_side']}" if provenance.get("max_side") else ""
-    count, what = _count(provenance)
-    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {count} {what}{side})"
-
-
-def _count(provenance):
-    """How many vectors a whitening was learned from, and what they are: "regions", or "vectors" of whole photos."""
-    what = "vectors" if "vectors" in provenance else "regions"
-    return provenance.get(what), what
 
 
 def photos_in_common(provenance: Mapping[str, Any], names: Iterable[str]) -> int:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["PRECISIONS", "RUNTIMES", "Choice", "Describer", "choose", "load", "load_cached", "usual_size"]
 
 
-@renamed(engine="runtime")
+@renamed(engine="name")
 def load(
-    model: keras.Model | Describer, runtime: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
+    model: keras.Model | Describer, name: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
 ) -> Describer:
     """A descriptor model on a runtime: built, checked against TensorFlow and, where there is a choice, measured.
 
@@ -38,7 +38,7 @@ def load(
 
     Args:
         model: a model of `build_descriptor`; a `Describer` is given back as it is.
-        runtime: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`;
+        name: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`;
             TensorFlow in float32 where the others do not know what comes after the network, as in a multi-scale model.
         precision: "exact" or "fast".
         size: (height, width) of the photos, to measure at.
@@ -49,20 +49,20 @@ def load(
         ImportError: when the runtime is not installed; it names the line that installs it.
         OSError: when the cache cannot be written.
     """
-    check_arguments(runtime, precision)
+    check_arguments(name, precision)
     if isinstance(model, Describer):
         return model
-    if runtime != "auto":
-        check_installed(runtime)
-    if (runtime, precision) == ("tensorflow", "exact") or (runtime == "auto" and _is_without_choice(model, precision)):
+    if name != "auto":
+        check_installed(name)
+    if (name, precision) == ("tensorflow", "exact") or (name == "auto" and _is_without_choice(model, precision)):
         return _tensorflow(model)
     own = ModelRuntimes.of(model)
-    if runtime == "auto" or precision != "exact":
-        chosen = choose(model, precision, size, runtimes=tuple(RUNTIMES) if runtime == "auto" else (runtime,))
-        runtime, variant = chosen.runtime, chosen.variant
+    if name == "auto" or precision != "exact":
+        chosen = choose(model, precision, size, runtimes=tuple(RUNTIMES) if name == "auto" else (name,))
+        name, variant = chosen.runtime, chosen.variant
     else:
         variant = "float32"
-    return own.describer(runtime, variant, precision)
+    return own.describer(name, variant, precision)
 
 
 def _is_without_choice(model, precision):
@@ -85,15 +85,15 @@ def _tensorflow(model):
     return Describer("tensorflow", "float32", "exact", made, dimensions, 1.0, module.BATCH_PIXELS, function, model)
 
 
-@renamed(engine="runtime")
+@renamed(engine="name")
 def load_cached(
-    recipe: Mapping[str, Any], runtime: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
+    recipe: Mapping[str, Any], name: str = "auto", precision: str = "exact", *, size: tuple[int, int] = (384, 512)
 ) -> Describer | None:
     """What `load` has built earlier on this machine for the model of a recipe, without loading Keras or TensorFlow.
 
     Args:
         recipe: that of an index, whose `max_side` `describe` then takes as its default, or of a model.
-        runtime, precision, size: as for `load`.
+        name, precision, size: as for `load`.
 
     Returns:
         The describer; `None` where it was not built, checked or measured here yet, or where TensorFlow is what computes: then the
@@ -103,22 +103,22 @@ def load_cached(
         ValueError: for a runtime or a precision that there is not.
         ImportError: when the runtime is not installed.
     """
-    check_arguments(runtime, precision)
+    check_arguments(name, precision)
     made = Recipe.from_dict(recipe)
     known = KnownModel.load(made)
     variant = "float32"
-    if known is not None and (runtime == "auto" or precision != "exact"):
-        chosen = kept_choice(known, precision, size, tuple(RUNTIMES) if runtime == "auto" else (runtime,))
-        runtime, variant = (chosen.runtime, chosen.variant) if chosen else ("tensorflow", "")
-    if known is None or runtime == "tensorflow":
+    if known is not None and (name == "auto" or precision != "exact"):
+        chosen = kept_choice(known, precision, size, tuple(RUNTIMES) if name == "auto" else (name,))
+        name, variant = (chosen.runtime, chosen.variant) if chosen else ("tensorflow", "")
+    if known is None or name == "tensorflow":
         return None
-    check_installed(runtime)
-    module = RUNTIMES[runtime]
-    check = cache.read_json(known.measured_name()).get("checks", {}).get(f"{runtime} {variant}", {})
-    files = cache.built(known.stem(runtime), module.SUFFIXES)
+    check_installed(name)
+    module = RUNTIMES[name]
+    check = cache.read_json(known.measured_name()).get("checks", {}).get(f"{name} {variant}", {})
+    files = cache.built(known.stem(name), module.SUFFIXES)
     if files is None or not keeps(check.get("cosine", 0), precision):
         return None
-    return known.describer(runtime, variant, precision, made, check["cosine"], known.with_head(module.load(files, variant)))
+    return known.describer(name, variant, precision, made, check["cosine"], known.with_head(module.load(files, variant)))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Engines on the command line, and in the index."""
+"""Runtimes on the command line, and in the index."""
 
 import json
 import subprocess
@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
 from runtimes.rounding import assert_same, tolerance
 
 import rw_keras
 from rw_keras import runtimes as engines
-from rw_keras.commands import cli
+from rw_keras.commands import main
+from rw_keras.commands.parser import UsageError
 from rw_keras.description.cache import describe_cached
 from rw_keras.description.extract import extract
 from rw_keras.retrieval import Index, store
@@ -88,8 +88,8 @@ class TestQuery:
 
 _SEARCH_WITHOUT_KERAS = """
 import sys
-from rw_keras.commands import cli
-assert cli.run(["search", *sys.argv[1:]]) == 0
+from rw_keras.commands import main
+assert main.run(["search", *sys.argv[1:]]) == 0
 loaded = {"tensorflow", "keras", "jax", "torch"} & set(sys.modules)
 assert not loaded, loaded
 """
@@ -98,30 +98,42 @@ assert not loaded, loaded
 class TestCommands:
     def test_index_and_search(self, engine, model_file, photo_folder, tmp_path, capsys):
         out, photo = str(tmp_path / "index"), str(photo_folder / "d.png")
-        assert cli.run(["index", str(photo_folder), "-o", out, "--model", model_file, "--engine", engine, "-q"]) == 0
+        assert main.run(["index", str(photo_folder), "-o", out, "--model", model_file, "--runtime", engine, "-q"]) == 0
         assert store.about(tmp_path / "index")["described_with"] == exact(engine)
         capsys.readouterr()
         found = []
         for name in ("tensorflow", engine, "auto"):
-            assert cli.run(["search", out, photo, "--model", model_file, "--network_engine", name, "--json"]) == 0
+            assert main.run(["search", out, photo, "--model", model_file, "--runtime", name, "--json"]) == 0
             found.append(json.loads(capsys.readouterr().out))
         assert [hit["name"] for hit in found[0]] == [hit["name"] for hit in found[1]] == [hit["name"] for hit in found[2]]
         # The model's file is needed no more, and Keras neither.
-        command = [sys.executable, "-c", _SEARCH_WITHOUT_KERAS, out, photo, "--network_engine", engine, "--json"]
+        command = [sys.executable, "-c", _SEARCH_WITHOUT_KERAS, out, photo, "--runtime", engine, "--json"]
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert json.loads(run.stdout) == found[1]
 
-    def test_engines(self, model_file, capsys):
-        assert cli.run(["engines", "--model", model_file, "--max_side", "64"]) == 0
+    def test_runtimes(self, model_file, capsys):
+        assert main.run(["runtimes", "--model", model_file, "--max_side", "64"]) == 0
         printed = capsys.readouterr().out
         assert "tensorflow  float32" in printed and "taken" in printed and "one photo of 64 x 48" in printed
-        assert cli.run(["engines", "--model", model_file, "--max_side", "64", "--json"]) == 0
+        assert main.run(["runtimes", "--model", model_file, "--max_side", "64", "--json"]) == 0
         table = json.loads(capsys.readouterr().out)
         assert {"tensorflow", "openvino", "ncnn"} == {row["runtime"] for row in table["rows"]}
 
+    def test_earlier_names(self, engine, model_file, photo_folder, tmp_path, capsys):
+        out, photo = str(tmp_path / "index"), str(photo_folder / "d.png")
+        assert main.run(["index", str(photo_folder), "-o", out, "--model", model_file, "--engine", engine, "-q"]) == 0
+        assert store.about(tmp_path / "index")["described_with"] == exact(engine)
+        assert "--engine is called --runtime now.\n" in capsys.readouterr().err
+        assert main.run(["search", out, photo, "--engine=numpy", "--network-engine", engine, "--json"]) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)[0]["name"] == "d.png"
+        assert captured.err == "--engine is called --searcher now.\n--network_engine is called --runtime now.\n"
+        assert main.run(["index", str(photo_folder), "-o", out, "--model", model_file, "--anew", "-q"]) == 0
+        assert "6 described" in capsys.readouterr().out
+
     def test_a_wrong_command_line(self, photo_folder, tmp_path):
-        with pytest.raises(cli.UsageError, match="engines takes no arguments, but got 'photos'"):
-            cli.run(["engines", "photos"])
-        with pytest.raises(flags.Error, match=r"value should be one of <tensorflow\|openvino\|ncnn\|auto>"):
-            cli.run(["index", str(photo_folder), "-o", str(tmp_path / "index"), "--engine", "caffe"])
+        with pytest.raises(UsageError, match="runtimes takes no arguments, but got 'photos'"):
+            main.run(["runtimes", "photos"])
+        with pytest.raises(UsageError, match=r"value should be one of <tensorflow\|openvino\|ncnn\|auto>"):
+            main.run(["index", str(photo_folder), "-o", str(tmp_path / "index"), "--runtime", "caffe"])

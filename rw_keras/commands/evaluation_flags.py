@@ -1,0 +1,65 @@
+"""Flags of the programs that evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rw_keras.commands import model_flags
+from rw_keras.commands.parser import Parser, number, one_of, text, whole_number
+
+# Those of `rw_keras.evaluation.protocol`, whose import takes long.
+MISSING = ("refuse", "drop_queries", "allow")
+
+
+def add_evaluation(parser: Parser, qe: Sequence[int]) -> None:
+    """All that an evaluation of one model takes.
+
+    Args:
+        parser: the program's.
+        qe: the query expansions that it measures by default.
+    """
+    add_photos_and_truth(parser)
+    parser.flag("qe", "Query expansion over so many vectors, the query among them; 1 is none.", whole_number(1), qe, repeat=True)
+    add_missing(parser)
+    add_cache(parser, "descriptors")
+    parser.switch("per_query", "Print every query's average precision.")
+    parser.section("The model")
+    parser.flag("backbone", "The network.", text("NAME"), "vgg16")
+    parser.flag("weights", "The network's weights: `imagenet` or a file.", text("FILE"), "imagenet")
+    parser.flag("layer", "The layer to cut the network at. Default: the network's own.", text("NAME"))
+    parser.flag("method", "The method.", text("NAME"), "rw")
+    model_flags.add_levels(parser)
+    words = (
+        "What the whitening is learned on, another set than the one tested: a folder of photos, or a file of "
+        "rw_keras.save_whitening; `auto`: the one that ships with the package; `none`: no whitening."
+    )
+    parser.flag("whitening", words, text("PATH"), "auto")
+    model_flags.add_whiten_on(parser)
+    parser.flag("components", "Dimensions that the whitening keeps. Default: all.", whole_number(1))
+    words = "How far the whitening's eigenvalues are drawn to their mean. Default: the method's own."
+    parser.flag("shrinkage", words, number(0, 1))
+    model_flags.add_scales(parser)
+    model_flags.add_max_side(parser)
+
+
+def add_photos_and_truth(parser: Parser) -> None:
+    """The flags `--photos` and `--ground_truth`."""
+    parser.flag("photos", "Folder of the photos, and those below it.", text("FOLDER"), required=True)
+    words = "Folder of the *_query.txt, *_good.txt, *_ok.txt, *_junk.txt."
+    parser.flag("ground_truth", words, text("FOLDER"), required=True)
+
+
+def add_missing(parser: Parser) -> None:
+    """The flag `--missing`, before: `--allow_missing` and `--drop_incomplete`."""
+    words = (
+        "Where photos of the ground truth are not there: refuse; drop_queries: leave out the queries that have any of them; allow: "
+        "leave out the photos alone."
+    )
+    earlier = {"allow_missing": "allow", "drop_incomplete": "drop_queries"}
+    parser.flag("missing", words, one_of(MISSING, "WHAT"), "refuse", earlier=earlier)
+
+
+def add_cache(parser: Parser, kept: str) -> None:
+    """The flag `--cache`, of a program that keeps such things between runs."""
+    words = f"Folder that keeps {kept} between runs; empty: nothing is kept."
+    parser.flag("cache", words, text("FOLDER"), ".rw_keras_cache")

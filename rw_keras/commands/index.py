@@ -1,0 +1,123 @@
+"""rw-keras index PHOTOS -o NAME: describe photos and write the index NAME, or bring it up to date.
+
+PHOTOS: a folder (with those below it), a glob in quotes, a .tar archive, or a text file of paths.
+Run again, it describes what is new or has changed, and drops what is gone; it takes its settings
+from the index, so no flag is needed. Interrupted, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import Namespace
+
+from rw_keras.commands import model_flags, runtime_flags
+from rw_keras.commands.models import check_model_flags, model_of, new_model, take_files
+from rw_keras.commands.parser import Parser, UsageError, one_of, text, whole_number
+from rw_keras.commands.programs import DONE, LEFT_OUT
+from rw_keras.commands.settings import check_flags, known_settings
+from rw_keras.files import printable
+
+
+def define(parser: Parser) -> None:
+    """Adds the command's flags."""
+    parser.flag("output", "The index to write: a folder.", text("NAME"), short="o")
+    parser.flag("metadata", "A CSV file with a column of names, and columns to search within.", text("FILE"))
+    parser.switch("checksum", "See a change by a photo's bytes, not by its size and time.")
+    words = "Describe all photos, also those that the index holds, and replace it at the end."
+    parser.switch("force", words, earlier=["anew"])
+    parser.switch("prune", "Let any number of photos leave the index, also more than half of it.")
+    parser.switch("strict", "End with an error at the first photo that cannot be read.")
+    parser.switch("json", "Print the summary as JSON.")
+    parser.switch("quiet", "No progress bar.", short="q")
+    model_flags.add_new_model(parser)
+    parser.section("The computation")
+    runtime_flags.add_runtime(parser, earlier=["engine"])
+    words = "What descriptors are kept as: float32, float16 or int8. Default: float32."
+    parser.flag("dtype", words, one_of(("float32", "float16", "int8")))
+    words = "Photos of one size that the network takes at once. Default: as many as fit."
+    parser.flag("batch_size", words, whole_number(1))
+    parser.flag("workers", "Threads that read photos. Default: one a processor.", whole_number(1))
+
+
+def run(values: Namespace) -> int:
+    """Runs the command and returns its exit status."""
+    check_model_flags(values)
+    if len(values.arguments) != 1:
+        raise UsageError(
+            f"index takes one source of PHOTOS, but got {len(values.arguments)} arguments; quote a name that has spaces"
+        )
+    if not values.output:
+        raise UsageError("index needs -o NAME, the index to write")
+    from rw_keras.description.extract import extract, listed_photos
+    from rw_keras.description.update import check_loss
+    from rw_keras.retrieval import columns, store
+
+    (source,) = values.arguments
+    # All that can be refused is, before seconds are spent on the network.
+    about = store.about(store.check_target(values.output))
+    known = {} if about is None else known_settings(about)
+    if not values.force:
+        check_flags(values.output, known, {flag: getattr(values, flag) for flag in known.keys() & values.given})
+    items = listed_photos(source, values.prune and about is not None)
+    names = {item.name for item in items}
+    check_loss(values.output, names, values.prune)
+    table = columns.read_columns(values.metadata, names) if values.metadata else {}
+    settings = take_files(values, about)
+    model = _model(values, about, known)
+
+    def settled(flag):
+        return getattr(values, flag) if flag in values.given else known.get(flag, getattr(values, flag))
+
+    done = extract(
+        model,
+        items,
+        values.output,
+        max_side=settled("max_side"),
+        batch_size=values.batch_size or "auto",
+        workers=values.workers or "auto",
+        resume=not values.force,
+        dtype=settled("dtype"),
+        checksum=values.checksum,
+        strict=values.strict,
+        progress=not values.quiet,
+        source=os.path.abspath(source) if os.path.isdir(source) else None,
+        runtime=settled("runtime"),
+        precision=settled("precision"),
+        prune=values.prune,
+        settings=settings,
+    )
+    if table:
+        columns.add_columns(values.output, table)
+    _tell(values, done, model.output_shape[-1])
+    return LEFT_OUT if done.failures or done.unread else DONE
+
+
+def _model(values, about, known):
+    """The model to describe with: as the flags say, and where they say nothing as an index that is there was made."""
+    given = values.given & set(model_flags.OF_THE_MODEL)
+    if about is None or about["recipe"] is None or (values.force and given):
+        for flag in known.keys() & set(model_flags.OF_THE_MODEL) - given:
+            setattr(values, flag, known[flag])
+        return new_model(values)
+    return model_of(about["recipe"], values)
+
+
+def _tell(values, done, dimensions):
+    """The summary: all counts, and every photo that has no descriptor, or an old one, by name."""
+    lists = {
+        "left_out": (done.failures, "left out"),
+        "unread": (done.unread, "could not be read now; what the index holds of them was kept"),
+        "undecodable": (done.undecodable, "have changed and cannot be decoded; they left the index"),
+    }
+    if values.json:
+        counts = {field: getattr(done, field) for field in ("described", "changed", "kept", "removed")}
+        listed = {field: [{"name": name, "reason": reason} for name, reason in found] for field, (found, _) in lists.items()}
+        print(json.dumps({"index": values.output, "photos": done.described + done.kept, **counts, **listed}))
+        return
+    print(f"{values.output}: {done} ({dimensions} dimensions, {done.seconds:.0f} s)")
+    for found, words in lists.values():
+        if found:
+            print(f"{len(found)} {words}:")
+            for name, reason in found:
+                print(f"  {printable(name)}: {printable(reason)}")

@@ -1,0 +1,29 @@
+"""Flags that say what computes the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rw_keras.commands.parser import Parser, one_of
+
+# Those of `rw_keras.runtimes`, whose import takes long.
+RUNTIMES = ("tensorflow", "openvino", "ncnn", "auto")
+PRECISIONS = ("exact", "fast")
+
+
+def add_runtime(parser: Parser, earlier: Sequence[str]) -> None:
+    """The flags `--runtime` and `--precision`.
+
+    Args:
+        parser: the program's.
+        earlier: what `--runtime` was called there.
+    """
+    words = "What computes the network: tensorflow, openvino, ncnn, or auto, the fastest that is installed, measured once."
+    parser.flag("runtime", words, one_of(RUNTIMES), "auto", earlier=earlier)
+    add_precision(parser)
+
+
+def add_precision(parser: Parser) -> None:
+    """The flag `--precision`."""
+    words = "exact: a cosine to TensorFlow in float32 of at least 0.999999; fast: of 0.9999."
+    parser.flag("precision", words, one_of(PRECISIONS), "exact")

@@ -1,0 +1,130 @@
+"""rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO shows, best first."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import Namespace
+
+from rw_keras.commands import model_flags, runtime_flags
+from rw_keras.commands.models import check_model_flags, model_of, recipe_of_index, take_files
+from rw_keras.commands.parser import Parser, UsageError, number, text, whole_number
+from rw_keras.commands.programs import DONE
+from rw_keras.files import file_to_write, inside, printable, written_whole
+
+
+def define(parser: Parser) -> None:
+    """Adds the command's flags."""
+    parser.flag("box", "The part of PHOTO that is asked for, in its pixels.", text("x1,y1,x2,y2"))
+    parser.flag("k", "How many hits.", whole_number(1), 10)
+    parser.flag("expand", "Query expansion over so many photos, the query among them.", whole_number(1))
+    parser.flag("alpha", "Goes with --expand: weigh each photo by its cosine to this power.", number(0), 0.0)
+    words = (
+        "Only photos whose names begin with this; or a condition on a column, such as city=Oxford or year>=2005. May be repeated."
+    )
+    parser.flag("within", words, text("TEXT"), [], repeat=True)
+    parser.flag("min_score", "Leave out hits with a lower cosine.", number())
+    words = "What searches: numpy, faiss-flat, faiss-hnsw, faiss-ivfpq. Default: what the index was saved with."
+    parser.flag("searcher", words, text("NAME"), earlier=["engine"])
+    parser.switch("json", "Print the hits as JSON.")
+    parser.section("Pages of the hits")
+    parser.flag("html", "A page to write.", text("FILE"))
+    parser.flag("sheet", "A picture to write.", text("FILE"))
+    parser.flag("photos", "Where the photos lie. Default: where they lay.", text("FOLDER"))
+    parser.section("The model, where the index does not say it")
+    model_flags.add_model(parser)
+    model_flags.add_weights(parser)
+    parser.section("The computation")
+    runtime_flags.add_runtime(parser, earlier=["network_engine"])
+
+
+def run(values: Namespace) -> int:
+    """Runs the command and returns its exit status."""
+    check_model_flags(values)
+    if len(values.arguments) != 2:
+        raise UsageError(f"search takes an index and a photo, NAME PHOTO, but got {len(values.arguments)} arguments")
+    if "alpha" in values.given and (values.expand or 1) == 1:
+        raise UsageError(
+            f"--alpha {values.alpha:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
+        )
+    box = _box(values.box)
+    from rw_keras.photos.reading import read_image
+    from rw_keras.retrieval import Index, columns, store
+
+    name, photo = values.arguments
+    take_files(values, store.about(name))
+    _check_to_write(values)
+    index = Index.load(name, engine=values.searcher)
+    if index.recipe is None:
+        raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
+    recipe = recipe_of_index(name, index.recipe)
+    read_image(photo, box, recipe.get("max_side", 1024))  # before seconds are spent on the network
+    model = _describer(recipe, values)
+    within = columns.condition(values.within, index.metadata)
+    options = {"within": within, "min_score": values.min_score, "alpha": values.alpha}
+    hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
+    if values.html or values.sheet:
+        _show(name, photo, box, hits, values)
+    if values.json:
+        print(json.dumps([{"rank": rank, "name": hit, "cosine": score} for rank, (hit, score) in enumerate(hits, 1)]))
+    else:
+        print("rank  cosine  photo")
+        for rank, (hit, score) in enumerate(hits, 1):
+            print(f"{rank:4d}  {score:6.3f}  {printable(hit)}")
+    return DONE
+
+
+def _box(given):
+    if given is None:
+        return None
+    try:
+        box = tuple(float(corner) for corner in given.split(","))
+    except ValueError:
+        box = ()
+    if len(box) != 4:
+        raise UsageError(f"--box takes four numbers x1,y1,x2,y2, but got {given!r}")
+    return box
+
+
+def _describer(recipe, values):
+    """What describes the query: the model that made the index, on the runtime asked for; without Keras after its first use."""
+    from rw_keras import runtimes
+
+    plain = (values.runtime, values.precision) == ("tensorflow", "exact")
+    size = runtimes.usual_size(recipe.get("max_side", 1024), recipe.get("min_side", 1))
+    if not plain and not values.given & set(model_flags.FILES):
+        found = runtimes.load_cached(recipe, values.runtime, values.precision, size=size)
+        if found is not None:
+            return found
+    model = model_of(recipe, values)
+    return model if plain else runtimes.load(model, values.runtime, values.precision, size=size)
+
+
+def _check_to_write(values):
+    """Says so when `--html` or `--sheet` cannot be written: a page is no reason to make a folder."""
+    from rw_keras.views.contact_sheet import check_picture
+
+    for flag in ("html", "sheet"):
+        path = getattr(values, flag)
+        if path:
+            file_to_write(path, f"--{flag} {path}")
+    if values.sheet:
+        check_picture(values.sheet)
+
+
+def _show(name, photo, box, hits, values):
+    """Writes the pages that `--html` and `--sheet` ask for."""
+    from rw_keras.retrieval import store
+    from rw_keras.views.result_page import result_page, search_sheet
+
+    folder = values.photos or (store.about(name) or {}).get("source")
+    found = [(rank, hit, score, folder and inside(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
+    if values.html:
+        options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
+        if values.alpha:
+            options["alpha"] = values.alpha
+        page = result_page(photo, box, found, folder=os.path.dirname(os.path.abspath(values.html)), options=options)
+        with written_whole(values.html) as file:
+            file.write(page.encode("utf8"))
+    if values.sheet:
+        search_sheet(photo, box, found).save(values.sheet)
