@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 
 # Numbers held at a time: 16 MB; products stay in a processor's cache until they are compared.
 _TILE = 1 << 22
@@ -29,7 +29,7 @@ def rounding(dimensions: int) -> float:
     return max(1e-5, 2e-8 * dimensions)
 
 
-def nearest(rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The `k` rows with the highest cosine for each query; equal cosines in the order of the positions.
 
     Rows are multiplied in blocks with all queries. The product finds the candidates, and `cosines` decides between them, so
@@ -58,7 +58,7 @@ def nearest(rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | N
     return positions, scores
 
 
-def best_of(rows: RowStore, queries: np.ndarray, k: int, query: np.ndarray, ids: np.ndarray):
+def best_of(rows: Rows, queries: np.ndarray, k: int, query: np.ndarray, ids: np.ndarray):
     """The `k` best of the candidates of each query, by `cosines`.
 
     Args:
@@ -86,7 +86,7 @@ def products(blocks, queries: np.ndarray):
     """All products of vectors with queries, in tiles.
 
     Args:
-        blocks: what `RowStore.blocks` yields.
+        blocks: what `Rows.blocks` yields.
         queries: `(Q, D)` float32.
 
     Yields:

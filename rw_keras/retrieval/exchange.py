@@ -13,7 +13,7 @@ import numpy as np
 from rw_keras.files import written_whole
 from rw_keras.retrieval import store
 from rw_keras.retrieval.index import Index
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.segments import BLOCK_ROWS
 from rw_keras.retrieval.writer import Writer
 
@@ -139,7 +139,7 @@ def export_vectors(folder: str | os.PathLike[str], path: str | os.PathLike[str])
 
 
 def _blocks(index) -> Iterator[tuple[int, np.ndarray]]:
-    rows = RowStore.of(index.descriptors)
+    rows = Rows.of(index.descriptors)
     for start in range(0, len(rows), BLOCK_ROWS):
         yield start, np.ascontiguousarray(rows[start : start + BLOCK_ROWS], "float32")
 

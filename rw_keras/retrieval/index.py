@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike
 from rw_keras.retrieval import duplicates, exact, store
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, checked_metadata, passing
-from rw_keras.retrieval.int8 import FromInt8, stored_dtype
+from rw_keras.retrieval.int8 import stored_dtype
 from rw_keras.retrieval.names import Names
-from rw_keras.retrieval.rows import BLOCK_ROWS, RowStore
+from rw_keras.retrieval.rows import BLOCK_ROWS, Rows
 from rw_keras.retrieval.searchers import NumpyEngine, make_engine
 from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_descriptors, unit_vector, unit_vectors
 from rw_keras.retrieval.writer import Writer
@@ -121,7 +121,7 @@ class Index:
     def scores(self, query: ArrayLike) -> np.ndarray:
         """The cosines `(N,)` float32 of a query vector `(D,)` with all descriptors, in the order of the index."""
         query = unit_vector(query, self.descriptors.shape[1])
-        rows = RowStore.of(self.descriptors)
+        rows = Rows.of(self.descriptors)
         by_id = np.empty(rows.ids_given, "float32")
         for ids, vectors, _ in rows.blocks(rows.kept()):
             by_id[ids] = exact.cosines(vectors, query)
@@ -148,7 +148,7 @@ class Index:
         check_count("k", k)
         queries = unit_vectors(queries, self.descriptors.shape[1])
         mask = passing(within, self.names, self.position, self.metadata)
-        return self._engine.nearest(RowStore.of(self.descriptors), queries, int(k), mask)
+        return self._engine.nearest(Rows.of(self.descriptors), queries, int(k), mask)
 
     def search(
         self,
@@ -233,7 +233,7 @@ class Index:
         found = self.nearest_batch(queries, k)[1]
         if found.size == 0:
             raise ValueError(f"Recall is a mean over queries and hits, but there are {len(found)} queries and {len(self)} names.")
-        best = exact.nearest(RowStore.of(self.descriptors), unit_vectors(queries, self.descriptors.shape[1]), int(k))[1]
+        best = exact.nearest(Rows.of(self.descriptors), unit_vectors(queries, self.descriptors.shape[1]), int(k))[1]
         shared = sum((Counter(own.tolist()) & Counter(all_.tolist())).total() for own, all_ in zip(found, best))
         return shared / best.size
 
@@ -257,13 +257,13 @@ class Index:
             ValueError: for an engine or a parameter that there is not, or too few rows to learn from.
         """
         chosen = make_engine(engine, **parameters)
-        chosen.build(RowStore.of(self.descriptors))
+        chosen.build(Rows.of(self.descriptors))
         self._engine = chosen
 
     def save_engine(self, path: str | os.PathLike[str]) -> bool:
         """Writes the engine's structure to the file `path`; returns whether there is one. It fits the index as it is now."""
         if self._engine.built:
-            self._engine.save(path, RowStore.of(self.descriptors), np.arange(len(self)))
+            self._engine.save(path, Rows.of(self.descriptors), np.arange(len(self)))
         return self._engine.built
 
     def load_engine(self, path: str | os.PathLike[str]) -> None:
@@ -272,7 +272,7 @@ class Index:
         Raises:
             ValueError: when the file is of another engine, of other rows, or cannot be read.
         """
-        self._engine.load(path, RowStore.of(self.descriptors), np.arange(len(self)))
+        self._engine.load(path, Rows.of(self.descriptors), np.arange(len(self)))
 
     def add(self, names: Iterable[str], descriptors: ArrayLike, metadata: Mapping[str, Iterable[Any]] | None = None) -> None:
         """Adds rows behind the last; those that are there are not copied.
@@ -359,7 +359,7 @@ class Index:
             check_count("limit", limit)
             if groups:
                 raise ValueError(f"`limit` is for pairs, and groups are made of all; leave `limit`, which is {limit}, out.")
-        rows, names = RowStore.of(self.descriptors), self.names
+        rows, names = Rows.of(self.descriptors), self.names
         if groups:
             return [[names[position] for position in group] for group in duplicates.groups(rows, float(threshold))]
         found = duplicates.pairs(rows, float(threshold), limit)
@@ -391,7 +391,7 @@ class Index:
 
     def _changed(self):
         """The descriptors as something that can be changed."""
-        self.descriptors = RowStore.of(self.descriptors)
+        self.descriptors = Rows.of(self.descriptors)
         return self.descriptors
 
     def search_photo(
@@ -513,7 +513,7 @@ class Index:
         self._save_whole(path, dtype)
 
     def _save_changes(self, path, about):
-        own, rows = self._stored, RowStore.of(self.descriptors)
+        own, rows = self._stored, Rows.of(self.descriptors)
         with Writer(path, about["recipe"], about["dimensions"]) as writer:
             if writer.has_converted:
                 own.convert(store.read(path))
@@ -531,7 +531,7 @@ class Index:
             self._save_rest(writer, rows, own.engine_file)
 
     def _save_whole(self, path, dtype):
-        rows, own = RowStore.of(self.descriptors), self._stored
+        rows, own = Rows.of(self.descriptors), self._stored
         with Writer(path, self.recipe, self.descriptors.shape[1], dtype, beside=True) as writer:
             if own is not None and own.folder == path.resolve() and not writer.is_new:
                 if writer.has_converted:
@@ -605,8 +605,10 @@ class Index:
         found = store.read(path)
         about = found.about
         index = cls.__new__(cls)  # all that __init__ checks was checked when it was saved
-        descriptors = FromInt8(found.rows) if about["dtype"] == "int8" else found.rows.whole(_SMALL)
-        index.descriptors = descriptors if found.places is None else RowStore(descriptors, found.places)
+        descriptors = found.rows if about["dtype"] == "int8" else found.rows.whole(_SMALL)
+        if descriptors is found.rows or found.places is not None:
+            descriptors = Rows.of(descriptors).as_descriptors(found.places)
+        index.descriptors = descriptors
         index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
         index.recipe, index.described_with = about["recipe"], about.get("described_with") or []
         numbers = found.numbers()
@@ -622,7 +624,7 @@ class Index:
                     f"{file} is not as it was written; Index.load(path, engine='numpy') opens the index, and `use_engine` and "
                     "`save` make the file again."
                 )
-            index._engine.load(file, RowStore.of(index.descriptors), numbers, partly=True)
+            index._engine.load(file, Rows.of(index.descriptors), numbers, partly=True)
             own.engine_file = saved["file"]
         return index
 

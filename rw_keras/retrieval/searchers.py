@@ -10,7 +10,7 @@ import numpy as np
 
 from rw_keras.files import written_whole
 from rw_keras.retrieval import exact
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.vectors import check_count
 
 # A filter that lets fewer than this share of the rows pass leaves so little to multiply that no structure is faster.
@@ -22,7 +22,7 @@ _TRAINING = 50
 class NumpyEngine:
     """Exact search in blocks (see `rw_keras.retrieval.exact`). It has no parameters, and builds nothing.
 
-    Engines share these methods; `rows` are the index's `RowStore`, the same in every call.
+    Engines share these methods; `rows` are the index's `Rows`, the same in every call.
     """
 
     name = "numpy"
@@ -32,22 +32,20 @@ class NumpyEngine:
     def __init__(self) -> None:
         self.parameters: dict[str, int] = {}
 
-    def build(self, rows: RowStore) -> None:
+    def build(self, rows: Rows) -> None:
         """Makes the structure, if there is one to make and it is not there."""
 
-    def add(self, rows: RowStore, ids: np.ndarray) -> None:
+    def add(self, rows: Rows, ids: np.ndarray) -> None:
         """Takes in new rows; those that were removed or replaced are left out by `nearest`, and need no call."""
 
-    def nearest(
-        self, rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """See `exact.nearest`; an approximate engine may find others, but the cosines of those it finds are as exact."""
         return exact.nearest(rows, queries, k, passing)
 
-    def save(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray) -> None:
+    def save(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray) -> None:
         """Writes a structure that is `built` to a file; in it, the rows at `rows`' positions have the `numbers` `(N,)`."""
 
-    def load(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray, partly: bool = False) -> None:
+    def load(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray, partly: bool = False) -> None:
         """Reads a structure that `save` wrote; a ValueError when it cannot be read, or is of other rows.
 
         Args:
@@ -97,7 +95,7 @@ class FaissEngine(NumpyEngine):
     def built(self) -> bool:
         return self._structure is not None
 
-    def build(self, rows: RowStore) -> None:
+    def build(self, rows: Rows) -> None:
         if self.built:
             return
         faiss = _faiss(self.name)
@@ -110,14 +108,12 @@ class FaissEngine(NumpyEngine):
             structure.add_with_ids(vectors, ids)
         self._structure, self.has_changed = structure, True
 
-    def add(self, rows: RowStore, ids: np.ndarray) -> None:
+    def add(self, rows: Rows, ids: np.ndarray) -> None:
         if self.built and len(ids):
             self._structure.add_with_ids(rows.take(ids), ids)
             self.has_changed = True
 
-    def nearest(
-        self, rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         count = len(rows) if passing is None else int(np.count_nonzero(passing))
         k = min(k, count)
         # A few more, to see at the last one whether there are others as good as the k-th.
@@ -143,7 +139,7 @@ class FaissEngine(NumpyEngine):
             positions[lacking], cosines[lacking] = exact.nearest(rows, queries[lacking], k, passing)
         return positions, cosines
 
-    def save(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray) -> None:
+    def save(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray) -> None:
         faiss = _faiss(self.name)
         ids = faiss.vector_to_array(self._structure.id_map).copy()
         number_of = np.full(rows.ids_given + 1, -1)  # of a row that was removed, and of the id -1
@@ -155,7 +151,7 @@ class FaissEngine(NumpyEngine):
         finally:
             faiss.copy_array_to_vector(ids, self._structure.id_map)
 
-    def load(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray, partly: bool = False) -> None:
+    def load(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray, partly: bool = False) -> None:
         faiss = _faiss(self.name)
         try:
             structure = faiss.read_index(os.fspath(path))

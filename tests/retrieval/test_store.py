@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from rw_keras.retrieval import Index, store
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.names import Names
-from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, Segment, StoredRows
+from rw_keras.retrieval.rows import Rows
+from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, Segment
 from rw_keras.retrieval.writer import Writer
 
 DTYPES = ("float32", "float16", "int8")
@@ -64,7 +65,7 @@ class TestRows:
             checksums = [zlib.crc32(part[start : start + block].tobytes()) for start in range(0, len(part), block)]
             segments.append(Segment(pathlib.Path(f"rows-{number}"), part, first, block, checksums))
             first += len(part) + 2
-        return StoredRows(segments, 3, dtype), np.concatenate([np.empty((0, 3), dtype), *parts])
+        return Rows(segments, 3, dtype), np.concatenate([np.empty((0, 3), dtype), *parts])
 
     @given(counts=PARTS)
     def test_looks_like_the_whole(self, counts):
@@ -162,7 +163,7 @@ class TestRows:
 
     def test_what_has_no_checksums_is_read(self):
         part = some_rows(7)
-        rows = StoredRows([Segment(pathlib.Path("old"), part, 0, 7, None)], 5)
+        rows = Rows([Segment(pathlib.Path("old"), part, 0, 7, None)], 5, "float32")
         np.testing.assert_array_equal(rows[2:5], part[2:5])
         np.testing.assert_array_equal(rows[[6, 0]], part[[6, 0]])
         assert rows.segments[0].damaged() == []
