@@ -380,7 +380,7 @@ def search_command(positional, values):
     box = _box(values.box)
     _take_files(values, store.about(name))
     _check_to_write(values)
-    index = Index.load(name, engine=values.engine)
+    index = Index.load(name, searcher=values.engine)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     _check_recipe(name, index.recipe)

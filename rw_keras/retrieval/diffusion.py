@@ -39,7 +39,7 @@ class Diffusion:
     the graph.
 
     Args:
-        index: an `Index` of N descriptors `(N, D)`, or one that `augment` made. Its engine finds the neighbours.
+        index: an `Index` of N descriptors `(N, D)`, or one that `augment` made. Its searcher finds the neighbours.
         neighbours: of how many nearest other rows joined ones are, 1 or more; at most all. Default 50.
         alpha: how far scores spread, from 0 up to below 1. Default 0.99. With 0 only the query's own neighbours have a score.
         gamma: the power of a cosine, 0 or more. Default 3.

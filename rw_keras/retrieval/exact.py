@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -58,7 +59,9 @@ def nearest(rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None 
     return positions, scores
 
 
-def best_of(rows: Rows, queries: np.ndarray, k: int, query: np.ndarray, ids: np.ndarray):
+def best_of(
+    rows: Rows, queries: np.ndarray, k: int, query: np.ndarray, ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `k` best of the candidates of each query, by `cosines`.
 
     Args:
@@ -82,7 +85,9 @@ def best_of(rows: Rows, queries: np.ndarray, k: int, query: np.ndarray, ids: np.
     return query[kept], ids[kept], scores[kept]
 
 
-def products(blocks, queries: np.ndarray):
+def products(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]], queries: np.ndarray
+) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
     """All products of vectors with queries, in tiles.
 
     Args:

@@ -130,7 +130,7 @@ def export_vectors(folder: str | os.PathLike[str], path: str | os.PathLike[str])
     for file in (path, names) if path.suffix == ".npy" else (path,):
         if file.exists():
             raise FileExistsError(f"{file} exists already; choose another name")
-    index = Index.load(folder, engine="numpy")
+    index = Index.load(folder, searcher="numpy")
     writers[path.suffix](index, path)
     if path.suffix == ".npy":
         with written_whole(names) as file:

@@ -19,10 +19,10 @@ _FEW = 0.1
 _TRAINING = 50
 
 
-class NumpyEngine:
+class NumpySearcher:
     """Exact search in blocks (see `rw_keras.retrieval.exact`). It has no parameters, and builds nothing.
 
-    Engines share these methods; `rows` are the index's `Rows`, the same in every call.
+    Searchers share these methods; `rows` are the index's `Rows`, the same in every call.
     """
 
     name = "numpy"
@@ -39,7 +39,7 @@ class NumpyEngine:
         """Takes in new rows; those that were removed or replaced are left out by `nearest`, and need no call."""
 
     def nearest(self, rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """See `exact.nearest`; an approximate engine may find others, but the cosines of those it finds are as exact."""
+        """See `exact.nearest`; an approximate searcher may find others, but the cosines of those it finds are as exact."""
         return exact.nearest(rows, queries, k, passing)
 
     def save(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray) -> None:
@@ -57,7 +57,7 @@ class NumpyEngine:
         """
 
 
-class FaissEngine(NumpyEngine):
+class FaissSearcher(NumpySearcher):
     """A structure of FAISS: it finds candidates, which are scored exactly from the index's descriptors.
 
     A query that it finds too few candidates for, and a search through few rows, go to NumPy instead. FAISS holds its own copy
@@ -72,7 +72,7 @@ class FaissEngine(NumpyEngine):
 
     Raises:
         ImportError: without FAISS.
-        ValueError: for a parameter that the engine does not have.
+        ValueError: for a parameter that the searcher does not have.
     """
 
     DEFAULTS: ClassVar[dict[str, dict[str, int]]] = {
@@ -164,7 +164,7 @@ class FaissEngine(NumpyEngine):
             if not partly and not np.array_equal(np.sort(saved[saved >= 0]), np.sort(numbers)):
                 raise ValueError(f"it holds other rows than the index's {len(rows)}")
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)} cannot be used: {error}; build the engine again with `use_engine`.") from error
+            raise ValueError(f"{os.fspath(path)} cannot be used: {error}; build it again with `use_searcher`.") from error
         order = np.argsort(numbers, kind="stable")
         places = np.minimum(np.searchsorted(numbers[order], saved), max(len(numbers) - 1, 0))
         ids = np.full(len(saved), -1)  # -1: rows that had been removed, which the structure cannot forget
@@ -212,33 +212,33 @@ class FaissEngine(NumpyEngine):
 _KINDS = {"faiss-flat": "IndexFlatIP", "faiss-hnsw": "IndexHNSWFlat", "faiss-ivfpq": "IndexIVFPQ"}
 
 
-def make_engine(engine: str | Mapping[str, Any], **parameters: int) -> NumpyEngine:
-    """An engine by its name, or by the dictionary that `Index.engine_config` gives.
+def make_searcher(searcher: str | Mapping[str, Any], **parameters: int) -> NumpySearcher:
+    """A searcher by its name, or by the dictionary that `Index.searcher_config` gives.
 
     Args:
-        engine: "numpy", "faiss-flat", "faiss-hnsw" or "faiss-ivfpq"; or `{"name": ..., "parameters": {...}}`.
-        **parameters: see `FaissEngine`; before those of the dictionary.
+        searcher: "numpy", "faiss-flat", "faiss-hnsw" or "faiss-ivfpq"; or `{"name": ..., "parameters": {...}}`.
+        **parameters: see `FaissSearcher`; before those of the dictionary.
 
     Raises:
-        ImportError: for a FAISS engine where FAISS is not installed.
-        ValueError: for an engine or a parameter that there is not.
+        ImportError: for a FAISS searcher where FAISS is not installed.
+        ValueError: for a searcher or a parameter that there is not.
     """
-    if isinstance(engine, Mapping):
-        given = engine.get("parameters") or {}
-        engine, parameters = engine.get("name"), {**given, **parameters}
-    if engine == "numpy":
+    if isinstance(searcher, Mapping):
+        given = searcher.get("parameters") or {}
+        searcher, parameters = searcher.get("name"), {**given, **parameters}
+    if searcher == "numpy":
         _check_parameters("numpy", parameters, {})
-        return NumpyEngine()
-    if not isinstance(engine, str) or engine not in FaissEngine.DEFAULTS:
-        raise ValueError(f"There is no engine {engine!r}; choose from numpy, {', '.join(FaissEngine.DEFAULTS)}.")
-    return FaissEngine(engine, **parameters)
+        return NumpySearcher()
+    if not isinstance(searcher, str) or searcher not in FaissSearcher.DEFAULTS:
+        raise ValueError(f"There is no searcher {searcher!r}; choose from numpy, {', '.join(FaissSearcher.DEFAULTS)}.")
+    return FaissSearcher(searcher, **parameters)
 
 
 def _check_parameters(name, parameters, known):
     for parameter, value in parameters.items():
         if parameter not in known:
             has = f"has {', '.join(known)}" if known else "has no parameters"
-            raise ValueError(f"The engine {name} {has}, but got {parameter!r}.")
+            raise ValueError(f"The searcher {name} {has}, but got {parameter!r}.")
         check_count(parameter, value)
 
 
@@ -246,5 +246,5 @@ def _faiss(name):
     try:
         import faiss
     except ImportError as error:
-        raise ImportError(f'The engine {name} needs FAISS; install it with: pip install "rw_keras[faiss]".') from error
+        raise ImportError(f'The searcher {name} needs FAISS; install it with: pip install "rw_keras[faiss]".') from error
     return faiss

@@ -292,7 +292,7 @@ def check(folder: str | os.PathLike[str]) -> list[Damage]:
             searcher = fields.get("searcher") or {}
             if searcher.get("file") and crc_of(folder / searcher["file"]) != searcher["crc32"]:
                 found.append(
-                    Damage(searcher["file"], "it is not as it was written; `Index.use_engine` and `save` make it again", [])
+                    Damage(searcher["file"], "it is not as it was written; `Index.use_searcher` and `save` make it again", [])
                 )
     except DamageError as error:
         found.append(Damage(DATABASE, str(error), []))

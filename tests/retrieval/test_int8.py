@@ -103,12 +103,12 @@ def test_another_dtype_is_refused(tmp_path):
 
 def test_what_faiss_has_built_is_not_kept_for_other_rows(tmp_path):
     pytest.importorskip("faiss", reason='FAISS is not installed: pip install "rw_keras[faiss]"')
-    index = Index([str(number) for number in range(50)], unit(50), engine="faiss-flat")
+    index = Index([str(number) for number in range(50)], unit(50), searcher="faiss-flat")
     index.search(unit(1)[0])
     index.save(tmp_path / "int8", dtype="int8")
     index.save(tmp_path / "same")
     assert not list((tmp_path / "int8").glob("searcher-*"))
     assert list((tmp_path / "same").glob("searcher-*"))
     loaded = Index.load(tmp_path / "int8")
-    expected = Index.load(tmp_path / "int8", engine="numpy").search(unit(1)[0])
+    expected = Index.load(tmp_path / "int8", searcher="numpy").search(unit(1)[0])
     assert [name for name, _ in loaded.search(unit(1)[0])] == [name for name, _ in expected]

@@ -562,7 +562,7 @@ def observed(folder):
         index = Index.load(folder)
         answers = index.search_batch(np.eye(DIMENSIONS), 200) + index.search_batch(-np.eye(DIMENSIONS), 3)
         near = index.near_duplicates(0.99, groups=True)
-        return visible(folder), answers, near, index.engine_config
+        return visible(folder), answers, near, index.searcher_config
     except (ValueError, FileNotFoundError) as error:
         assert str(folder) in str(error), f"it does not name the index: {error!r}"
         assert len(str(error)) < 600
@@ -583,7 +583,7 @@ class TestDamage:
             index = Index.load(folder)
             index.metadata = {"place": [f"row {row}" for row in range(len(index))], "year": list(range(len(index)))}
             if importable("faiss"):
-                index.use_engine("faiss-flat")
+                index.use_searcher("faiss-flat")
             index.save(folder)
         assert store.check(folder) == []
         return folder, observed(folder)
@@ -639,7 +639,7 @@ class TestDamage:
             content = bytearray(path.read_bytes())
             content[place] ^= 1
             path.write_bytes(content)
-            index = Index.load(folder, engine="numpy")
+            index = Index.load(folder, searcher="numpy")
             with pytest.raises(DamageError, match=re.escape(str(path)) + ".*rw-keras check"):
                 index.search([1, 0, 0, 0], 5)
             (damage,) = store.check(folder)
@@ -721,7 +721,7 @@ class TestDamage:
                         writer.take_over_rest()
                         writer.finish()
                 else:
-                    index = Index.load(folder, engine="numpy")
+                    index = Index.load(folder, searcher="numpy")
                     index.remove(index.names[1:150:2])
                     index.save(folder if what == "a save in place" else copy)
             except DamageError as error:
