@@ -41,6 +41,25 @@ class TestChoosing:
         with pytest.raises(ValueError, match="searcher numpy has no parameters, but got 'm'"):
             Index("ab", np.eye(2)).use_searcher("numpy", m=3)
 
+    def test_earlier_names_go_on_with_a_warning(self, tmp_path):
+        called = r"is called {} now; the earlier name goes with the next release"
+        with pytest.warns(FutureWarning, match=called.format("searcher=")) as caught:
+            index = Index("ab", np.eye(2), engine="numpy")
+        index.save(tmp_path / "index")
+        with pytest.warns(FutureWarning, match=called.format("searcher=")) as loading:
+            Index.load(tmp_path / "index", engine="numpy")
+        with pytest.warns(FutureWarning, match=r"Index.engine_config is called Index.searcher_config now"):
+            assert index.engine_config == index.searcher_config
+        with pytest.warns(FutureWarning, match=called.format(r"Index\.use_searcher")) as using:
+            index.use_engine("numpy")
+        with pytest.warns(FutureWarning, match=called.format(r"Index\.save_searcher")):
+            assert not index.save_engine(tmp_path / "structure")
+        with pytest.warns(FutureWarning, match=called.format(r"Index\.load_searcher")):
+            index.load_engine(tmp_path / "structure")
+        assert {one.filename for one in (*caught, *loading, *using)} == {__file__}
+        with pytest.raises(TypeError, match="give searcher= alone"):
+            Index("ab", np.eye(2), engine="numpy", searcher="numpy")
+
     def test_without_faiss(self, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "faiss", None)
         Index("ab", np.eye(2)).save(tmp_path / "index")
