@@ -16,6 +16,7 @@ from rw_keras.retrieval.segments import Segment
 # Rows read at a time: 4 MB of 512 dimensions in float32, which stay in a processor's cache from one step to the next. With
 # 16384, a thousand queries take a fifth more time.
 BLOCK_ROWS = 2048
+_INT8, _FLOAT32 = np.dtype("int8"), np.dtype("float32")
 
 # The bits of a float16 moved to where float32 has them make a number that is smaller by this factor, exactly; subnormals, too.
 _HALF_FACTOR = np.float32(2.0**112)
@@ -55,8 +56,8 @@ class Rows:
         self._ends = list(itertools.accumulate(len(segment.array) for segment in self.segments))
         self._given = self.ids_given = self._ends[-1] if self._ends else 0
         kept = np.dtype(dtype)
-        self._scaled, self.stored_dtype = scaled and kept == np.int8, str(kept)
-        self.dtype = np.dtype("float32") if self._scaled else kept
+        self._kept, self._scaled = kept, scaled and kept == _INT8
+        self.dtype = _FLOAT32 if self._scaled else kept
         self._added = np.empty((0, dimensions), self.dtype)  # more than are in use, so that adding one is cheap
         self._ids = ids  # by position; None: all, in order
         self._positions: np.ndarray | None = None  # by id, -1 where there is none; made when it is asked for
@@ -69,6 +70,10 @@ class Rows:
     def as_descriptors(self, ids: np.ndarray | None = None) -> Rows:
         """The segments' rows with 8 bits read as float32 of unit length; where `ids` are given, these rows only, in their order."""
         return Rows(self.segments, self.shape[1], self.stored_dtype, ids, scaled=True)
+
+    @property
+    def stored_dtype(self) -> str:
+        return str(self._kept)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 # Rows that one checksum is over, in every index of this format: as many as a search reads at a time.
 BLOCK_ROWS = 2048
-_NOWHERE = pathlib.Path()
+_NOWHERE, _NONE = pathlib.Path(), np.empty(0, bool)
 
 
 class DamageError(ValueError):
@@ -43,7 +43,7 @@ class Segment:
     ) -> None:
         self.path, self.array, self.first = path, array, first
         self._block_rows, self._checksums, self._digest = block_rows, checksums, digest
-        self._unread = np.ones(len(checksums or ()), bool)
+        self._unread = np.ones(len(checksums), bool) if checksums else _NONE
 
     @classmethod
     def of(cls, array: Any) -> Segment:

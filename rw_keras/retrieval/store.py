@@ -78,7 +78,7 @@ class Snapshot:
             are known `described_with`, `versions`, `source`, `searcher`.
         names: of the N described photos, in order.
         ids: `(N,)`, of these photos.
-        rows: all rows `(M, D)`, memory-mapped, those that no photo has any longer among them.
+        rows: all rows `(M, D)` as they are kept, memory-mapped, those that no photo has any longer among them.
         places: `(N,)`, which row is whose; `None`: each in order.
         failures: (name, reason) of the photos without a descriptor, sorted.
         metadata: column -> N values, `None` where there is none.

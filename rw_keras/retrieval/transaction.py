@@ -1,4 +1,4 @@
-"""Changes of an index, which count all together; see `rw_keras.retrieval.writer`."""
+"""Changes of an index, which count all together: what `rw_keras.retrieval.writer.Writer` does once it holds the lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one writer of indices; see `rw_keras.retrieval.store`, which has the schema and the reader."""
+"""The one writer of indices: its lock, what it opens, converts and swaps. `transaction` has the changes, `store` the reader."""
 
 from __future__ import annotations
 
