@@ -78,7 +78,7 @@ def main(_):
         for start in range(0, len(rows), _BLOCK):
             flat.add(np.asarray(rows[start : start + _BLOCK], "float32"))
         times = []
-        _seconds(lambda: index.use_engine(_ENGINE.value), times)
+        _seconds(lambda: index.use_searcher(_ENGINE.value), times)
         kind = "memory-mapped" if _MAPPED.value else "in memory"
         print(f"{len(rows)} x {_DIMENSIONS.value} {rows.dtype}, {kind}; {_ENGINE.value}, built in {times[0]:.1f} s; k = {_K.value}")
         print("queries    ours ms   FAISS ms    ratio   difference   same order   recall")

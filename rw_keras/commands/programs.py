@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from rw_keras.commands.parser import Parser, UsageError
 from rw_keras.files import printable
 
 DONE, FAILED, USAGE, LEFT_OUT, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
-# Arguments of functions that flags call otherwise.
-_ARGUMENTS = {"engine": "runtime", "whiten": "whiten_on"}
 
 
 def finish(
@@ -80,15 +78,14 @@ def refuse_arguments(program: str, values: Any) -> None:
 
 def in_flags(message: str, names: Iterable[str]) -> str:
     """An error of a function in the words of a program with flags of these names: `levels=8` becomes `--levels=8`."""
-    flags: Mapping[str, str] = {name: name for name in names if len(name) > 1}
-    flags = {**{argument: flag for argument, flag in _ARGUMENTS.items() if flag in flags}, **flags}
+    flags = [name for name in names if len(name) > 1]
     if not flags:
         return message
     any_name = "|".join(map(re.escape, sorted(flags, key=len, reverse=True)))
-    message = re.sub(rf"`({any_name})`", lambda found: f"--{flags[found[1]]}", message)
+    message = re.sub(rf"`({any_name})`", r"--\1", message)
     # A call in Python, such as `Index.load(path, searcher='numpy')`, stays one.
     either = rf"[\w.]+\([^()]*\)|(?<![\w.-])({any_name})=(?!=)"
-    message = re.sub(either, lambda found: f"--{flags[found[1]]}=" if found[1] else found[0], message)
+    message = re.sub(either, lambda found: f"--{found[1]}=" if found[1] else found[0], message)
     return re.sub(r"(--\w+=)None\b", r"\1none", message)
 
 

@@ -54,7 +54,7 @@ def run(values: Namespace) -> int:
     name, photo = values.arguments
     take_files(values, store.about(name))
     _check_to_write(values)
-    index = Index.load(name, engine=values.searcher)
+    index = Index.load(name, searcher=values.searcher)
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     recipe = recipe_of_index(name, index.recipe)

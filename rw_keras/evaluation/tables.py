@@ -12,7 +12,8 @@ from rw_keras import methods
 from rw_keras.evaluation import published
 from rw_keras.evaluation.experiment import Experiment, Setting
 from rw_keras.retrieval import Diffusion, Index, Interval, augment, bootstrap, landmark_by_name, paired_difference
-from rw_keras.retrieval.int8 import FromInt8, encoded
+from rw_keras.retrieval.int8 import encoded
+from rw_keras.retrieval.rows import Rows
 
 # The whitening as published, and with the shrinkage that fits one learned from few photos.
 AS_PUBLISHED, SHRUNK = 0.0, 0.2
@@ -309,7 +310,7 @@ def rankers() -> dict[str, Ranker]:
     def in_bits(dtype: str) -> Ranker:
         def rank(index: Index, queries: np.ndarray) -> list[list[str]]:
             rows = encoded(index.descriptors, dtype)
-            return Index(index.names, FromInt8(rows) if dtype == "int8" else rows).rank_batch(queries)
+            return Index(index.names, Rows.of(rows) if dtype == "int8" else rows).rank_batch(queries)
 
         return rank
 

@@ -22,12 +22,12 @@ def augment(index: Index, neighbours: int = 10, alpha: float = 1.0) -> Index:
     changes of `index`, and rows that are added to it are taken as they are: change the plain index, and augment it again.
 
     Args:
-        index: an `Index` of N descriptors `(N, D)`. It stays as it is. Its engine finds the neighbours.
+        index: an `Index` of N descriptors `(N, D)`. It stays as it is. Its searcher finds the neighbours.
         neighbours: how many other rows are added to each, 1 or more; at most all.
         alpha: the power of the cosine, 0 or more. Default 1. With 0 all neighbours weigh as much as the row itself.
 
     Returns:
-        An `Index` of float32, in memory, with the names, metadata, recipe, failures and engine of `index`.
+        An `Index` of float32, in memory, with the names, metadata, recipe, failures and searcher of `index`.
 
     Raises:
         ValueError: for `neighbours` below 1, or an `alpha` that is not a finite number of at least 0.
@@ -40,6 +40,6 @@ def augment(index: Index, neighbours: int = 10, alpha: float = 1.0) -> Index:
         for column in range(nearest.shape[1]):  # all neighbours at once would be so many times the memory
             total += shares[:, column, None] * index.descriptors[nearest[:, column]]
         vectors[part] = unit_rows(total)
-    augmented = Index(index.names, vectors, recipe=index.recipe, metadata=index.metadata, engine=index.engine_config)
+    augmented = Index(index.names, vectors, recipe=index.recipe, metadata=index.metadata, searcher=index.searcher_config)
     augmented.failures, augmented.described_with = list(index.failures), list(index.described_with)
     return augmented

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from rw_keras.retrieval.index import Index
 from rw_keras.retrieval.neighbours import nearest_others
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.vectors import check_count, check_power, is_number, weights
 
 # The residual, relative to y, at which the solver stops: with the largest alphas in use, too, the error of a score is then below
@@ -39,7 +39,7 @@ class Diffusion:
     the graph.
 
     Args:
-        index: an `Index` of N descriptors `(N, D)`, or one that `augment` made. Its engine finds the neighbours.
+        index: an `Index` of N descriptors `(N, D)`, or one that `augment` made. Its searcher finds the neighbours.
         neighbours: of how many nearest other rows joined ones are, 1 or more; at most all. Default 50.
         alpha: how far scores spread, from 0 up to below 1. Default 0.99. With 0 only the query's own neighbours have a score.
         gamma: the power of a cosine, 0 or more. Default 3.
@@ -138,7 +138,7 @@ def _normalised(affinity):
 
 def _state(index) -> tuple[Any, int]:
     """What differs once an index has changed: rows that come get new ids, and those that go leave fewer."""
-    return RowStore.of(index.descriptors).ids_given, len(index)
+    return Rows.of(index.descriptors).ids_given, len(index)
 
 
 def _scipy(module):

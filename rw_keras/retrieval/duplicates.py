@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from rw_keras.retrieval import exact
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 
 # Pairs held before the best `limit` of them are sorted out.
 _HELD = 1 << 20
 
 
-def pairs(rows: RowStore, threshold: float, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pairs(rows: Rows, threshold: float, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pairs of rows with a cosine of at least `threshold`, or the `limit` best of them.
 
     Args:
@@ -41,7 +41,7 @@ def pairs(rows: RowStore, threshold: float, limit: int | None = None) -> tuple[n
     return _sorted(kept, limit)
 
 
-def groups(rows: RowStore, threshold: float) -> list[np.ndarray]:
+def groups(rows: Rows, threshold: float) -> list[np.ndarray]:
     """The rows that are joined by pairs of at least `threshold`, directly or by way of others.
 
     The pairs are not held, so the memory does not depend on how many there are.

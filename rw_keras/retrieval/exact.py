@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 
 # Numbers held at a time: 16 MB; products stay in a processor's cache until they are compared.
 _TILE = 1 << 22
@@ -29,7 +30,7 @@ def rounding(dimensions: int) -> float:
     return max(1e-5, 2e-8 * dimensions)
 
 
-def nearest(rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The `k` rows with the highest cosine for each query; equal cosines in the order of the positions.
 
     Rows are multiplied in blocks with all queries. The product finds the candidates, and `cosines` decides between them, so
@@ -58,7 +59,9 @@ def nearest(rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | N
     return positions, scores
 
 
-def best_of(rows: RowStore, queries: np.ndarray, k: int, query: np.ndarray, ids: np.ndarray):
+def best_of(
+    rows: Rows, queries: np.ndarray, k: int, query: np.ndarray, ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `k` best of the candidates of each query, by `cosines`.
 
     Args:
@@ -82,11 +85,13 @@ def best_of(rows: RowStore, queries: np.ndarray, k: int, query: np.ndarray, ids:
     return query[kept], ids[kept], scores[kept]
 
 
-def products(blocks, queries: np.ndarray):
+def products(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]], queries: np.ndarray
+) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
     """All products of vectors with queries, in tiles.
 
     Args:
-        blocks: what `RowStore.blocks` yields.
+        blocks: what `Rows.blocks` yields.
         queries: `(Q, D)` float32.
 
     Yields:

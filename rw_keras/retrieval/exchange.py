@@ -14,7 +14,7 @@ from rw_keras.files import written_whole
 from rw_keras.model.recipe import Recipe, with_runtime
 from rw_keras.retrieval import store
 from rw_keras.retrieval.index import Index
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.segments import BLOCK_ROWS
 from rw_keras.retrieval.writer import Writer
 
@@ -131,7 +131,7 @@ def export_vectors(folder: str | os.PathLike[str], path: str | os.PathLike[str])
     for file in (path, names) if path.suffix == ".npy" else (path,):
         if file.exists():
             raise FileExistsError(f"{file} exists already; choose another name")
-    index = Index.load(folder, engine="numpy")
+    index = Index.load(folder, searcher="numpy")
     writers[path.suffix](index, path)
     if path.suffix == ".npy":
         with written_whole(names) as file:
@@ -140,7 +140,7 @@ def export_vectors(folder: str | os.PathLike[str], path: str | os.PathLike[str])
 
 
 def _blocks(index) -> Iterator[tuple[int, np.ndarray]]:
-    rows = RowStore.of(index.descriptors)
+    rows = Rows.of(index.descriptors)
     for start in range(0, len(rows), BLOCK_ROWS):
         yield start, np.ascontiguousarray(rows[start : start + BLOCK_ROWS], "float32")
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import pathlib
-import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rw_keras.model.recipe import UNSET, Recipe, with_runtime
-from rw_keras.retrieval import duplicates, exact, store
-from rw_keras.retrieval.expansion import expand_query
-from rw_keras.retrieval.filters import Within, checked_metadata, passing
-from rw_keras.retrieval.int8 import FromInt8, stored_dtype
+from rw_keras._moved import renamed
+from rw_keras.model.recipe import Recipe, with_runtime
+from rw_keras.retrieval import store
+from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
-from rw_keras.retrieval.rows import BLOCK_ROWS, RowStore
-from rw_keras.retrieval.searchers import NumpyEngine, make_engine
-from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_descriptors, unit_vector, unit_vectors
-from rw_keras.retrieval.writer import Writer
+from rw_keras.retrieval.rows import Rows
+from rw_keras.retrieval.saving import Origin, Stored, load_structure, save
+from rw_keras.retrieval.searchers import make_searcher
+from rw_keras.retrieval.searching import Searchable
+from rw_keras.retrieval.vectors import unit_descriptors
 
 if TYPE_CHECKING:
     import keras
@@ -38,10 +35,10 @@ if TYPE_CHECKING:
 _SMALL = 64 << 20
 
 
-class Index:
+class Index(Searchable):
     """Names and descriptors of a collection, searched by cosine.
 
-    The search is exact: a matrix product in blocks, float32. Equal cosines keep the order of the index. `use_engine` puts one of
+    The search is exact: a matrix product in blocks, float32. Equal cosines keep the order of the index. `use_searcher` puts one of
     FAISS's structures in front, for collections that this is too slow for. An index may be searched by several threads, but not
     while it is changed.
 
@@ -63,7 +60,7 @@ class Index:
         recipe: how the descriptors were made (a `rw_keras.model.recipe.Recipe` or its dictionary, with `max_side`), so that a
             query made in another way can be refused. Optional.
         metadata: column -> N values, for filters. Optional.
-        engine: what searches; see `use_engine`. Default "numpy". Its structure is built when it is first used.
+        searcher: what searches; see `use_searcher`. Default "numpy". Its structure is built when it is first used.
 
     Attributes:
         names: a sequence of N strings: a list, after `Index.load` a `rw_keras.retrieval.names.Names`.
@@ -77,17 +74,14 @@ class Index:
 
     Raises:
         ValueError: for a name that is there twice, numbers that do not agree, or a vector that is not finite.
-        ImportError: for a FAISS engine where FAISS is not installed.
+        ImportError: for a FAISS searcher where FAISS is not installed.
     """
 
-    metadata: Mapping[str, list[Any]] = MappingProxyType({})
-    names: Sequence[str]
-    _engine = NumpyEngine()
     _positions: dict[str, int] | None = None  # `None`: the names themselves know
-    _stored: _Stored | None = None  # where it was loaded from, or saved to
-    _source: str | None = None  # the folder that the photos were read from
-    _stamps: Mapping[str, store.Stamp] = MappingProxyType({})  # of photos that were read from it
+    _stored: Stored | None = None  # where it was loaded from, or saved to
+    _origin: Origin | None = None  # where its photos were read from, until it is saved
 
+    @renamed(engine="searcher")
     def __init__(
         self,
         names: Iterable[str],
@@ -95,22 +89,15 @@ class Index:
         *,
         recipe: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Iterable[Any]] | None = None,
-        engine: str | Mapping[str, Any] = "numpy",
+        searcher: str | Mapping[str, Any] = "numpy",
     ) -> None:
         self.names = list(names)
         self.recipe = None if recipe is None else dict(recipe)
-        self.failures: list[tuple[str, str]] = []
-        self.described_with: list[dict[str, str]] = []
+        self.failures, self.described_with = [], []
         self._positions = _positions(self.names)
         self.descriptors = unit_descriptors(self.names, descriptors)
         self.metadata = checked_metadata(metadata, len(self.names))
-        self._engine = make_engine(engine)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __repr__(self) -> str:
-        return f"<Index of {len(self)} descriptors, {self.descriptors.shape[1]} dimensions>"
+        self.searcher = make_searcher(searcher)
 
     def position(self, name: str) -> int:
         """Where a name stands, or a ValueError that says it does not."""
@@ -118,165 +105,6 @@ class Index:
         if found is None:
             raise ValueError(f"There is no {name!r} in the index of {len(self)} names.")
         return found
-
-    def scores(self, query: ArrayLike) -> np.ndarray:
-        """The cosines `(N,)` float32 of a query vector `(D,)` with all descriptors, in the order of the index."""
-        query = unit_vector(query, self.descriptors.shape[1])
-        rows = RowStore.of(self.descriptors)
-        by_id = np.empty(rows.ids_given, "float32")
-        for ids, vectors, _ in rows.blocks(rows.kept()):
-            by_id[ids] = exact.cosines(vectors, query)
-        return by_id[rows.ids()]
-
-    def nearest(self, query: ArrayLike, k: int, *, within: Within | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The positions and cosines of the `k` nearest descriptors, best first; equal ones in the order of the index.
-
-        Arguments and errors as for `search`.
-        """
-        positions, scores = self.nearest_batch(unit_vector(query, self.descriptors.shape[1])[None], k, within=within)
-        return positions[0], scores[0]
-
-    def nearest_batch(self, queries: ArrayLike, k: int, *, within: Within | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """`nearest` for several queries at once: one pass over the descriptors, and the same results.
-
-        Args:
-            queries: `(Q, D)`.
-            k, within: see `search`.
-
-        Returns:
-            Positions `(Q, k)` and cosines `(Q, k)` float32; fewer columns where fewer than `k` rows may be found.
-        """
-        check_count("k", k)
-        queries = unit_vectors(queries, self.descriptors.shape[1])
-        mask = passing(within, self.names, self.position, self.metadata)
-        return self._engine.nearest(RowStore.of(self.descriptors), queries, int(k), mask)
-
-    def search(
-        self,
-        query: ArrayLike,
-        k: int = 10,
-        expand: int | None = None,
-        *,
-        within: Within | None = None,
-        min_score: float | None = None,
-        alpha: float = 0.0,
-    ) -> list[tuple[str, float]]:
-        """The `k` best matches of a query vector.
-
-        Args:
-            query: `(D,)`, as `rw_keras.describe` returns it. Where its recipe is not the index's, as at another `max_side`, a
-                warning says so.
-            k: how many; all, where there are fewer.
-            expand: query expansion over so many vectors, the query among them (see `expand_query`). Default: none.
-            within: which rows may be found (see `Index`). Default: all.
-            min_score: hits with a lower cosine are left out. Default: none.
-            alpha: goes with `expand`: the power of the cosine that each vector is weighted by. Default 0: all alike.
-
-        Returns:
-            A list of (name, cosine), best first.
-
-        Raises:
-            ValueError: for a query of other dimensions, or with NaN, `k` or `expand` below 1, a filter that does not fit, or an
-                `alpha` below 0, or without `expand`.
-        """
-        self._warn_of_another_recipe(query)
-        query = unit_vector(query, self.descriptors.shape[1])
-        return self.search_batch(query[None], k, expand, within=within, min_score=min_score, alpha=alpha)[0]
-
-    def search_batch(
-        self,
-        queries: ArrayLike,
-        k: int = 10,
-        expand: int | None = None,
-        *,
-        within: Within | None = None,
-        min_score: float | None = None,
-        alpha: float = 0.0,
-    ) -> list[list[tuple[str, float]]]:
-        """`search` for several queries `(Q, D)` at once: one pass over the descriptors, and for each query the same list."""
-        if min_score is not None and not is_number(min_score):
-            raise ValueError(f"`min_score` is a cosine, but got {min_score!r}.")
-        check_power("alpha", alpha)
-        if alpha and expand is None:
-            raise ValueError(f"`alpha` weighs what `expand` averages, but got {alpha!r} without `expand`; give both, or neither.")
-        self._warn_of_another_recipe(queries)
-        mask = passing(within, self.names, self.position, self.metadata)  # once, for the expansion and the search
-        queries = unit_vectors(queries, self.descriptors.shape[1])
-        if expand is not None:
-            queries = expand_query(queries, self, expand, within=mask, alpha=alpha)
-        found = zip(*self.nearest_batch(queries, k, within=mask))
-        return [
-            [
-                (self.names[position], score)
-                for position, score in zip(positions.tolist(), scores.tolist())
-                if min_score is None or score >= min_score
-            ]
-            for positions, scores in found
-        ]
-
-    def rank(self, query: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[str]:
-        """All names, best first; arguments as for `search`."""
-        return [name for name, _ in self.search(query, max(len(self), 1), expand, alpha=alpha)]
-
-    def rank_batch(self, queries: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[list[str]]:
-        """`rank` for several queries `(Q, D)` at once."""
-        return [[name for name, _ in hits] for hits in self.search_batch(queries, max(len(self), 1), expand, alpha=alpha)]
-
-    def recall(self, queries: ArrayLike, k: int = 10) -> float:
-        """How much of the exact result the engine finds: recall@k, the mean share of the `k` best that it returns.
-
-        Of rows with equal cosines any counts. 1.0 for "numpy" and "faiss-flat".
-
-        Args:
-            queries: `(Q, D)`, at least one; they should be like those that will be searched for.
-            k: see `search`.
-
-        Raises:
-            ValueError: without queries, or for ones that do not fit.
-        """
-        found = self.nearest_batch(queries, k)[1]
-        if found.size == 0:
-            raise ValueError(f"Recall is a mean over queries and hits, but there are {len(found)} queries and {len(self)} names.")
-        best = exact.nearest(RowStore.of(self.descriptors), unit_vectors(queries, self.descriptors.shape[1]), int(k))[1]
-        shared = sum((Counter(own.tolist()) & Counter(all_.tolist())).total() for own, all_ in zip(found, best))
-        return shared / best.size
-
-    @property
-    def engine_config(self) -> dict[str, Any]:
-        """The engine's name and parameters, as `use_engine` and `engine=` take them: `{"name": str, "parameters": dict}`."""
-        return {"name": self._engine.name, "parameters": dict(self._engine.parameters)}
-
-    def use_engine(self, engine: str | Mapping[str, Any], **parameters: int) -> None:
-        """Searches with another engine from now on, and builds its structure.
-
-        Cosines are exact with all of them, and none needs the index to be rebuilt when rows are added or removed.
-
-        Args:
-            engine: "numpy", exact; with FAISS (`pip install "rw_keras[faiss]"`) "faiss-flat", exact, "faiss-hnsw" or
-                "faiss-ivfpq", which do not find everything (see `recall`); or what `engine_config` gave.
-            **parameters: FAISS's own; see `rw_keras.retrieval.searchers.FaissEngine`.
-
-        Raises:
-            ImportError: for a FAISS engine where FAISS is not installed.
-            ValueError: for an engine or a parameter that there is not, or too few rows to learn from.
-        """
-        chosen = make_engine(engine, **parameters)
-        chosen.build(RowStore.of(self.descriptors))
-        self._engine = chosen
-
-    def save_engine(self, path: str | os.PathLike[str]) -> bool:
-        """Writes the engine's structure to the file `path`; returns whether there is one. It fits the index as it is now."""
-        if self._engine.built:
-            self._engine.save(path, RowStore.of(self.descriptors), np.arange(len(self)))
-        return self._engine.built
-
-    def load_engine(self, path: str | os.PathLike[str]) -> None:
-        """Reads what `save_engine` wrote, when the same engine is chosen and the same rows are in the index.
-
-        Raises:
-            ValueError: when the file is of another engine, of other rows, or cannot be read.
-        """
-        self._engine.load(path, RowStore.of(self.descriptors), np.arange(len(self)))
 
     def add(self, names: Iterable[str], descriptors: ArrayLike, metadata: Mapping[str, Iterable[Any]] | None = None) -> None:
         """Adds rows behind the last; those that are there are not copied.
@@ -307,7 +135,7 @@ class Index:
             self._stored.append(len(names))
         for column, values in columns.items():
             self.metadata[column].extend(values)
-        self._engine.add(rows, ids)
+        self.searcher.add(rows, ids)
 
     def remove(self, names: Iterable[str]) -> None:
         """Takes rows out; those behind them move up.
@@ -336,38 +164,9 @@ class Index:
         positions = self._known(names)
         vectors = self._fitting(names, descriptors)
         rows = self._changed()
-        self._engine.add(rows, rows.replace(positions, vectors))
+        self.searcher.add(rows, rows.replace(positions, vectors))
         if self._stored is not None:
-            self._stored.is_saved[positions] = False
-
-    def near_duplicates(
-        self, threshold: float = 0.95, *, groups: bool = False, limit: int | None = None
-    ) -> Iterator[tuple[str, str, float]] | list[list[str]]:
-        """Photos that are almost the same. All rows are multiplied with all, in blocks, whatever the engine.
-
-        Args:
-            threshold: the lowest cosine, above 0 and up to 1. Rounding takes equal vectors to 1 - 1e-7 or so.
-            groups: whether to return groups. Default: pairs.
-            limit: return this many pairs, the best; this bounds the memory, which is some 24 bytes a pair otherwise.
-
-        Returns:
-            An iterator over (name, name, cosine), highest first, each pair once, the name that comes first in the index first. Or
-            lists of names that pairs join, directly or through others: the largest first, each in the order of the index.
-
-        Raises:
-            ValueError: for another threshold, a limit below 1, or a limit on groups.
-        """
-        if not is_number(threshold) or not 0 < threshold <= 1:
-            raise ValueError(f"`threshold` is a cosine above 0 and up to 1, but got {threshold!r}.")
-        if limit is not None:
-            check_count("limit", limit)
-            if groups:
-                raise ValueError(f"`limit` is for pairs, and groups are made of all; leave `limit`, which is {limit}, out.")
-        rows, names = RowStore.of(self.descriptors), self.names
-        if groups:
-            return [[names[position] for position in group] for group in duplicates.groups(rows, float(threshold))]
-        found = duplicates.pairs(rows, float(threshold), limit)
-        return ((names[one], names[other], float(score)) for one, other, score in zip(*found))
+            self._stored.change(positions)
 
     def _known(self, names):
         """The positions of names, each given once."""
@@ -395,7 +194,7 @@ class Index:
 
     def _changed(self):
         """The descriptors as something that can be changed."""
-        self.descriptors = RowStore.of(self.descriptors)
+        self.descriptors = Rows.of(self.descriptors)
         return self.descriptors
 
     def search_photo(
@@ -413,7 +212,7 @@ class Index:
         """Describes a photo as the index's own were described, and searches.
 
         Args:
-            model: the model that made the index, or what `rw_keras.runtimes.load` made of it: its runtime may be another one.
+            model: the model that made the index, or what `rw_keras.runtimes.load` made of it: the runtime may be another one.
             photo, box: see `rw_keras.describe`.
             k, expand, within, min_score, alpha: see `search`.
 
@@ -448,20 +247,6 @@ class Index:
                 stacklevel=2,
             )
 
-    def _warn_of_another_recipe(self, query):
-        """Warns where a query says how it was made, and the index was made in another way."""
-        made = getattr(query, "recipe", None)
-        if not isinstance(made, Recipe) or self.recipe is None:
-            return
-        own = Recipe.from_dict(self.recipe, "The index's recipe")
-        differing = own.differences(made if own.max_side is not UNSET else made.of_any_size(), "the query's")
-        if differing:
-            warnings.warn(
-                f"The index was described in another way than the query: {'; '.join(differing)}. Ask with `search_photo`, which "
-                "describes a photo as the index's were.",
-                stacklevel=3,
-            )
-
     @classmethod
     def from_folder(
         cls, model: keras.Model | Describer, folder: str | os.PathLike[str], *, max_side: int | None = 1024, progress: bool = True
@@ -487,7 +272,7 @@ class Index:
         found = describe_folder(model, folder, max_side=max_side, progress=progress)
         index = cls(found.names, found.descriptors, recipe=found.recipe)
         index.failures, index.described_with = found.failures, [described_with(model)]
-        index._source, index._stamps = os.path.abspath(folder), dict(zip(found.names, found.stamps))
+        index._origin = Origin(os.path.abspath(folder), dict(zip(found.names, found.stamps)))
         return index
 
     def save(self, path: str | os.PathLike[str], *, dtype: str | None = None, overwrite: bool = False) -> None:
@@ -496,7 +281,7 @@ class Index:
         Where it was loaded from (or saved to before), only what has changed is written: the stamps by which `rw_keras.extract` sees
         changes, the photos that could not be read and the source stay. Elsewhere a whole index is written, with all of these, and
         takes its place in one step; an index that is there is replaced, unless `rw_keras.extract` made it. An interrupted save
-        leaves the old index, or none. The engine and its structure, where it is built, are kept. Metadata has to be what JSON can
+        leaves the old index, or none. The searcher and its structure, where it is built, are kept. Metadata has to be what JSON can
         hold.
 
         Args:
@@ -510,95 +295,8 @@ class Index:
                 was loaded; for another dtype; and without `overwrite` when another index of described photos is there.
             OSError: when it cannot be written.
         """
-        dtype = stored_dtype(self.descriptors) if dtype is None else dtype
-        if dtype not in store.DTYPES:
-            raise ValueError(f"dtype is one of {', '.join(store.DTYPES)}, but got {dtype!r}.")
-        path = self.check_target(path)
-        about, own = store.about(path), self._stored
-        if own is not None and own.folder == path.resolve() and about is not None:
-            own.check(path, about)
-            if dtype == about["dtype"] and about["dimensions"] == self.descriptors.shape[1]:
-                self._save_changes(path, about)
-                return
-        elif about is not None and not overwrite:
-            listed = store.count_listed(path)
-            if listed:
-                raise ValueError(
-                    f"{path} holds an index of {listed} described photos, and this one was not loaded from there; choose another "
-                    "name, or pass overwrite=True to replace it."
-                )
-        self._save_whole(path, dtype)
-
-    def _save_changes(self, path, about):
-        own, rows = self._stored, RowStore.of(self.descriptors)
-        with Writer(path, about["recipe"], about["dimensions"]) as writer:
-            if writer.has_converted:
-                own.convert(store.read(path))
-            own.check(path, writer.about)
-            writer.drop(np.setdiff1d(own.all_ids, own.ids))
-            changed = np.flatnonzero(~own.is_saved & (own.ids >= 0))
-            for part in _parts(changed):
-                writer.replace(own.ids[part].tolist(), rows[part])
-            added = np.flatnonzero(own.ids < 0)
-            names = [self.names[position] for position in added]
-            writer.drop(known.id for known in writer.find(names).values())  # they could not be read, and now have a descriptor
-            for part in _parts(added):
-                writer.put([self.names[position] for position in part], rows[part], [None] * len(part), listed=False)
-            writer.set("recipe", self.recipe)
-            self._save_rest(writer, rows, own.engine_file)
-
-    def _save_whole(self, path, dtype):
-        rows, own = RowStore.of(self.descriptors), self._stored
-        with Writer(path, self.recipe, self.descriptors.shape[1], dtype, beside=True) as writer:
-            if own is not None and own.folder == path.resolve() and not writer.is_new:
-                if writer.has_converted:
-                    own.convert(store.read(path))
-                own.check(path, store.about(path))
-            known, fields, failures = ({}, {}, {}) if own is None else store.records(own.folder, own.identity)
-            stamps: list[Any]
-            for part in _parts(np.arange(len(self))):
-                names = [self.names[position] for position in part]
-                if own is None:
-                    stamps = [self._stamps.get(name) for name in names]
-                    listed = [stamp is not None for stamp in stamps]
-                else:
-                    ids, numbers = own.ids[part].tolist(), own.rows[part].tolist()
-                    found = [known.get(photo, (None, None, None)) for photo in ids]
-                    same = [row == number for (row, *_), number in zip(found, numbers)]
-                    stamps = [stamp if same_ else None for (_, stamp, _), same_ in zip(found, same)]
-                    listed = [
-                        False if photo < 0 else listed_ if same_ else None for photo, (*_, listed_), same_ in zip(ids, found, same)
-                    ]
-                writer.put(names, rows[part], stamps, listed)
-            for name, reason in self.failures:
-                writer.fail(name, reason, failures.get(name), None)
-            if self._source is not None:
-                fields["source"] = self._source
-            for field in fields.keys() & {"source", "versions"}:
-                writer.set(field, fields[field])
-            self._save_rest(writer, rows, None, dtype == stored_dtype(self.descriptors))
-
-    def _save_rest(self, writer, rows, engine_file, with_structure=True):
-        """What is saved alike in place and elsewhere."""
-        if self.described_with:
-            writer.set("described_with", self.described_with)
-        writer.set_metadata(self.metadata)
-        writer.compact()
-        ids, numbers = writer.described()
-        searcher, file = self.engine_config, None
-        if with_structure and self._engine.built:
-            file, crc = engine_file, (writer.about.get("searcher") or {}).get("crc32")
-            own = self._stored
-            if file is None or self._engine.has_changed or not np.array_equal(numbers[own.is_saved], own.rows[own.is_saved]):
-                file = f"searcher-{uuid.uuid4().hex[:12]}.bin"
-                self._engine.save(writer.folder / file, rows, numbers)
-                self._engine.has_changed, crc = False, store.crc_of(writer.folder / file)
-            searcher = {**searcher, "file": file, "crc32": crc}
-        writer.set("searcher", searcher)
-        writer.finish()
-        about = writer.about
-        self._stored = _Stored(writer.folder.resolve(), about["identity"], about["generation"], ids, numbers, file)
-        self._source, self._stamps = None, {}
+        self._stored = save(self, path, dtype, overwrite, self._stored, self._origin)
+        self._origin = None
 
     @staticmethod
     def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -606,95 +304,37 @@ class Index:
         return store.check_target(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], engine: str | Mapping[str, Any] | None = None) -> Index:
+    @renamed(engine="searcher")
+    def load(cls, path: str | os.PathLike[str], searcher: str | Mapping[str, Any] | None = None) -> Index:
         """Opens an index that `save`, or `rw_keras.description.extract.extract`, wrote; the descriptors are memory-mapped.
 
         Args:
             path: where it lies.
-            engine: what searches; see `use_engine`. Default: the one it was saved with. Its structure is read where it was
+            searcher: what searches; see `use_searcher`. Default: the one it was saved with. Its structure is read where it was
                 saved, else built when it is first used.
 
         Raises:
-            ImportError: for a FAISS engine where FAISS is not installed.
+            ImportError: for a FAISS searcher where FAISS is not installed.
             FileNotFoundError: when there is no such index.
             ValueError: when a file of it is missing, cut short, or of a later version.
         """
         found = store.read(path)
         about = found.about
         index = cls.__new__(cls)  # all that __init__ checks was checked when it was saved
-        descriptors = FromInt8(found.rows) if about["dtype"] == "int8" else found.rows.whole(_SMALL)
-        index.descriptors = descriptors if found.places is None else RowStore(descriptors, found.places)
+        descriptors = found.rows if about["dtype"] == "int8" else found.rows.whole(_SMALL)
+        if descriptors is found.rows or found.places is not None:
+            descriptors = Rows.of(descriptors).as_descriptors(found.places)
+        index.descriptors = descriptors
         index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
         index.recipe, index.described_with = about["recipe"], list(map(with_runtime, about.get("described_with") or []))
-        numbers = found.numbers()
-        own = _Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, numbers, None)
+        own = Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, found.numbers())
         index._stored = own
         saved = about.get("searcher") or {"name": "numpy", "parameters": {}}
         chosen = {"name": saved["name"], "parameters": saved["parameters"]}
-        index._engine = make_engine(chosen if engine is None else engine)
-        if saved.get("file") is not None and index.engine_config == chosen:
-            file = own.folder / saved["file"]
-            if store.crc_of(file) != saved["crc32"]:
-                raise store.DamageError(
-                    f"{file} is not as it was written; Index.load(path, engine='numpy') opens the index, and `use_engine` and "
-                    "`save` make the file again."
-                )
-            index._engine.load(file, RowStore.of(index.descriptors), numbers, partly=True)
-            own.engine_file = saved["file"]
+        index.searcher = make_searcher(chosen if searcher is None else searcher)
+        if saved.get("file") is not None and index.searcher_config == chosen:
+            load_structure(index, own, saved)
         return index
-
-
-@dataclasses.dataclass
-class _Stored:
-    """What an index in memory has to do with one on disk.
-
-    Attributes:
-        folder, identity, generation: which index, and which state of it.
-        ids: `(N,)`, by position: the ids of the photos there; -1 of one that was added since.
-        rows: `(N,)`, the numbers of their rows there.
-        engine_file: the file of the engine's structure, where it has one.
-        is_saved: `(N,)`, whether the row there is the one in memory.
-        all_ids: of all photos that are there.
-    """
-
-    folder: pathlib.Path
-    identity: str | None
-    generation: int | None
-    ids: np.ndarray
-    rows: np.ndarray
-    engine_file: str | None
-    is_saved: np.ndarray = dataclasses.field(init=False)
-    all_ids: np.ndarray = dataclasses.field(init=False)
-
-    def __post_init__(self):
-        self.is_saved, self.all_ids = np.ones(len(self.ids), bool), self.ids
-
-    def append(self, count):
-        self.ids, self.rows = (np.concatenate([own, np.full(count, -1)]) for own in (self.ids, self.rows))
-        self.is_saved = np.concatenate([self.is_saved, np.zeros(count, bool)])
-
-    def keep(self, kept):
-        self.ids, self.rows, self.is_saved = self.ids[kept], self.rows[kept], self.is_saved[kept]
-
-    def convert(self, found):
-        """The index on disk, which was of an earlier format, is `found` now: the same photos in the same order."""
-        self.identity, self.generation, self.all_ids = found.about["identity"], found.about["generation"], found.ids
-        numbers = found.numbers()
-        self.rows = np.where(self.ids < 0, -1, numbers[self.ids]) if len(numbers) else self.ids
-        self.ids = np.where(self.ids < 0, -1, found.ids[self.ids]) if len(numbers) else self.ids
-
-    def check(self, path, about):
-        """A ValueError when the index on disk is no longer in the state that was loaded."""
-        if (about.get("identity"), about.get("generation")) != (self.identity, self.generation):
-            raise ValueError(
-                f"{path} has changed since this index was loaded: it was in state {self.generation} of {self.identity}, and is in "
-                f"state {about.get('generation')} of {about.get('identity')}; load it again and repeat the changes, or choose "
-                "another name."
-            )
-
-
-def _parts(positions):
-    return (positions[start : start + BLOCK_ROWS] for start in range(0, len(positions), BLOCK_ROWS))
 
 
 def _positions(names, first=0):

@@ -8,40 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-class FromInt8:
-    """Rows of 8 bits `(N, D)` that are read as float32 of unit length; zero rows stay zero.
+def scaled(rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """8 bits `(..., D)` as float32 of unit length; zero rows stay zero.
 
-    It is used like an array: `shape`, `dtype`, `len`, `rows[position]`, `rows[start:stop]`, `rows[positions]`. What is not asked
-    for stays where it is, memory-mapped or not. Of a unit vector the scale tells nothing, so none is kept.
+    Of a unit vector the scale tells nothing, so none is kept.
 
     Args:
-        array: `(N, D)` int8, or what is used like one.
+        rows: int8.
+        out: float32 of the same shape, in C order, that is written to. Default: a new array.
     """
-
-    ndim = 2
-    dtype = np.dtype("float32")
-    stored_dtype = "int8"
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self._array.shape
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        rows = np.asarray(self._array[key]).astype("float32")
-        lengths = np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
-        return np.divide(rows, lengths, out=rows, where=lengths > 0)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype, copy=False)
-
-    def astype(self, dtype: Any, copy: bool = True) -> np.ndarray:
-        return self.__array__(dtype)
+    out = np.empty(rows.shape, "float32") if out is None else out
+    np.copyto(out, rows)
+    lengths = np.sqrt(np.einsum("...d,...d->...", out, out))[..., None]
+    return np.divide(out, lengths, out=out, where=lengths > 0)
 
 
 def stored_dtype(descriptors: Any) -> str:

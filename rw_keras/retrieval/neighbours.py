@@ -20,8 +20,8 @@ _HELD = 1 << 22
 def nearest_others(index: Index, neighbours: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """The `neighbours` nearest rows of every row, itself left out, some rows at a time.
 
-    The index's engine searches; with "numpy", all rows are multiplied with all. A row is left out by its position, so a copy of it
-    counts as another row.
+    The index's searcher finds them; with "numpy", all rows are multiplied with all. A row is left out by its position, so a copy of
+    it counts as another row.
 
     Yields:
         The positions of B rows as a slice, those of their neighbours `(B, K)`, nearest first, and the cosines `(B, K)` float32.

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rw_keras.retrieval.segments import DamageError, Segment, StoredRows
+from rw_keras.retrieval.rows import Rows
+from rw_keras.retrieval.segments import DamageError, Segment
 
 MANIFEST, _JOURNAL = "index.json", "journal.bin"
 PREFIXES = ("descriptors-", "photos-", "names-", "engine-", _JOURNAL)
@@ -33,7 +34,7 @@ class OldIndex:
     about: dict[str, Any]
     names: list[str]
     stamps: list[Any]
-    rows: StoredRows
+    rows: Rows
     failures: list[tuple[str, str, Any]]
     metadata: dict[str, list[Any]]
 
@@ -84,11 +85,11 @@ def read(folder: pathlib.Path) -> OldIndex | None:
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"{type(error).__name__}: {error}") from error
-    rows = StoredRows(segments, manifest["dimensions"], manifest["dtype"])
+    rows = Rows(segments, manifest["dimensions"], manifest["dtype"])
     kept = [row for row, name in enumerate(names) if name is not None]
     if len(kept) < len(names):
         array = rows[kept]
-        rows = StoredRows(
+        rows = Rows(
             [Segment(folder / _JOURNAL, array, 0, max(len(array), 1), [_digest(array)], _digest)],
             manifest["dimensions"],
             manifest["dtype"],

@@ -1,73 +1,126 @@
-"""Where an index keeps its vectors: an array that is never copied, and what was added to it."""
+"""Vectors as one array, wherever they lie: in memory, in files that are memory-mapped, or in 8 bits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from rw_keras.retrieval.int8 import FromInt8, encoded, stored_dtype
+from rw_keras.retrieval.int8 import encoded, scaled
+from rw_keras.retrieval.segments import Segment
 
 # Rows read at a time: 4 MB of 512 dimensions in float32, which stay in a processor's cache from one step to the next. With
 # 16384, a thousand queries take a fifth more time.
 BLOCK_ROWS = 2048
+_INT8, _FLOAT32 = np.dtype("int8"), np.dtype("float32")
 
 # The bits of a float16 moved to where float32 has them make a number that is smaller by this factor, exactly; subnormals, too.
 _HALF_FACTOR = np.float32(2.0**112)
 _HALF_BITS = np.uint32(0x8FFFE000).view("int32")
 
 
-class RowStore:
-    """N vectors `(N, D)`, of which some may have been added, replaced or removed since the first were given.
+class Rows:
+    """N vectors `(N, D)` of one or more segments, of which some may have been added, replaced or removed.
 
-    The given array (memory-mapped, float16 or float32) is neither copied nor changed: added and replaced rows stand in a block
-    of memory behind it, and removed ones are skipped. Each row has an *id* that it keeps for good, its place in array and block.
-    Its *position* is its place among the rows that are left; both count from 0.
+    The segments are neither copied nor changed: added and replaced rows stand in a block of memory behind them, and removed ones
+    are skipped. Each row has an *id* that it keeps for good, its place in segments and block. Its *position* is its place among the
+    rows that are left; both count from 0. A row of a file is compared with its checksum before it is first used.
 
     It is used like an array: `shape`, `ndim`, `dtype`, `len`, `rows[position]`, `rows[start:stop]` and `rows[positions]` (or a
-    mask), which give NumPy arrays of `dtype`; `np.asarray` copies all rows.
+    mask), which give NumPy arrays of `dtype`, a view where the rows lie together; `np.asarray` gives all rows.
 
     Args:
-        array: `(N, D)`, with `shape`, `dtype`, and rows by slice and by an array of integers.
-        ids: which rows of it are there, in which order. Default: all, as they stand.
+        segments: in the order of their rows.
+        dimensions: D.
+        dtype: what the rows are kept as.
+        ids: which rows of the segments are there, in which order. Default: all, as they stand.
+        scaled: whether rows of 8 bits are read as float32 of unit length. Default: as they are kept.
+
+    Attributes:
+        segments: those that hold rows.
+        dtype: of what is read.
+        stored_dtype: what the rows are kept as: "float32", "float16" or "int8".
+        ids_given: how many ids there are: those of segments and block, whether removed or not.
     """
 
     ndim = 2
 
-    def __init__(self, array: Any, ids: np.ndarray | None = None) -> None:
-        self.dtype = np.dtype(array.dtype)
-        self.stored_dtype = stored_dtype(array)
-        self._array = array
-        self._added = np.empty((0, array.shape[1]), self.dtype)  # more than are in use, so that adding one is cheap
+    def __init__(
+        self, segments: Sequence[Segment], dimensions: int, dtype: DTypeLike, ids: np.ndarray | None = None, *, scaled: bool = False
+    ) -> None:
+        self.segments = [segment for segment in segments if len(segment.array)]
+        self._ends = list(itertools.accumulate(len(segment.array) for segment in self.segments))
+        self._given = self.ids_given = self._ends[-1] if self._ends else 0
+        kept = np.dtype(dtype)
+        self._kept, self._scaled = kept, scaled and kept == _INT8
+        self.dtype = _FLOAT32 if self._scaled else kept
+        self._added = np.empty((0, dimensions), self.dtype)  # more than are in use, so that adding one is cheap
         self._ids = ids  # by position; None: all, in order
         self._positions: np.ndarray | None = None  # by id, -1 where there is none; made when it is asked for
-        self.ids_given = int(array.shape[0])  # how many ids there are: those of array and block, whether removed or not
 
     @classmethod
-    def of(cls, array: Any) -> RowStore:
-        """`array` itself, when it is `RowStore`; else `RowStore` over it."""
-        return array if isinstance(array, cls) else cls(array)
+    def of(cls, array: Any) -> Rows:
+        """`array` itself, when it is `Rows`; else `Rows` over it. 8 bits are read as float32 of unit length."""
+        return array if isinstance(array, cls) else cls([Segment.of(array)], int(array.shape[1]), array.dtype, scaled=True)
+
+    def as_descriptors(self, ids: np.ndarray | None = None) -> Rows:
+        """The segments' rows with 8 bits read as float32 of unit length; where `ids` are given, these rows only, in their order."""
+        return Rows(self.segments, self.shape[1], self.stored_dtype, ids, scaled=True)
+
+    @property
+    def stored_dtype(self) -> str:
+        return str(self._kept)
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self), int(self._array.shape[1])
+        return len(self), self._added.shape[1]
 
     def __len__(self) -> int:
         return self.ids_given if self._ids is None else len(self._ids)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        if self._ids is None and len(self._added) == 0:
-            return np.asarray(self._array[key])
-        if isinstance(key, slice) and self._ids is None:
+        if isinstance(key, tuple):
+            return self[key[0]][key[1:]] if isinstance(key[0], (int, np.integer)) else self[key[0]][(slice(None), *key[1:])]
+        if isinstance(key, (int, np.integer)):
+            position = range(len(self))[key]
+            row = position if self._ids is None else int(self._ids[position])
+            return self._between(row, row + 1)[0]
+        if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
-            if step == 1 and stop <= len(self._array):
-                return np.asarray(self._array[start:stop])
-            return self._read(np.arange(start, stop, step))
-        return self._read(self.ids()[key])
+            if step == 1 and self._ids is None:
+                return self._between(start, stop)
+            return self._at(np.arange(start, stop, step) if self._ids is None else self._ids[key])
+        positions = np.asarray(key)
+        if positions.dtype == bool:
+            if len(positions) != len(self):
+                raise IndexError(f"The mask has {len(positions)} values for {len(self)} rows; give one for each.")
+            positions = np.flatnonzero(positions)
+        positions = np.where(positions < 0, positions + len(self), positions).astype("int64")
+        if len(positions) and not (positions.min() >= 0 and positions.max() < len(self)):
+            raise IndexError(f"There are {len(self)} rows; positions are from {-len(self)} to {len(self) - 1}.")
+        return self._at(positions if self._ids is None else self._ids[positions])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self[:], dtype or self.dtype, copy=copy)
+
+    def astype(self, dtype: DTypeLike, copy: bool = True) -> np.ndarray:
+        """All rows `(N, D)` in another dtype."""
+        return self[:].astype(dtype, copy=copy)
+
+    def whole(self, most: int) -> Any:
+        """The rows as one memory-mapped array, where they lie in one file and have no more bytes than `most`; else these rows."""
+        if len(self.segments) != 1 or self._ids is not None or len(self) * self.shape[1] * self.dtype.itemsize > most:
+            return self
+        return self._between(0, len(self))
+
+    def numbers(self) -> np.ndarray:
+        """The numbers of the segments' rows, ascending; see `Segment`."""
+        parts = [np.arange(segment.first, segment.first + len(segment.array)) for segment in self.segments]
+        return np.concatenate([np.empty(0, "int64"), *parts])
 
     def ids(self) -> np.ndarray:
         """The ids `(N,)`, by position."""
@@ -92,7 +145,7 @@ class RowStore:
 
     def take(self, ids: np.ndarray) -> np.ndarray:
         """The rows of ids, float32, in C order."""
-        return np.ascontiguousarray(self._read(ids), "float32")
+        return np.ascontiguousarray(self._at(ids), "float32")
 
     def blocks(self, kept: np.ndarray | None = None, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """All rows that are `kept`, in the order of their ids, some at a time.
@@ -107,23 +160,24 @@ class RowStore:
             overwritten when the next block is asked for.
         """
         buffer = None
-        for first, part in ((0, self._array), (len(self._array), self._added[: self.ids_given - len(self._array)])):
-            for low in range(max(start - first, 0), len(part), BLOCK_ROWS):
-                high = min(low + BLOCK_ROWS, len(part))
-                here = None if kept is None else kept[first + low : first + high]
+        for first, end in ((0, self._given), (self._given, self.ids_given)):
+            for low in range(max(start, first), end, BLOCK_ROWS):
+                high = min(low + BLOCK_ROWS, end)
+                here = None if kept is None else kept[low:high]
                 passing = high - low if here is None else np.count_nonzero(here)
                 if passing == 0:
                     continue
                 if passing < (high - low) // 2:
                     chosen = low + np.flatnonzero(here)
-                    yield first + chosen, np.ascontiguousarray(part[chosen], "float32"), None
+                    yield chosen, self.take(chosen), None
                     continue
-                vectors = np.asarray(part[low:high])
+                is_scaled = self._scaled and low < self._given
+                vectors = np.asarray(self._segments_between(low, high) if is_scaled else self._between(low, high))
                 if vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
                     if buffer is None:  # one for all blocks: fresh memory costs as much as the conversion
                         buffer = np.empty((min(BLOCK_ROWS, self.ids_given), vectors.shape[1]), "float32")
-                    vectors = _widened(vectors, buffer[: high - low])
-                yield np.arange(first + low, first + high), vectors, None if passing == high - low else ~here
+                    vectors = (scaled if is_scaled else _widened)(vectors, buffer[: high - low])
+                yield np.arange(low, high), vectors, None if passing == high - low else ~here
 
     def append(self, vectors: np.ndarray) -> np.ndarray:
         """Adds rows behind the last position; returns their ids."""
@@ -145,29 +199,48 @@ class RowStore:
         self._positions = None
 
     def _store(self, vectors):
-        used = self.ids_given - len(self._array)
+        used = self.ids_given - self._given
         if used + len(vectors) > len(self._added):
             grown = np.empty((max(used + len(vectors), 2 * used), self._added.shape[1]), self.dtype)
             grown[:used] = self._added[:used]
             self._added = grown
         # Added rows are rounded as those on disk are, so that a search finds the same before and after they are written there.
-        self._added[used : used + len(vectors)] = FromInt8(encoded(vectors, "int8"))[:] if self.stored_dtype == "int8" else vectors
+        self._added[used : used + len(vectors)] = scaled(encoded(vectors, "int8")) if self._scaled else vectors
         self.ids_given += len(vectors)
         self._positions = None
         return np.arange(self.ids_given - len(vectors), self.ids_given)
 
-    def _read(self, ids):
-        """The rows of one id or several, in `dtype`."""
-        count = len(self._array)
-        if np.ndim(ids) == 0:
-            return np.asarray(self._array[int(ids)] if ids < count else self._added[ids - count])
-        given = ids < count
-        if given.all():
-            return np.asarray(self._array[ids])
-        rows = np.empty((len(ids), self._added.shape[1]), self.dtype)
-        rows[given] = self._array[ids[given]]
-        rows[~given] = self._added[ids[~given] - count]
-        return rows
+    def _between(self, start, stop):
+        """The rows of ids that follow each other, in `dtype`; a view, where it can be one."""
+        if start >= stop:
+            return np.empty((0, self.shape[1]), self.dtype)
+        if start >= self._given:
+            return self._added[start - self._given : stop - self._given]
+        rows = self._read(self._segments_between(start, min(stop, self._given)))
+        return rows if stop <= self._given else np.concatenate([rows, self._added[: stop - self._given]])
+
+    def _segments_between(self, start, stop):
+        """The same of the segments alone, as they are kept."""
+        pieces = []
+        for place in range(bisect_right(self._ends, start), bisect_right(self._ends, stop - 1) + 1):
+            low, segment = self._ends[place - 1] if place else 0, self.segments[place]
+            pieces.append(segment.rows(max(start - low, 0), min(stop - low, len(segment.array))))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _at(self, ids):
+        """The rows of ids in any order, in `dtype`."""
+        if len(self.segments) == 1 and self.ids_given == self._given:
+            return np.asarray(self._read(self.segments[0].take(ids)))
+        found = np.empty((len(ids), self.shape[1]), self.dtype)
+        places = np.searchsorted(self._ends, ids, side="right")
+        for place in np.unique(places).tolist():
+            chosen, low = places == place, self._ends[place - 1] if place else 0
+            own = ids[chosen] - low
+            found[chosen] = self._added[own] if place == len(self.segments) else self._read(self.segments[place].take(own))
+        return found
+
+    def _read(self, rows):
+        return scaled(np.asarray(rows)) if self._scaled else rows
 
 
 def _widened(vectors, out):

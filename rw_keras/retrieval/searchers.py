@@ -10,7 +10,7 @@ import numpy as np
 
 from rw_keras.files import written_whole
 from rw_keras.retrieval import exact
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.vectors import check_count
 
 # A filter that lets fewer than this share of the rows pass leaves so little to multiply that no structure is faster.
@@ -19,10 +19,10 @@ _FEW = 0.1
 _TRAINING = 50
 
 
-class NumpyEngine:
+class NumpySearcher:
     """Exact search in blocks (see `rw_keras.retrieval.exact`). It has no parameters, and builds nothing.
 
-    Engines share these methods; `rows` are the index's `RowStore`, the same in every call.
+    Searchers share these methods; `rows` are the index's `Rows`, the same in every call.
     """
 
     name = "numpy"
@@ -32,22 +32,20 @@ class NumpyEngine:
     def __init__(self) -> None:
         self.parameters: dict[str, int] = {}
 
-    def build(self, rows: RowStore) -> None:
+    def build(self, rows: Rows) -> None:
         """Makes the structure, if there is one to make and it is not there."""
 
-    def add(self, rows: RowStore, ids: np.ndarray) -> None:
+    def add(self, rows: Rows, ids: np.ndarray) -> None:
         """Takes in new rows; those that were removed or replaced are left out by `nearest`, and need no call."""
 
-    def nearest(
-        self, rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """See `exact.nearest`; an approximate engine may find others, but the cosines of those it finds are as exact."""
+    def nearest(self, rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """See `exact.nearest`; an approximate searcher may find others, but the cosines of those it finds are as exact."""
         return exact.nearest(rows, queries, k, passing)
 
-    def save(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray) -> None:
+    def save(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray) -> None:
         """Writes a structure that is `built` to a file; in it, the rows at `rows`' positions have the `numbers` `(N,)`."""
 
-    def load(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray, partly: bool = False) -> None:
+    def load(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray, partly: bool = False) -> None:
         """Reads a structure that `save` wrote; a ValueError when it cannot be read, or is of other rows.
 
         Args:
@@ -59,7 +57,7 @@ class NumpyEngine:
         """
 
 
-class FaissEngine(NumpyEngine):
+class FaissSearcher(NumpySearcher):
     """A structure of FAISS: it finds candidates, which are scored exactly from the index's descriptors.
 
     A query that it finds too few candidates for, and a search through few rows, go to NumPy instead. FAISS holds its own copy
@@ -74,7 +72,7 @@ class FaissEngine(NumpyEngine):
 
     Raises:
         ImportError: without FAISS.
-        ValueError: for a parameter that the engine does not have.
+        ValueError: for a parameter that the searcher does not have.
     """
 
     DEFAULTS: ClassVar[dict[str, dict[str, int]]] = {
@@ -97,7 +95,7 @@ class FaissEngine(NumpyEngine):
     def built(self) -> bool:
         return self._structure is not None
 
-    def build(self, rows: RowStore) -> None:
+    def build(self, rows: Rows) -> None:
         if self.built:
             return
         faiss = _faiss(self.name)
@@ -110,14 +108,12 @@ class FaissEngine(NumpyEngine):
             structure.add_with_ids(vectors, ids)
         self._structure, self.has_changed = structure, True
 
-    def add(self, rows: RowStore, ids: np.ndarray) -> None:
+    def add(self, rows: Rows, ids: np.ndarray) -> None:
         if self.built and len(ids):
             self._structure.add_with_ids(rows.take(ids), ids)
             self.has_changed = True
 
-    def nearest(
-        self, rows: RowStore, queries: np.ndarray, k: int, passing: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, rows: Rows, queries: np.ndarray, k: int, passing: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         count = len(rows) if passing is None else int(np.count_nonzero(passing))
         k = min(k, count)
         # A few more, to see at the last one whether there are others as good as the k-th.
@@ -143,7 +139,7 @@ class FaissEngine(NumpyEngine):
             positions[lacking], cosines[lacking] = exact.nearest(rows, queries[lacking], k, passing)
         return positions, cosines
 
-    def save(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray) -> None:
+    def save(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray) -> None:
         faiss = _faiss(self.name)
         ids = faiss.vector_to_array(self._structure.id_map).copy()
         number_of = np.full(rows.ids_given + 1, -1)  # of a row that was removed, and of the id -1
@@ -155,7 +151,7 @@ class FaissEngine(NumpyEngine):
         finally:
             faiss.copy_array_to_vector(ids, self._structure.id_map)
 
-    def load(self, path: str | os.PathLike[str], rows: RowStore, numbers: np.ndarray, partly: bool = False) -> None:
+    def load(self, path: str | os.PathLike[str], rows: Rows, numbers: np.ndarray, partly: bool = False) -> None:
         faiss = _faiss(self.name)
         try:
             structure = faiss.read_index(os.fspath(path))
@@ -168,7 +164,7 @@ class FaissEngine(NumpyEngine):
             if not partly and not np.array_equal(np.sort(saved[saved >= 0]), np.sort(numbers)):
                 raise ValueError(f"it holds other rows than the index's {len(rows)}")
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)} cannot be used: {error}; build the engine again with `use_engine`.") from error
+            raise ValueError(f"{os.fspath(path)} cannot be used: {error}; build it again with `use_searcher`.") from error
         order = np.argsort(numbers, kind="stable")
         places = np.minimum(np.searchsorted(numbers[order], saved), max(len(numbers) - 1, 0))
         ids = np.full(len(saved), -1)  # -1: rows that had been removed, which the structure cannot forget
@@ -216,33 +212,33 @@ class FaissEngine(NumpyEngine):
 _KINDS = {"faiss-flat": "IndexFlatIP", "faiss-hnsw": "IndexHNSWFlat", "faiss-ivfpq": "IndexIVFPQ"}
 
 
-def make_engine(engine: str | Mapping[str, Any], **parameters: int) -> NumpyEngine:
-    """An engine by its name, or by the dictionary that `Index.engine_config` gives.
+def make_searcher(searcher: str | Mapping[str, Any], **parameters: int) -> NumpySearcher:
+    """A searcher by its name, or by the dictionary that `Index.searcher_config` gives.
 
     Args:
-        engine: "numpy", "faiss-flat", "faiss-hnsw" or "faiss-ivfpq"; or `{"name": ..., "parameters": {...}}`.
-        **parameters: see `FaissEngine`; before those of the dictionary.
+        searcher: "numpy", "faiss-flat", "faiss-hnsw" or "faiss-ivfpq"; or `{"name": ..., "parameters": {...}}`.
+        **parameters: see `FaissSearcher`; before those of the dictionary.
 
     Raises:
-        ImportError: for a FAISS engine where FAISS is not installed.
-        ValueError: for an engine or a parameter that there is not.
+        ImportError: for a FAISS searcher where FAISS is not installed.
+        ValueError: for a searcher or a parameter that there is not.
     """
-    if isinstance(engine, Mapping):
-        given = engine.get("parameters") or {}
-        engine, parameters = engine.get("name"), {**given, **parameters}
-    if engine == "numpy":
+    if isinstance(searcher, Mapping):
+        given = searcher.get("parameters") or {}
+        searcher, parameters = searcher.get("name"), {**given, **parameters}
+    if searcher == "numpy":
         _check_parameters("numpy", parameters, {})
-        return NumpyEngine()
-    if not isinstance(engine, str) or engine not in FaissEngine.DEFAULTS:
-        raise ValueError(f"There is no engine {engine!r}; choose from numpy, {', '.join(FaissEngine.DEFAULTS)}.")
-    return FaissEngine(engine, **parameters)
+        return NumpySearcher()
+    if not isinstance(searcher, str) or searcher not in FaissSearcher.DEFAULTS:
+        raise ValueError(f"There is no searcher {searcher!r}; choose from numpy, {', '.join(FaissSearcher.DEFAULTS)}.")
+    return FaissSearcher(searcher, **parameters)
 
 
 def _check_parameters(name, parameters, known):
     for parameter, value in parameters.items():
         if parameter not in known:
             has = f"has {', '.join(known)}" if known else "has no parameters"
-            raise ValueError(f"The engine {name} {has}, but got {parameter!r}.")
+            raise ValueError(f"The searcher {name} {has}, but got {parameter!r}.")
         check_count(parameter, value)
 
 
@@ -250,5 +246,5 @@ def _faiss(name):
     try:
         import faiss
     except ImportError as error:
-        raise ImportError(f'The engine {name} needs FAISS; install it with: pip install "rw_keras[faiss]".') from error
+        raise ImportError(f'The searcher {name} needs FAISS; install it with: pip install "rw_keras[faiss]".') from error
     return faiss

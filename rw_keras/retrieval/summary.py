@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from rw_keras.retrieval import old_formats, store
+from rw_keras.retrieval import old_formats, schema, store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Summary:
 # The beginnings of the names of files, of this format and the earlier ones.
 _FILES = {
     "rows": ("rows-", "descriptors-"),
-    "database": (store.DATABASE, store.BESIDE, old_formats.MANIFEST, "photos-", "names-", "journal.bin"),
+    "database": (schema.DATABASE, schema.BESIDE, old_formats.MANIFEST, "photos-", "names-", "journal.bin"),
     "searcher": ("searcher-", "engine-"),
 }
 
@@ -50,13 +50,12 @@ def summary(folder: str | os.PathLike[str]) -> Summary:
         ValueError: when its database is damaged, or of a later version.
     """
     folder = pathlib.Path(folder)
-    if not (folder / store.DATABASE).is_file():
+    if not (folder / schema.DATABASE).is_file():
         found = store.read(folder)  # says so where there is none
         values = {column: sum(value is not None for value in values) for column, values in found.metadata.items()}
         return Summary(found.about, len(found.names), len(found.failures), 0, 0, values, _sizes(folder))
-    with store.said(folder, store.DATABASE), contextlib.closing(store.connected(folder / store.DATABASE)) as database:
-        database.execute("BEGIN")  # one state, whatever is written meanwhile
-        about = store.fields_of(folder, database)
+    with schema.reading(folder) as database:  # one state, whatever is written meanwhile
+        about = schema.fields_of(folder, database)
         counts = database.execute(
             "SELECT count(row), count(*) - count(row), count(CASE WHEN row IS NOT NULL THEN fault END), "
             "count(CASE WHEN listed = 0 THEN row END) FROM photos"

@@ -26,7 +26,7 @@ def _is_summed(table, prefix=""):
 
 
 def _crc(row):
-    return zlib.crc32(repr(row).encode("utf8"))
+    return zlib.crc32(repr(row).encode())
 
 
 def of(database: sqlite3.Connection) -> dict[str, int]:
@@ -42,26 +42,45 @@ class Sums:
     """The sums of a database that is being written: they follow every change made through one connection.
 
     Args:
-        database: a connection; its temporary triggers and a function of its own do the work.
-        known: the sums of the state that it is in; `None` where they are not known.
-
-    Attributes:
-        values: table -> sum.
+        database: a connection; its temporary triggers and functions do the work.
+        known: see `reset`.
     """
 
     def __init__(self, database: sqlite3.Connection, known: dict[str, int] | None) -> None:
-        self.values = of(database) if known is None else dict(known)
+        self._database, self._totals = database, dict.fromkeys(TABLES, 0)
+        self.reset(known)
         database.execute("PRAGMA temp_store = MEMORY")
         database.execute("PRAGMA recursive_triggers = ON")  # else a row that REPLACE takes away is not seen to go
-        database.create_function("sum_row", -1, self._add)
         for table, columns in TABLES.items():
-            goes = f"SELECT sum_row('{table}', -1, {', '.join(f'OLD.{column}' for column in columns)});"
-            comes = f"SELECT sum_row('{table}', 1, {', '.join(f'NEW.{column}' for column in columns)});"
+            # A function for each table and direction: what a trigger hands over with every row takes time.
+            comes, goes = _changing(self._totals, table)
+            database.create_function(f"comes_to_{table}", len(columns), comes)
+            database.create_function(f"goes_from_{table}", len(columns), goes)
+            old, new = (", ".join(f"{row}.{column}" for column in columns) for row in ("OLD", "NEW"))
+            goes, comes = f"SELECT goes_from_{table}({old});", f"SELECT comes_to_{table}({new});"
             for event, rows, steps in ("INSERT", "NEW.", comes), ("UPDATE", "NEW.", goes + comes), ("DELETE", "OLD.", goes):
                 database.execute(
                     f"CREATE TEMP TRIGGER sum_{table}_{event} AFTER {event} ON main.{table} WHEN {_is_summed(table, rows)} "
                     f"BEGIN {steps} END"
                 )
 
-    def _add(self, table, sign, *row):
-        self.values[table] = (self.values[table] + sign * _crc(row)) % 2**64
+    def reset(self, known: dict[str, int] | None) -> None:
+        """Takes these for the sums of the state that the database is in; `None`: they are not known, and made of its rows."""
+        self._totals.update(of(self._database) if known is None else known)
+
+    def values(self) -> dict[str, int]:
+        """Table -> sum."""
+        return {table: total % 2**64 for table, total in self._totals.items()}
+
+
+def _changing(totals, table):
+    """Two functions: one for a row that comes to a table, one for a row that goes."""
+    crc32 = zlib.crc32
+
+    def comes(*row):
+        totals[table] += crc32(repr(row).encode())
+
+    def goes(*row):
+        totals[table] -= crc32(repr(row).encode())
+
+    return comes, goes

@@ -30,7 +30,8 @@ from rw_keras.model.recipe import recipe
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import Index, store
-from rw_keras.retrieval.int8 import FromInt8, encoded
+from rw_keras.retrieval.int8 import encoded
+from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.writer import Writer
 
 SIZES = ((64, 48), (48, 64), (40, 40), (80, 24))
@@ -127,7 +128,7 @@ class TestFirstRun:
         quiet(model, folder, out)
         quiet(model, folder, tmp_path / "small", dtype="int8")
         exact, small = (Index.load(path).descriptors[:] for path in (out, tmp_path / "small"))
-        np.testing.assert_array_equal(small, FromInt8(encoded(exact, "int8"))[:])
+        np.testing.assert_array_equal(small, Rows.of(encoded(exact, "int8"))[:])
         assert counts(quiet(model, folder, tmp_path / "small")) == (0, 0, 60, 0, 0)
         assert store.check(tmp_path / "small") == []
 

@@ -410,10 +410,10 @@ class TestSettings:
             quiet(model, folder, out)
 
 
-def with_engine(index, name):
+def with_searcher(index, name):
     if name != "numpy":
         pytest.importorskip("faiss", reason='FAISS is not installed: pip install "rw_keras[faiss]"')
-    index.use_engine(name)
+    index.use_searcher(name)
 
 
 class TestComposition:
@@ -426,37 +426,37 @@ class TestComposition:
         assert (done.described, done.kept, done.removed) == (0, kept, 0)
 
     @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-    @pytest.mark.parametrize("engine", ["numpy", "faiss-flat", "faiss-hnsw"])
-    def test_an_engine(self, model, folder, out, draw, monkeypatch, engine, dtype):
+    @pytest.mark.parametrize("searcher", ["numpy", "faiss-flat", "faiss-hnsw"])
+    def test_a_searcher(self, model, folder, out, draw, monkeypatch, searcher, dtype):
         (folder / "bad.jpg").write_text("no photo")
         quiet(model, folder, out, dtype=dtype)
         index = Index.load(out)
-        with_engine(index, engine)
+        with_searcher(index, searcher)
         index.save(out)
         assert store.about(out)["source"] == str(folder)
         self.check(model, folder, out, monkeypatch)
         loaded = Index.load(out)
-        assert loaded.engine_config == index.engine_config
-        assert loaded._engine.built == (engine != "numpy")
+        assert loaded.searcher_config == index.searcher_config
+        assert loaded.searcher.built == (searcher != "numpy")
         assert [name for name, _ in loaded.failures] == ["bad.jpg"]
         save(folder / "new.png", draw(70))
         (folder / "00.png").unlink()
         assert counts(quiet(model, folder, out)) == (1, 0, PHOTOS - 1, 1, 1, 0, 0)
         again = Index.load(out)
-        assert again._engine.built == (engine != "numpy")
+        assert again.searcher.built == (searcher != "numpy")
         query = describe(model, folder / "new.png")
-        assert again.search(query, 5) == Index.load(out, engine="numpy").search(query, 5)
+        assert again.search(query, 5) == Index.load(out, searcher="numpy").search(query, 5)
         assert again.search(query, 1)[0][0] == "new.png"
 
-    @pytest.mark.parametrize("engine", ["faiss-flat", "faiss-hnsw", "faiss-ivfpq"])
-    def test_removals_again_and_again(self, tmp_path, engine):
+    @pytest.mark.parametrize("searcher", ["faiss-flat", "faiss-hnsw", "faiss-ivfpq"])
+    def test_removals_again_and_again(self, tmp_path, searcher):
         rows = np.random.default_rng(0).standard_normal((600, 16)).astype("float32")
         index = Index([str(number) for number in range(600)], rows)
-        with_engine(index, engine)
+        with_searcher(index, searcher)
         index.save(tmp_path / "index")
         for round_ in range(4):
             index = Index.load(tmp_path / "index")
-            assert index._engine.built
+            assert index.searcher.built
             index.remove(index.names[round_ : 40 + round_])
             index.save(tmp_path / "index")
             loaded = Index.load(tmp_path / "index")

@@ -71,11 +71,11 @@ class TestNearestOthers:
             expected = others[np.argsort(-exact.round(6), kind="stable")][:neighbours]
             assert positions[number].tolist() == expected.tolist()
 
-    def test_an_approximate_engine(self):
+    def test_an_approximate_searcher(self):
         pytest.importorskip("faiss")
         index = collection(400, 16)
         exact, _ = self.all(index, 5)
-        index.use_engine("faiss-ivfpq", nlist=4, nprobe=1)
+        index.use_searcher("faiss-ivfpq", nlist=4, nprobe=1)
         positions, _ = self.all(index, 5)
         assert positions.shape == (400, 5)
         assert (positions != np.arange(400)[:, None]).all()
@@ -159,12 +159,12 @@ class TestAugment:
     def test_what_else_an_index_holds(self, tmp_path):
         pytest.importorskip("faiss")
         recipe = {"backbone": "vgg16", "max_side": 512}
-        index = Index("abc", np.eye(3), recipe=recipe, metadata={"year": [1, 2, 3]}, engine="faiss-flat")
+        index = Index("abc", np.eye(3), recipe=recipe, metadata={"year": [1, 2, 3]}, searcher="faiss-flat")
         index.failures = [("d", "empty")]
         before = np.array(index.descriptors)
         augmented = augment(index, 1)
         assert (augmented.names, augmented.metadata, augmented.recipe) == (["a", "b", "c"], {"year": [1, 2, 3]}, recipe)
-        assert (augmented.failures, augmented.engine_config) == (index.failures, index.engine_config)
+        assert (augmented.failures, augmented.searcher_config) == (index.failures, index.searcher_config)
         augmented.add(["e"], [[1.0, 0, 0]], {"year": [5]})
         assert (index.names, index.metadata["year"]) == (["a", "b", "c"], [1, 2, 3])
         np.testing.assert_array_equal(index.descriptors, before)

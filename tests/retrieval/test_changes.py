@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rw_keras.retrieval import Index
 from rw_keras.retrieval import rows as rows_
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.rows import Rows
 
 DIMENSIONS = 4
 
@@ -127,8 +127,8 @@ class TestChanges:
         index.add("g", [[1, 1, 0, 0, 0, 0]])
         index.remove("b")
         index.update("c", [[0, 2, 0, 0, 0, 0]])
-        assert isinstance(index.descriptors, RowStore)
-        assert index.descriptors._array is mapped
+        assert isinstance(index.descriptors, Rows)
+        assert index.descriptors.segments[0].array is mapped
         assert [name for name, _ in index.search([0, 1, 0, 0, 0, 0], 2)] == ["c", "g"]
         index.save(tmp_path / "changed")
         loaded = Index.load(tmp_path / "changed")

@@ -14,9 +14,9 @@ import time
 
 import numpy as np
 import pytest
-from broken_runs import DIMENSIONS, RECIPE, bring_up_to_date, check_whole, some_photos, visible, write_old
+from small_stores import DIMENSIONS, RECIPE, bring_up_to_date, check_whole, some_photos, visible, write_old
 
-from rw_keras.retrieval import Index, store
+from rw_keras.retrieval import Index, schema, store
 from rw_keras.retrieval.writer import Writer
 
 
@@ -130,11 +130,6 @@ def program(*arguments):
 # Tests.
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "index"
-
-
 class TestReaders:
     @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
     def test_see_one_state_each(self, folder, tmp_path, seconds):
@@ -161,7 +156,7 @@ class TestReaders:
         """A reader that opened the index before a rebuild, and reads it after a later commit was killed."""
         photos = some_photos(300)
         bring_up_to_date(folder, photos)
-        database = store.connected(folder / "index.sqlite")
+        database = schema.connected(folder / "index.sqlite")
         database.execute("BEGIN")
         bring_up_to_date(folder, some_photos(300, seed=1), beside=True)
         expected = visible(folder)

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rw_keras.retrieval import Index, store
-from rw_keras.retrieval.int8 import FromInt8, encoded, stored_dtype
-from rw_keras.retrieval.rows import RowStore
+from rw_keras.retrieval.int8 import encoded, stored_dtype
+from rw_keras.retrieval.rows import Rows
 
 
 def unit(count, dimensions=64, seed=0):
@@ -30,7 +30,7 @@ def test_rows_come_back_with_an_error_of_half_a_step(rows):
     rows = rows.astype("float64")
     largest = np.abs(rows).max(axis=1, keepdims=True)
     assert (np.abs(kept * (largest / 127) - rows) <= largest / 253).all()
-    read = FromInt8(kept)[:]
+    read = Rows.of(kept)[:]
     assert read.dtype == np.float32
     lengths = np.linalg.norm(read, axis=1)
     np.testing.assert_allclose(lengths, kept.any(axis=1), atol=1e-6)
@@ -39,7 +39,7 @@ def test_rows_come_back_with_an_error_of_half_a_step(rows):
 
 def test_reads_like_an_array():
     rows = unit(10)
-    read, plain = FromInt8(encoded(rows, "int8")), by_hand(rows)
+    read, plain = Rows.of(encoded(rows, "int8")), by_hand(rows)
     assert (read.shape, len(read), read.dtype, stored_dtype(read)) == ((10, 64), 10, np.float32, "int8")
     for key in (slice(None), slice(2, 5), slice(None, None, -2), [3, 3, 0], np.arange(10) % 2 == 0, 4, -1):
         np.testing.assert_allclose(read[key], plain[key], atol=1e-7)
@@ -75,7 +75,7 @@ def test_changes_are_rounded_alike_and_stay_in_8_bits(tmp_path):
     index.add(names[9:], unit(3, seed=2))
     index.update(names[:1], unit(1, seed=3))
     index.remove([names[4]])
-    assert isinstance(index.descriptors, RowStore)
+    assert isinstance(index.descriptors, Rows)
     rows = np.concatenate([unit(1, seed=3), unit(9)[1:4], unit(9)[5:], unit(3, seed=2)])
     np.testing.assert_allclose(np.asarray(index.descriptors), by_hand(rows), atol=1e-7)
     before = index.search_batch(unit(4, seed=5), 12)
@@ -103,12 +103,12 @@ def test_another_dtype_is_refused(tmp_path):
 
 def test_what_faiss_has_built_is_not_kept_for_other_rows(tmp_path):
     pytest.importorskip("faiss", reason='FAISS is not installed: pip install "rw_keras[faiss]"')
-    index = Index([str(number) for number in range(50)], unit(50), engine="faiss-flat")
+    index = Index([str(number) for number in range(50)], unit(50), searcher="faiss-flat")
     index.search(unit(1)[0])
     index.save(tmp_path / "int8", dtype="int8")
     index.save(tmp_path / "same")
     assert not list((tmp_path / "int8").glob("searcher-*"))
     assert list((tmp_path / "same").glob("searcher-*"))
     loaded = Index.load(tmp_path / "int8")
-    expected = Index.load(tmp_path / "int8", engine="numpy").search(unit(1)[0])
+    expected = Index.load(tmp_path / "int8", searcher="numpy").search(unit(1)[0])
     assert [name for name, _ in loaded.search(unit(1)[0])] == [name for name, _ in expected]

@@ -303,6 +303,22 @@ class TestFilters:
         assert found == [[hit for hit in own if hit[1] >= low] for own in hits]
         assert found[0] == index.search(queries[0], 30, min_score=low)
 
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"k": 0}, "`k` is a whole number of at least 1, but got 0"),
+            ({"expand": 0}, "`expand` is a whole number of at least 1, but got 0"),
+            ({"expand": 2.0}, "`expand` is a whole number of at least 1, but got 2.0"),
+            ({"alpha": -1, "expand": 2}, "`alpha` is a finite number of at least 0, but got -1"),
+            ({"alpha": 3}, "`alpha` weighs what `expand` averages, but got 3 without `expand`"),
+        ],
+    )
+    def test_refuses_arguments_before_it_searches(self, index, arguments, words, monkeypatch):
+        monkeypatch.setattr(exact, "nearest", None)
+        for call in (index.search, lambda query, **rest: index.search_batch([query], **rest)):
+            with pytest.raises(ValueError, match=re.escape(words)):
+                call(np.ones(16), **arguments)
+
     def test_min_score_keeps_what_is_equal(self, index):
         hits = index.search(unit(1, 16, seed=1)[0], 5)
         assert index.search(unit(1, 16, seed=1)[0], 5, min_score=hits[2][1]) == hits[:3]

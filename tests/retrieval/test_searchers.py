@@ -27,32 +27,51 @@ def made(rows, **options):
 class TestChoosing:
     def test_numpy_is_the_default(self):
         index = Index("ab", np.eye(2))
-        assert index.engine_config == {"name": "numpy", "parameters": {}}
-        assert not index.save_engine("nowhere")
-        index.use_engine(index.engine_config)
+        assert index.searcher_config == {"name": "numpy", "parameters": {}}
+        assert not index.save_searcher("nowhere")
+        index.use_searcher(index.searcher_config)
         assert made(np.eye(5)).recall(np.eye(5), 3) == 1
 
     @pytest.mark.parametrize("name", ["faiss", "annoy", None, 7])
-    def test_refuses_an_engine(self, name):
-        with pytest.raises(ValueError, match=f"no engine {name!r}; choose from numpy, faiss-flat, faiss-hnsw, faiss-ivfpq"):
-            Index("ab", np.eye(2)).use_engine(name)
+    def test_refuses_a_searcher(self, name):
+        with pytest.raises(ValueError, match=f"no searcher {name!r}; choose from numpy, faiss-flat, faiss-hnsw, faiss-ivfpq"):
+            Index("ab", np.eye(2)).use_searcher(name)
 
     def test_refuses_parameters_of_numpy(self):
-        with pytest.raises(ValueError, match="engine numpy has no parameters, but got 'm'"):
-            Index("ab", np.eye(2)).use_engine("numpy", m=3)
+        with pytest.raises(ValueError, match="searcher numpy has no parameters, but got 'm'"):
+            Index("ab", np.eye(2)).use_searcher("numpy", m=3)
+
+    def test_earlier_names_go_on_with_a_warning(self, tmp_path):
+        called = r"is called {} now; the earlier name goes with the next release"
+        with pytest.warns(FutureWarning, match=called.format("searcher=")) as caught:
+            index = Index("ab", np.eye(2), engine="numpy")
+        index.save(tmp_path / "index")
+        with pytest.warns(FutureWarning, match=called.format("searcher=")) as loading:
+            Index.load(tmp_path / "index", engine="numpy")
+        with pytest.warns(FutureWarning, match=r"Index.engine_config is called Index.searcher_config now"):
+            assert index.engine_config == index.searcher_config
+        with pytest.warns(FutureWarning, match=called.format(r"Index\.use_searcher")) as using:
+            index.use_engine("numpy")
+        with pytest.warns(FutureWarning, match=called.format(r"Index\.save_searcher")):
+            assert not index.save_engine(tmp_path / "structure")
+        with pytest.warns(FutureWarning, match=called.format(r"Index\.load_searcher")):
+            index.load_engine(tmp_path / "structure")
+        assert {one.filename for one in (*caught, *loading, *using)} == {__file__}
+        with pytest.raises(TypeError, match="give searcher= alone"):
+            Index("ab", np.eye(2), engine="numpy", searcher="numpy")
 
     def test_without_faiss(self, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "faiss", None)
         Index("ab", np.eye(2)).save(tmp_path / "index")
         for call in (
-            lambda: Index("ab", np.eye(2), engine="faiss-flat"),
-            lambda: Index("ab", np.eye(2)).use_engine("faiss-flat"),
-            lambda: Index.load(tmp_path / "index", engine="faiss-flat"),
+            lambda: Index("ab", np.eye(2), searcher="faiss-flat"),
+            lambda: Index("ab", np.eye(2)).use_searcher("faiss-flat"),
+            lambda: Index.load(tmp_path / "index", searcher="faiss-flat"),
         ):
             with pytest.raises(ImportError, match=r'faiss-flat needs FAISS.*pip install "rw_keras\[faiss\]"'):
                 call()
 
-    def test_faiss_is_loaded_for_its_engines_only(self):
+    def test_faiss_is_loaded_for_its_searchers_only(self):
         script = (
             "import sys, numpy, rw_keras; index = rw_keras.retrieval.Index('ab', numpy.eye(2)); index.search([1, 0]);"
             "print([name for name in ('faiss', 'tensorflow') if name in sys.modules])"
@@ -72,21 +91,21 @@ class TestFaiss:
 
     def test_refuses_parameters(self):
         with pytest.raises(ValueError, match="faiss-hnsw has m, ef_construction, ef_search, but got 'nlist'"):
-            Index("ab", np.eye(2)).use_engine("faiss-hnsw", nlist=3)
+            Index("ab", np.eye(2)).use_searcher("faiss-hnsw", nlist=3)
         with pytest.raises(ValueError, match="`m` is a whole number of at least 1, but got 0"):
-            Index("ab", np.eye(2)).use_engine("faiss-hnsw", m=0)
+            Index("ab", np.eye(2)).use_searcher("faiss-hnsw", m=0)
         with pytest.raises(ValueError, match="from 256 rows or more, but the index has 255"):
-            made(clustered(255)).use_engine("faiss-ivfpq")
+            made(clustered(255)).use_searcher("faiss-ivfpq")
         with pytest.raises(ValueError, match=r"`m` divides the dimensions, 32.*got 7 and 8"):
-            made(clustered()).use_engine("faiss-ivfpq", m=7, nlist=8)
+            made(clustered()).use_searcher("faiss-ivfpq", m=7, nlist=8)
 
     @pytest.mark.parametrize("dtype", ["float32", "float16"])
     @pytest.mark.parametrize("kind", KINDS)
     def test_cosines_are_exact_and_most_is_found(self, kind, dtype):
         rows, queries = clustered().astype(dtype), clustered(40, seed=1)
-        index, plain = made(rows, engine=kind), made(rows)
+        index, plain = made(rows, searcher=kind), made(rows)
         positions, scores = index.nearest_batch(queries, 10)
-        assert index._engine.built
+        assert index.searcher.built
         cosines = queries.astype("float64") @ rows.astype("float64").T
         np.testing.assert_allclose(scores, np.take_along_axis(cosines, positions, 1), atol=1e-6)
         assert (np.diff(scores) <= 0).all()
@@ -98,7 +117,7 @@ class TestFaiss:
 
     def test_recall_counts_what_is_missed(self):
         index = made(clustered())
-        index.use_engine("faiss-ivfpq", nlist=50, nprobe=1, m=2, k_factor=1)
+        index.use_searcher("faiss-ivfpq", nlist=50, nprobe=1, m=2, k_factor=1)
         queries = clustered(60, seed=1)
         found, best = index.nearest_batch(queries, 10)[0], made(clustered()).nearest_batch(queries, 10)[0]
         expected = np.mean([len(set(own) & set(other)) / 10 for own, other in zip(found, best)])
@@ -116,7 +135,7 @@ class TestFaiss:
     def test_flat_finds_what_numpy_finds(self, k):
         rows = np.repeat(clustered(100), 15, axis=0)[np.random.default_rng(0).permutation(1500)]
         rows[:20] = 0
-        index, plain, queries = made(rows, engine="faiss-flat"), made(rows), np.concatenate([clustered(30, seed=1), rows[:60]])
+        index, plain, queries = made(rows, searcher="faiss-flat"), made(rows), np.concatenate([clustered(30, seed=1), rows[:60]])
         assert index.search_batch(queries, k) == plain.search_batch(queries, k)
         assert index.search_batch(queries, k, 4, within=lambda name: int(name) % 3) == plain.search_batch(
             queries, k, 4, within=lambda name: int(name) % 3
@@ -125,7 +144,7 @@ class TestFaiss:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("share", [2, 5, 40])
     def test_filters(self, kind, share):
-        index, queries = made(clustered(), engine=kind), clustered(20, seed=1)
+        index, queries = made(clustered(), searcher=kind), clustered(20, seed=1)
         within = lambda name: int(name) % share == 0  # noqa: E731
         found = index.search_batch(queries, 10, within=within)
         assert all(len(hits) == 10 and all(within(name) for name, _ in hits) for hits in found)
@@ -136,7 +155,7 @@ class TestFaiss:
     def test_always_as_many_as_there_are(self, kind):
         """What the structure does not find is searched for exactly."""
         index = made(clustered())
-        index.use_engine(kind, **({"nlist": 100, "nprobe": 1} if kind == "faiss-ivfpq" else {}))
+        index.use_searcher(kind, **({"nlist": 100, "nprobe": 1} if kind == "faiss-ivfpq" else {}))
         for k in (1, 100, 1400, 1500, 2000):
             positions, _ = index.nearest_batch(clustered(5, seed=1), k)
             assert positions.shape == (5, min(k, 1500))
@@ -148,7 +167,7 @@ class TestFaiss:
     def test_follows_changes(self, data, kind):
         rows, queries = clustered(600), clustered(10, seed=1)
         index, plain = made(rows), made(rows)
-        index.use_engine(kind, **SOME[kind])
+        index.use_searcher(kind, **SOME[kind])
         made_ = 600
         for action in data.draw(st.lists(st.sampled_from(["add", "remove", "update"]), max_size=4)):
             random = np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -175,53 +194,53 @@ class TestFaiss:
     @pytest.mark.parametrize("kind", KINDS)
     def test_saved_and_loaded(self, kind, changed, tmp_path, monkeypatch):
         index, queries = made(clustered()), clustered(20, seed=1)
-        index.use_engine(kind, **SOME[kind])
+        index.use_searcher(kind, **SOME[kind])
         if changed:
             index.remove([str(number) for number in range(0, 900, 3)])
             index.update([str(number) for number in range(1, 90, 3)], clustered(30, seed=5))
             index.add(["new"], queries[:1])
         before = index.search_batch(queries, 10)
-        assert index.save_engine(tmp_path / "engine")
+        assert index.save_searcher(tmp_path / "structure")
         assert index.search_batch(queries, 10) == before
-        loaded = Index(index.names, np.asarray(index.descriptors), engine=index.engine_config)
-        assert loaded.engine_config == index.engine_config
-        loaded.load_engine(tmp_path / "engine")
-        monkeypatch.setattr(loaded._engine, "_empty", None)  # it is not built again
+        loaded = Index(index.names, np.asarray(index.descriptors), searcher=index.searcher_config)
+        assert loaded.searcher_config == index.searcher_config
+        loaded.load_searcher(tmp_path / "structure")
+        monkeypatch.setattr(loaded.searcher, "_empty", None)  # it is not built again
         assert loaded.search_batch(queries, 10) == before
         loaded.remove(["2"])
         loaded.add(["newer"], queries[1:2])
         assert loaded.search(queries[1], 1) == [("newer", pytest.approx(1))]
-        assert index.load_engine(tmp_path / "engine") is None  # the changed index itself takes it, too
+        assert index.load_searcher(tmp_path / "structure") is None  # the changed index itself takes it, too
         assert index.search_batch(queries, 10) == before
 
     def test_load_refuses_what_does_not_fit(self, tmp_path):
         index = made(clustered())
-        index.use_engine("faiss-flat")
-        index.save_engine(tmp_path / "engine")
+        index.use_searcher("faiss-flat")
+        index.save_searcher(tmp_path / "structure")
         for other, words in (
-            (made(clustered(), engine="faiss-hnsw"), "no structure of faiss-hnsw"),
-            (made(clustered(1499), engine="faiss-flat"), "other rows than the index's 1499"),
-            (made(clustered(1500, 16), engine="faiss-flat"), "32 dimensions, the index of 16"),
+            (made(clustered(), searcher="faiss-hnsw"), "no structure of faiss-hnsw"),
+            (made(clustered(1499), searcher="faiss-flat"), "other rows than the index's 1499"),
+            (made(clustered(1500, 16), searcher="faiss-flat"), "32 dimensions, the index of 16"),
         ):
-            with pytest.raises(ValueError, match=f"engine cannot be used: .*{words}.*`use_engine`"):
-                other.load_engine(tmp_path / "engine")
-        (tmp_path / "engine").write_bytes((tmp_path / "engine").read_bytes()[:1000])
+            with pytest.raises(ValueError, match=f"structure cannot be used: .*{words}.*`use_searcher`"):
+                other.load_searcher(tmp_path / "structure")
+        (tmp_path / "structure").write_bytes((tmp_path / "structure").read_bytes()[:1000])
         with pytest.raises(ValueError, match="cannot be used"):
-            index.load_engine(tmp_path / "engine")
+            index.load_searcher(tmp_path / "structure")
 
-    def test_built_at_first_use_or_by_use_engine(self, tmp_path):
+    def test_built_at_first_use_or_by_use_searcher(self, tmp_path):
         made(clustered()).save(tmp_path / "index")
-        index = Index.load(tmp_path / "index", engine="faiss-flat")
-        assert not index._engine.built
+        index = Index.load(tmp_path / "index", searcher="faiss-flat")
+        assert not index.searcher.built
         index.add(["new"], clustered(1, seed=4))
         assert index.search(clustered(1, seed=4)[0], 1)[0][0] == "new"
-        assert index._engine.built
-        index.use_engine("numpy")
-        assert index.engine_config["name"] == "numpy"
+        assert index.searcher.built
+        index.use_searcher("numpy")
+        assert index.searcher_config["name"] == "numpy"
 
     def test_few_rows_go_to_numpy(self, monkeypatch):
         index, calls, nearest = made(clustered()), [], exact.nearest
-        index.use_engine("faiss-hnsw")
+        index.use_searcher("faiss-hnsw")
         monkeypatch.setattr(exact, "nearest", lambda *arguments: (calls.append(1), nearest(*arguments))[1])
         index.search(np.ones(32), 5, within=[str(number) for number in range(149)])
         assert len(calls) == 1

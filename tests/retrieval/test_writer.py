@@ -15,20 +15,11 @@ import tempfile
 import broken_runs
 import numpy as np
 import pytest
-from broken_runs import (
-    AWAY,
-    BAD,
-    DIMENSIONS,
-    RECIPE,
-    SCENARIOS,
-    bring_up_to_date,
-    check_holds,
-    some_changes,
-    some_photos,
-    write_old,
-)
+import small_stores
+from broken_runs import SCENARIOS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_stores import AWAY, BAD, DIMENSIONS, RECIPE, bring_up_to_date, check_holds, some_changes, some_photos, visible, write_old
 
 from rw_keras.retrieval import store
 from rw_keras.retrieval.writer import Writer
@@ -39,11 +30,6 @@ ROWS = 64
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch):
     monkeypatch.setattr(store, "SEGMENT_ROWS", ROWS)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "index"
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +142,7 @@ class TestUpdate:
         vectors = np.random.default_rng(0).standard_normal((26, 4, DIMENSIONS)).astype("float32")
         with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
             patch.setattr(store, "SEGMENT_ROWS", 6)
-            patch.setattr(broken_runs, "WINDOW", 2)
+            patch.setattr(small_stores, "WINDOW", 2)
             patch.setattr(os, "fsync", lambda file: None)
             folder = pathlib.Path(scratch, "index")
             for run, stop in itertools.zip_longest(runs, stops[: len(runs)]):
@@ -264,10 +250,10 @@ class TestMaking:
     )
     def test_another_way_is_refused(self, folder, recipe, dimensions, dtype, words):
         bring_up_to_date(folder, some_photos(9))
-        before = broken_runs.visible(folder)
+        before = visible(folder)
         with pytest.raises(ValueError, match=f"{re.escape(str(folder))} was made in another way.*{words}"):
             Writer(folder, recipe, dimensions, dtype).__enter__()
-        assert broken_runs.visible(folder) == before
+        assert visible(folder) == before
         bring_up_to_date(folder, some_photos(12))  # and the lock is free
 
     def test_something_else_is_refused(self, tmp_path):
@@ -320,7 +306,7 @@ class TestRebuilding:
     def test_what_a_killed_run_had_described_is_gone_on_with(self, folder):
         photos = some_photos(100)
         bring_up_to_date(folder, photos)
-        before = broken_runs.visible(folder)
+        before = visible(folder)
 
         def stop(line, kept=[]):  # noqa: B006
             kept.append(line)
@@ -330,7 +316,7 @@ class TestRebuilding:
         later = some_photos(100, seed=1)
         with pytest.raises(KeyboardInterrupt):
             bring_up_to_date(folder, later, stop, beside=True, go_on=True)
-        assert broken_runs.visible(folder) == before
+        assert visible(folder) == before
         log = []
         bring_up_to_date(folder, later, log.append, beside=True, go_on=True)
         assert sum(line.startswith("described") for line in log) == sum(not isinstance(one, str) for _, one in later.values()) - 48

@@ -1,0 +1,175 @@
+"""The schema of an index on disk: its database, and how names, stamps and faults stand in it.
+
+The folder of an index holds a SQLite database, `index.sqlite`, and files of rows beside it. The database says everything but the
+vectors: names, stamps, faults, metadata, the recipe, and how many rows of which file are valid, with a checksum for each block of
+them. Rows are only appended, and synced before the database counts them, so every state that the database has committed is whole,
+whatever happens to the process after it. `docs/collections.md` lists what is promised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rw_keras.retrieval import old_formats
+from rw_keras.retrieval.segments import DamageError
+
+FORMAT = 3
+DATABASE, LOCK = "index.sqlite", ".lock"
+# Where a database grows that takes the place of another when it is whole.
+BESIDE = "rebuilt.sqlite"
+DTYPES = ("float32", "float16", "int8")
+# Seconds that a reader waits while a writer commits, and a writer for readers to let it.
+_PATIENCE = 60
+# What a file of an index is called, so that a folder with nothing else may become one.
+_OWN = ("rows-", "searcher-", ".part-", BESIDE)
+
+# `photos.id` is the order of the index. `row` is the number of the photo's row: those of a segment are `first` to `first` + `count`
+# - 1, and a number is never used twice. `size`, `time` and `sha256` are the photo's stamp, by which a change is seen. `listed` is 1
+# where a source listed the photo, 0 where it was added by hand, NULL where that is not known. `fault` says why it cannot be read.
+# A photo with a fault and a row keeps its row. The segments of other vectors of a photo, of which it may have any number, will have
+# a `kind` of their own, and a table from photos to their rows.
+SCHEMA = """
+CREATE TABLE about(field TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE photos(
+    id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, row INTEGER,
+    size INTEGER, time INTEGER, sha256 TEXT, listed INTEGER, fault BLOB
+);
+CREATE TABLE segments(
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, file TEXT NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL
+);
+CREATE TABLE blocks(segment INTEGER, block INTEGER, crc32 INTEGER NOT NULL, PRIMARY KEY(segment, block)) WITHOUT ROWID;
+CREATE TABLE metadata_columns(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE metadata(column_id INTEGER, photo INTEGER, value TEXT NOT NULL, PRIMARY KEY(column_id, photo)) WITHOUT ROWID;
+"""
+
+# Size in bytes and time of the last change in nanoseconds, and where it was asked for the SHA-256 of the content.
+Stamp = list[Any]
+
+
+def fields_of(folder: pathlib.Path, database: sqlite3.Connection) -> dict[str, Any]:
+    """The fields of an index as a whole (see `Snapshot`); a ValueError when its format is a later one, or none."""
+    fields = {field: json.loads(value) for field, value in database.execute("SELECT field, value FROM about")}
+    if "format" not in fields:
+        raise damaged(folder, "it does not say its format")
+    if fields["format"] > FORMAT:
+        raise ValueError(
+            f"The index at {folder} has format {fields['format']}, and this version of rw_keras reads up to {FORMAT}; install a "
+            "later version."
+        )
+    return fields
+
+
+@contextlib.contextmanager
+def reading(folder: pathlib.Path) -> Iterator[sqlite3.Connection]:
+    """The database in a read transaction: one committed state, whose files no writer takes away before it ends."""
+    with said(folder, DATABASE), contextlib.closing(connected(folder / DATABASE)) as database:
+        database.execute("BEGIN")
+        yield database
+
+
+def connected(path: pathlib.Path) -> sqlite3.Connection:
+    """A connection to a database that is there, without a transaction."""
+    # "rw" makes no file, and reads one that may not be written, too.
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=_PATIENCE, isolation_level=None, uri=True)
+    # What has not been committed stays in memory: a page of it that went to the disk would keep readers out.
+    database.execute("PRAGMA cache_spill = OFF")
+    database.execute("PRAGMA synchronous = EXTRA")
+    return database
+
+
+@contextlib.contextmanager
+def said(folder: pathlib.Path, file: str) -> Iterator[None]:
+    """SQLite's errors as the ones that this package raises.
+
+    Raises:
+        OSError: for what the system refuses, or another process holds.
+        DamageError: for all others, and for what a database holds that this package never writes.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / file)) from error
+        if code == sqlite3.SQLITE_BUSY:
+            raise OSError(errno.EAGAIN, f"it was held by another process for {_PATIENCE} seconds", str(folder / file)) from error
+        if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise OSError(errno.EIO, str(error), str(folder / file)) from error
+        raise damaged(folder, str(error)) from error
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, OverflowError) as error:
+        raise damaged(folder, f"{type(error).__name__}: {error}") from error
+
+
+def damaged(folder: pathlib.Path, why: str) -> DamageError:
+    """The error that a database is not as it was written, with the mend."""
+    return DamageError(
+        f"The index at {folder} cannot be read: {DATABASE}: {why}; restore the file, or make the index again with --force."
+    )
+
+
+def fault_text(fault: bytes | None) -> str:
+    """Why a photo cannot be read, of its column."""
+    return bytes(fault or b"").decode("utf8", "surrogatepass")
+
+
+def fault_bytes(fault: str | None) -> bytes | None:
+    """Why a photo cannot be read, as it is kept."""
+    return None if fault is None else fault.encode("utf8", "surrogatepass")
+
+
+def name_bytes(name: str) -> bytes:
+    """A name as it is kept.
+
+    Raises:
+        ValueError: when it is no string, or holds half a character that stands for no byte.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"A name is a string, but got {name!r}.")
+    try:
+        return name.encode("utf8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(f"The name {name!r} holds a lone surrogate, which no file's name does; choose another one.") from None
+
+
+def names_bytes(names: Sequence[str]) -> list[bytes]:
+    """`name_bytes` of several."""
+    try:
+        return [name.encode("utf8", "surrogateescape") for name in names]
+    except (AttributeError, UnicodeEncodeError):
+        return [name_bytes(name) for name in names]  # says which
+
+
+def check_target(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """The folder as a path; a ValueError when it holds something else than an index, or its name cannot be a folder's."""
+    path = pathlib.Path(folder)
+    if "\0" in str(path):
+        raise ValueError(f"The name of an index holds no NUL character, but got {str(path)!r}; choose another name.")
+    if not path.exists():
+        return path
+    own = path.is_dir() and ((path / DATABASE).is_file() or old_formats.is_one(path) or all(map(_is_own, os.listdir(path))))
+    if not own:
+        raise ValueError(f"{path} exists and is not an index; choose another name.")
+    return path
+
+
+def _is_own(name):
+    return name == LOCK or name.startswith((*_OWN, *old_formats.PREFIXES))
+
+
+def stamp_of(size: int | None, time: int | None, sha256: str | None) -> Stamp | None:
+    """A stamp of its three columns."""
+    return None if size is None else [size, time] if sha256 is None else [size, time, sha256]
+
+
+def stamp_columns(stamp: Stamp | None) -> tuple[Any, Any, Any]:
+    """The three columns of a stamp."""
+    if stamp is None:
+        return None, None, None
+    return stamp[0], stamp[1], stamp[2] if len(stamp) > 2 else None

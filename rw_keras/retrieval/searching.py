@@ -1,0 +1,283 @@
+"""How an index is searched."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rw_keras.model.recipe import UNSET, Recipe
+from rw_keras.retrieval import duplicates, exact
+from rw_keras.retrieval.expansion import expand_query
+from rw_keras.retrieval.filters import Within, passing
+from rw_keras.retrieval.rows import Rows
+from rw_keras.retrieval.searchers import NumpySearcher, make_searcher
+from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_vector, unit_vectors
+
+
+class Searchable:
+    """Names and unit vectors that can be searched: what `rw_keras.retrieval.Index` is, but for how it is made, changed and kept.
+
+    Attributes:
+        names, descriptors, recipe, metadata, failures, described_with: see `Index`.
+        searcher: what searches; see `rw_keras.retrieval.searchers`.
+    """
+
+    names: Sequence[str]
+    descriptors: Any
+    recipe: dict[str, Any] | None
+    metadata: Mapping[str, list[Any]] = MappingProxyType({})
+    failures: list[tuple[str, str]]
+    described_with: list[dict[str, str]]
+    searcher = NumpySearcher()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"<Index of {len(self)} descriptors, {self.descriptors.shape[1]} dimensions>"
+
+    def position(self, name: str) -> int:
+        """Where a name stands, or a ValueError that says it does not."""
+        raise NotImplementedError
+
+    def scores(self, query: ArrayLike) -> np.ndarray:
+        """The cosines `(N,)` float32 of a query vector `(D,)` with all descriptors, in the order of the index."""
+        query = unit_vector(query, self.descriptors.shape[1])
+        rows = Rows.of(self.descriptors)
+        by_id = np.empty(rows.ids_given, "float32")
+        for ids, vectors, _ in rows.blocks(rows.kept()):
+            by_id[ids] = exact.cosines(vectors, query)
+        return by_id[rows.ids()]
+
+    def nearest(self, query: ArrayLike, k: int, *, within: Within | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The positions and cosines of the `k` nearest descriptors, best first; equal ones in the order of the index.
+
+        Arguments and errors as for `search`.
+        """
+        positions, scores = self.nearest_batch(unit_vector(query, self.descriptors.shape[1])[None], k, within=within)
+        return positions[0], scores[0]
+
+    def nearest_batch(self, queries: ArrayLike, k: int, *, within: Within | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """`nearest` for several queries at once: one pass over the descriptors, and the same results.
+
+        Args:
+            queries: `(Q, D)`.
+            k, within: see `search`.
+
+        Returns:
+            Positions `(Q, k)` and cosines `(Q, k)` float32; fewer columns where fewer than `k` rows may be found.
+        """
+        queries, mask = self._asked(queries, k, within)
+        return self.searcher.nearest(Rows.of(self.descriptors), queries, int(k), mask)
+
+    def search(
+        self,
+        query: ArrayLike,
+        k: int = 10,
+        expand: int | None = None,
+        *,
+        within: Within | None = None,
+        min_score: float | None = None,
+        alpha: float = 0.0,
+    ) -> list[tuple[str, float]]:
+        """The `k` best matches of a query vector.
+
+        Args:
+            query: `(D,)`, as `rw_keras.describe` returns it. Where its recipe is not the index's, as at another `max_side`, a
+                warning says so.
+            k: how many; all, where there are fewer.
+            expand: query expansion over so many vectors, the query among them (see `expand_query`). Default: none.
+            within: which rows may be found (see `Index`). Default: all.
+            min_score: hits with a lower cosine are left out. Default: none.
+            alpha: goes with `expand`: the power of the cosine that each vector is weighted by. Default 0: all alike.
+
+        Returns:
+            A list of (name, cosine), best first.
+
+        Raises:
+            ValueError: for a query of other dimensions, or with NaN, `k` or `expand` below 1, a filter that does not fit, or an
+                `alpha` below 0, or without `expand`.
+        """
+        self._warn_of_another_recipe(query)
+        query = unit_vector(query, self.descriptors.shape[1])
+        return self.search_batch(query[None], k, expand, within=within, min_score=min_score, alpha=alpha)[0]
+
+    def search_batch(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        expand: int | None = None,
+        *,
+        within: Within | None = None,
+        min_score: float | None = None,
+        alpha: float = 0.0,
+    ) -> list[list[tuple[str, float]]]:
+        """`search` for several queries `(Q, D)` at once: one pass over the descriptors, and for each query the same list."""
+        self._warn_of_another_recipe(queries)
+        queries, mask = self._asked(queries, k, within, expand, min_score, alpha)
+        if expand is not None:
+            queries = expand_query(queries, self, expand, within=mask, alpha=alpha)
+        found = zip(*self.nearest_batch(queries, k, within=mask))
+        return [
+            [
+                (self.names[position], score)
+                for position, score in zip(positions.tolist(), scores.tolist())
+                if min_score is None or score >= min_score
+            ]
+            for positions, scores in found
+        ]
+
+    def _warn_of_another_recipe(self, query):
+        """Warns where a query says how it was made, and the index was made in another way."""
+        made = getattr(query, "recipe", None)
+        if not isinstance(made, Recipe) or self.recipe is None:
+            return
+        own = Recipe.from_dict(self.recipe, "The index's recipe")
+        differing = own.differences(made if own.max_side is not UNSET else made.of_any_size(), "the query's")
+        if differing:
+            warnings.warn(
+                f"The index was described in another way than the query: {'; '.join(differing)}. Ask with `search_photo`, which "
+                "describes a photo as the index's were.",
+                stacklevel=3,
+            )
+
+    def _asked(self, queries, k, within, expand=None, min_score=None, alpha=0.0):
+        """What all searches are asked, checked before anything is computed: the queries `(Q, D)` of unit length, and the mask of
+        the rows that may be found, or `None`."""
+        check_count("k", k)
+        if expand is not None:
+            check_count("expand", expand)
+        if min_score is not None and not is_number(min_score):
+            raise ValueError(f"`min_score` is a cosine, but got {min_score!r}.")
+        check_power("alpha", alpha)
+        if alpha and expand is None:
+            raise ValueError(f"`alpha` weighs what `expand` averages, but got {alpha!r} without `expand`; give both, or neither.")
+        queries = unit_vectors(queries, self.descriptors.shape[1])
+        return queries, passing(within, self.names, self.position, self.metadata)
+
+    def rank(self, query: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[str]:
+        """All names, best first; arguments as for `search`."""
+        return [name for name, _ in self.search(query, max(len(self), 1), expand, alpha=alpha)]
+
+    def rank_batch(self, queries: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[list[str]]:
+        """`rank` for several queries `(Q, D)` at once."""
+        return [[name for name, _ in hits] for hits in self.search_batch(queries, max(len(self), 1), expand, alpha=alpha)]
+
+    def recall(self, queries: ArrayLike, k: int = 10) -> float:
+        """How much of the exact result the searcher finds: recall@k, the mean share of the `k` best that it returns.
+
+        Of rows with equal cosines any counts. 1.0 for "numpy" and "faiss-flat".
+
+        Args:
+            queries: `(Q, D)`, at least one; they should be like those that will be searched for.
+            k: see `search`.
+
+        Raises:
+            ValueError: without queries, or for ones that do not fit.
+        """
+        found = self.nearest_batch(queries, k)[1]
+        if found.size == 0:
+            raise ValueError(f"Recall is a mean over queries and hits, but there are {len(found)} queries and {len(self)} names.")
+        best = exact.nearest(Rows.of(self.descriptors), unit_vectors(queries, self.descriptors.shape[1]), int(k))[1]
+        shared = sum((Counter(own.tolist()) & Counter(all_.tolist())).total() for own, all_ in zip(found, best))
+        return shared / best.size
+
+    @property
+    def searcher_config(self) -> dict[str, Any]:
+        """The searcher's name and parameters, as `use_searcher` and `searcher=` take them: `{"name": str, "parameters": dict}`."""
+        return {"name": self.searcher.name, "parameters": dict(self.searcher.parameters)}
+
+    def use_searcher(self, searcher: str | Mapping[str, Any], **parameters: int) -> None:
+        """Searches with another searcher from now on, and builds its structure.
+
+        Cosines are exact with all of them, and none needs the index to be rebuilt when rows are added or removed.
+
+        Args:
+            searcher: "numpy", exact; with FAISS (`pip install "rw_keras[faiss]"`) "faiss-flat", exact, "faiss-hnsw" or
+                "faiss-ivfpq", which do not find everything (see `recall`); or what `searcher_config` gave.
+            **parameters: FAISS's own; see `rw_keras.retrieval.searchers.FaissSearcher`.
+
+        Raises:
+            ImportError: for a FAISS searcher where FAISS is not installed.
+            ValueError: for a searcher or a parameter that there is not, or too few rows to learn from.
+        """
+        chosen = make_searcher(searcher, **parameters)
+        chosen.build(Rows.of(self.descriptors))
+        self.searcher = chosen
+
+    def save_searcher(self, path: str | os.PathLike[str]) -> bool:
+        """Writes the searcher's structure to the file `path`; returns whether there is one. It fits the index as it is now."""
+        if self.searcher.built:
+            self.searcher.save(path, Rows.of(self.descriptors), np.arange(len(self)))
+        return self.searcher.built
+
+    def load_searcher(self, path: str | os.PathLike[str]) -> None:
+        """Reads what `save_searcher` wrote, when the same searcher is chosen and the same rows are in the index.
+
+        Raises:
+            ValueError: when the file is of another searcher, of other rows, or cannot be read.
+        """
+        self.searcher.load(path, Rows.of(self.descriptors), np.arange(len(self)))
+
+    def near_duplicates(
+        self, threshold: float = 0.95, *, groups: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[str, str, float]] | list[list[str]]:
+        """Photos that are almost the same. All rows are multiplied with all, in blocks, whatever the searcher.
+
+        Args:
+            threshold: the lowest cosine, above 0 and up to 1. Rounding takes equal vectors to 1 - 1e-7 or so.
+            groups: whether to return groups. Default: pairs.
+            limit: return this many pairs, the best; this bounds the memory, which is some 24 bytes a pair otherwise.
+
+        Returns:
+            An iterator over (name, name, cosine), highest first, each pair once, the name that comes first in the index first. Or
+            lists of names that pairs join, directly or through others: the largest first, each in the order of the index.
+
+        Raises:
+            ValueError: for another threshold, a limit below 1, or a limit on groups.
+        """
+        if not is_number(threshold) or not 0 < threshold <= 1:
+            raise ValueError(f"`threshold` is a cosine above 0 and up to 1, but got {threshold!r}.")
+        if limit is not None:
+            check_count("limit", limit)
+            if groups:
+                raise ValueError(f"`limit` is for pairs, and groups are made of all; leave `limit`, which is {limit}, out.")
+        rows, names = Rows.of(self.descriptors), self.names
+        if groups:
+            return [[names[position] for position in group] for group in duplicates.groups(rows, float(threshold))]
+        found = duplicates.pairs(rows, float(threshold), limit)
+        return ((names[one], names[other], float(score)) for one, other, score in zip(*found))
+
+    # Names of earlier versions.
+
+    @property
+    def engine_config(self) -> dict[str, Any]:
+        """`searcher_config`."""
+        _is_called("engine_config", "searcher_config")
+        return self.searcher_config
+
+    def use_engine(self, engine: str | Mapping[str, Any], **parameters: int) -> None:
+        """`use_searcher`."""
+        _is_called("use_engine", "use_searcher")
+        self.use_searcher(engine, **parameters)
+
+    def save_engine(self, path: str | os.PathLike[str]) -> bool:
+        """`save_searcher`."""
+        _is_called("save_engine", "save_searcher")
+        return self.save_searcher(path)
+
+    def load_engine(self, path: str | os.PathLike[str]) -> None:
+        """`load_searcher`."""
+        _is_called("load_engine", "load_searcher")
+        self.load_searcher(path)
+
+
+def _is_called(earlier, present):
+    warnings.warn(f"Index.{earlier} is called Index.{present} now; the earlier name goes with the next release.", FutureWarning, 3)
