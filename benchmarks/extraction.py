@@ -1,6 +1,6 @@
 """What `rw_keras.description.extract.extract` costs beyond the network, and what a collection of any size needs.
 
-    python benchmarks/extraction.py --photos FOLDER [--max_side 512] [--limit 60] [--rounds 3] [--engine auto]
+    python benchmarks/extraction.py --photos FOLDER [--max_side 512] [--limit 60] [--rounds 3] [--runtime auto]
     python benchmarks/extraction.py --generated 1000
 
 With `--photos`, by turns in one process, on the same photos: the bare network on the decoded photos, which lie in memory, in the
@@ -31,7 +31,7 @@ _GENERATED = flags.DEFINE_integer("generated", None, "How many photos to make.",
 _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "The longer side of a photo is reduced to this.", lower_bound=16)
 _LIMIT = flags.DEFINE_integer("limit", None, "Take this many photos of the source.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 1, "Timed runs of each side.", lower_bound=1)
-_ENGINE = flags.DEFINE_string("engine", "tensorflow", "What computes the network; see `rw_keras.runtimes.load`.")
+_RUNTIME = flags.DEFINE_string("runtime", "tensorflow", "What computes the network; see `rw_keras.runtimes.load`.")
 _PRECISION = flags.DEFINE_string("precision", "exact", "At which precision.")
 _INTO = flags.DEFINE_string("into", None, "Extract the photos into this folder and print figures; used by the program itself.")
 
@@ -42,12 +42,12 @@ def _peak():
 
 def _model():
     import rw_keras
-    from rw_keras import runtimes as engines
+    from rw_keras import runtimes
 
     model = rw_keras.build_descriptor("vgg16")
-    if (_ENGINE.value, _PRECISION.value) == ("tensorflow", "exact"):
+    if (_RUNTIME.value, _PRECISION.value) == ("tensorflow", "exact"):
         return model
-    return engines.load(model, _ENGINE.value, _PRECISION.value, size=engines.usual_size(_MAX_SIDE.value))
+    return runtimes.load(model, _RUNTIME.value, _PRECISION.value, size=runtimes.usual_size(_MAX_SIDE.value))
 
 
 class _Batches:
@@ -174,7 +174,7 @@ def _sizes():
                 if run == "1 % changed":
                     _make(photos, range(0, count, 100), seed=1)
                 command = [sys.executable, __file__, f"--photos={photos}", f"--into={index}", f"--max_side={_MAX_SIDE.value}"]
-                command += [f"--engine={_ENGINE.value}", f"--precision={_PRECISION.value}"]
+                command += [f"--runtime={_RUNTIME.value}", f"--precision={_PRECISION.value}"]
                 began = time.perf_counter()
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 wall = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Every engine and precision that is installed, PyTorch beside them, and the arithmetic limit: time, memory, digits, mAP.
+"""Every runtime and precision that is installed, PyTorch beside them, and the arithmetic limit: time, memory, digits, mAP.
 
     python benchmarks/runtimes.py
     python benchmarks/runtimes.py --data data/oxford5k --max_side 512
@@ -6,14 +6,14 @@
 
 Each candidate runs in a process of its own, and they take turns: a photo of each size, again and again, one process at a time, the
 others waiting without a thread at work. Medians of pixels to descriptor. The PyTorch side has the same weights and the head that
-engines have.
+runtimes have.
 
 The limit is the network's multiply-adds over the rate of the largest product of matrices that this machine does at that
 precision, measured in the same run; Winograd's algorithm multiplies less, and may go below it. On a GPU it is the rate that its
 maker states, where that is known here.
 
-With `--data`, a folder of Oxford5k (`jpg/` and `gt/`, whole or a part), each engine describes all of it: the lowest and mean cosine
-to TensorFlow's float32, and mAP. `--rounds 0` does that alone.
+With `--data`, a folder of Oxford5k (`jpg/` and `gt/`, whole or a part), each runtime describes all of it: the lowest and the mean
+cosine to TensorFlow's float32, and mAP. `--rounds 0` does that alone.
 """
 
 import json
@@ -41,7 +41,7 @@ _WORKER = flags.DEFINE_string("worker", None, "Serve one candidate; used by the 
 
 _BASE, _KERAS = "tensorflow float32", ("tensorflow", "pytorch")
 _TORCH = ("pytorch float32", "pytorch bfloat16")
-_RECIPE = "RW_KERAS_BENCHMARK_RECIPE"  # the variable that tells a process of an engine alone what its model is
+_RECIPE = "RW_KERAS_BENCHMARK_RECIPE"  # the variable that tells a process of a runtime alone what its model is
 _PEAKS = {"float32": "peak float32", "bfloat16": "peak bfloat16"}
 # Dense, from the makers' data sheets: what the name of a GPU holds -> precision -> multiply-adds a second.
 _STATED = {
@@ -66,29 +66,29 @@ def _worker(name):
 
 
 class _Candidate:
-    """One engine, or PyTorch, in one precision."""
+    """One runtime, or PyTorch, in one precision."""
 
     def __init__(self, name):
-        engine, _, variant = name.partition(" ")
-        if engine in ("tensorflow", "pytorch"):
+        runtime, _, variant = name.partition(" ")
+        if runtime in ("tensorflow", "pytorch"):
             self._model = _model()
-        if engine == "pytorch":
+        if runtime == "pytorch":
             self.run = _torch_side(self._model, variant)
             return
         from rw_keras.model.recipe import Recipe
         from rw_keras.runtimes import RUNTIMES, cache
         from rw_keras.runtimes.describer import KnownModel, ModelRuntimes
 
-        if engine == "tensorflow":
+        if runtime == "tensorflow":
             import tensorflow as tf
 
             tf32 = variant.endswith("tf32")
             tf.config.experimental.enable_tensor_float_32_execution(tf32)
-            self.run = ModelRuntimes.of(self._model).function(engine, "float32" if tf32 else variant)
+            self.run = ModelRuntimes.of(self._model).function(runtime, "float32" if tf32 else variant)
             return
-        # As a process that searches has it: the engine alone, no Keras and no TensorFlow.
-        about, module = KnownModel.load(Recipe.from_dict(json.loads(os.environ[_RECIPE]))), RUNTIMES[engine]
-        self.run = about.with_head(module.load(cache.built(about.stem(engine), module.SUFFIXES), variant))
+        # As a process that searches has it: the runtime alone, no Keras and no TensorFlow.
+        about, module = KnownModel.load(Recipe.from_dict(json.loads(os.environ[_RECIPE]))), RUNTIMES[runtime]
+        self.run = about.with_head(module.load(cache.built(about.stem(runtime), module.SUFFIXES), variant))
 
     def seconds(self, width, height, batch):
         """How long one batch takes."""
@@ -105,7 +105,7 @@ class _Candidate:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def describe(self, photos, into):
-        """Descriptors of photos, (path, box) each, to a file; the seconds in the engine."""
+        """Descriptors of photos, (path, box) each, to a file; the seconds in the runtime."""
         from rw_keras.photos.reading import read_image
 
         rows, seconds = [], 0.0
@@ -125,7 +125,7 @@ def _model():
 
 
 class _Builder:
-    """Makes the engines' files, in a process that then ends."""
+    """Makes the runtimes' files, in a process that then ends."""
 
     def __init__(self, _):
         from rw_keras.runtimes.describer import ModelRuntimes
@@ -250,12 +250,12 @@ def _candidates():
 
     gpu = RUNTIMES["tensorflow"].has_gpu()
     found, absent = [], {}
-    for engine, module in RUNTIMES.items():
+    for runtime, module in RUNTIMES.items():
         variants = list(module.VARIANTS["fast"])
-        if engine == "tensorflow":
+        if runtime == "tensorflow":
             variants = [variant for variant in variants if gpu or variant != "float16"]
             variants += ["float32 tf32"] if gpu else []
-        names = [f"{engine} {variant}" for variant in variants]
+        names = [f"{runtime} {variant}" for variant in variants]
         if importlib.util.find_spec(module.PACKAGE) is None:
             absent |= dict.fromkeys(names, f'not installed: pip install "rw_keras[{module.EXTRA}]"')
         else:
@@ -340,18 +340,18 @@ def _print_size(processes, names, absent, rates, width, height, batch):
     work = _multiply_adds(width, height) * batch
     print(f"\n{width} x {height}, {batch} at once: {work / 1e9:.1f} G multiply-adds; limit at ", end="")
     print(", ".join(f"{dtype} {1000 * work / rate:.1f} ms ({rate / 1e9:.0f} G/s)" for dtype, rate in peaks.items()))
-    print("engine              computes in        ms   photos/s   times TensorFlow's speed   time / limit   peak MiB")
+    print("runtime             computes in        ms   photos/s   times TensorFlow's speed   time / limit   peak MiB")
     base = statistics.median(times[_BASE])
     for name in [*names, *(name for name in failed if name not in names)]:
-        engine, _, variant = name.partition(" ")
+        runtime, _, variant = name.partition(" ")
         if name in failed:
-            print(f"{engine:20s}{variant:15s} {failed[name]}")
+            print(f"{runtime:20s}{variant:15s} {failed[name]}")
             continue
         seconds = statistics.median(times[name])
         rate = peaks.get(variant.split()[-1]) or peaks.get(variant.split()[0])
         limit = f"{seconds * rate / work:15.2f}" if rate else f"{'':15s}"
         memory = processes[name].do("peak_mib")
-        print(f"{engine:20s}{variant:15s}{1000 * seconds:8.1f}{batch / seconds:11.1f}{base / seconds:27.2f}{limit}{memory:11.0f}")
+        print(f"{runtime:20s}{variant:15s}{1000 * seconds:8.1f}{batch / seconds:11.1f}{base / seconds:27.2f}{limit}{memory:11.0f}")
 
 
 def _print_digits(processes, names):
@@ -363,19 +363,19 @@ def _print_digits(processes, names):
     asked = [(str(found.query_photos[name]), query.box) for name, query in found.queries.items()]
     truth = {name: (query.positives & found.photos.keys(), query.junk) for name, query in found.queries.items()}
     print(f"\n{found}; longer side {_MAX_SIDE.value}; mAP without expansion, and its difference from {_BASE}")
-    print("engine              computes in    lowest cosine     mean cosine     mAP   difference              seconds")
+    print("runtime             computes in    lowest cosine     mean cosine     mAP   difference              seconds")
     vectors, scores = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, name in enumerate(names):
             file = pathlib.Path(scratch, f"{number}.npy")
-            engine, _, variant = name.partition(" ")
+            runtime, _, variant = name.partition(" ")
             if "xla" in variant:
-                print(f"{engine:20s}{variant:15s}not run: it compiles for each of the photos' sizes")
+                print(f"{runtime:20s}{variant:15s}not run: it compiles for each of the photos' sizes")
                 continue
             try:
                 seconds = processes[name].do("describe", photos=photos + asked, into=str(file))
             except (RuntimeError, OSError) as error:
-                print(f"{engine:20s}{variant:15s}{str(error)[:90]}")
+                print(f"{runtime:20s}{variant:15s}{str(error)[:90]}")
                 continue
             vectors[name] = np.load(file).astype("float64")
             cosines = np.sum(vectors[name] * vectors[_BASE], axis=1)
@@ -386,7 +386,7 @@ def _print_digits(processes, names):
             change = paired_difference(scores[name], scores[_BASE])
             words = f"{change.mean:+.4f} ({change.low:+.4f} to {change.high:+.4f})"
             digits = f"{cosines.min():13.8f}{cosines.mean():16.8f}{bootstrap(scores[name]).mean:8.4f}"
-            print(f"{engine:20s}{variant:15s}{digits}   {words}{seconds:8.0f}", flush=True)
+            print(f"{runtime:20s}{variant:15s}{digits}   {words}{seconds:8.0f}", flush=True)
 
 
 def _machine(gpu):

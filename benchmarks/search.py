@@ -5,7 +5,7 @@
 
 Random unit vectors; both run by turns on the same queries, in one process, and a ratio below 1 says that ours takes less time.
 Medians over all rounds, after one that is not counted. The highest difference of two cosines of the same place must be within
-1e-5, and the order the same outside ties of that width. `--engine` times another engine than NumPy, and prints its recall.
+1e-5, and the order the same outside ties of that width. `--searcher` times another one than NumPy, and prints its recall.
 """
 
 import pathlib
@@ -26,7 +26,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the i
 _QUERIES = flags.DEFINE_list("queries", ["1", "55", "1000"], "How many queries at once.")
 _K = flags.DEFINE_integer("k", 10, "Hits of a query.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each.", lower_bound=1)
-_ENGINE = flags.DEFINE_string("engine", "numpy", "What searches: numpy, faiss-flat, faiss-hnsw or faiss-ivfpq.")
+_SEARCHER = flags.DEFINE_string("searcher", "numpy", "What searches: numpy, faiss-flat, faiss-hnsw or faiss-ivfpq.")
 _TOLERANCE = 1e-5
 _BLOCK = 16384
 
@@ -78,9 +78,11 @@ def main(_):
         for start in range(0, len(rows), _BLOCK):
             flat.add(np.asarray(rows[start : start + _BLOCK], "float32"))
         times = []
-        _seconds(lambda: index.use_searcher(_ENGINE.value), times)
+        _seconds(lambda: index.use_searcher(_SEARCHER.value), times)
         kind = "memory-mapped" if _MAPPED.value else "in memory"
-        print(f"{len(rows)} x {_DIMENSIONS.value} {rows.dtype}, {kind}; {_ENGINE.value}, built in {times[0]:.1f} s; k = {_K.value}")
+        print(
+            f"{len(rows)} x {_DIMENSIONS.value} {rows.dtype}, {kind}; {_SEARCHER.value}, built in {times[0]:.1f} s; k = {_K.value}"
+        )
         print("queries    ours ms   FAISS ms    ratio   difference   same order   recall")
         for count in map(int, _QUERIES.value):
             queries = np.random.default_rng(1).standard_normal((count, _DIMENSIONS.value), dtype="float32")
@@ -96,7 +98,7 @@ def main(_):
                 f"{count:7d}{own:11.1f}{other:11.1f}{own / other:9.2f}{difference:13.1e}{'yes' if same else 'NO':>13}"
                 f"{index.recall(queries, _K.value):9.3f}"
             )
-            if _ENGINE.value in ("numpy", "faiss-flat") and (not same or difference > _TOLERANCE):
+            if _SEARCHER.value in ("numpy", "faiss-flat") and (not same or difference > _TOLERANCE):
                 raise SystemExit("The two do not agree.")
 
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all; their names on one line, and inside a folder."""
+"""Writing files whole or not at all; their names on one line, and inside a folder; packages that may be missing."""
 
 import contextlib
 import os
@@ -95,3 +95,19 @@ def printable(text: str) -> str:
         return character.encode("unicode_escape").decode()
 
     return "".join(map(escaped, text))
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Turns a missing package into the line that installs it.
+
+    Args:
+        name: the extra of this package that has it.
+
+    Raises:
+        ImportError: for one raised within.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f'{error}. Install what this needs with: pip install "rw_keras[{name}]"') from error

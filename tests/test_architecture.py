@@ -1,5 +1,6 @@
 """The package is built in floors: every import points to a lower one, also those within functions and for types alone."""
 
+import ast
 import graphlib
 import pathlib
 
@@ -67,3 +68,36 @@ def test_no_files_import_each_other_in_a_circle(graph):
     for importer, imported in imports(graph):
         sorter.add(importer, imported)
     sorter.prepare()  # raises a CycleError that names the circle
+
+
+def sources():
+    return [*PACKAGE.rglob("*.py")]
+
+
+def test_no_file_is_long():
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text("utf8").splitlines()) for path in sources()}
+    assert {path: length for path, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_no_function_is_long():
+    """Its documentation does not count."""
+    long = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text("utf8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                documentation = ast.get_docstring(node, clean=False)
+                length = node.end_lineno - node.lineno + 1 - (len(documentation.splitlines()) if documentation else 0)
+                if length > MOST_FUNCTION_LINES:
+                    long[f"{path.relative_to(PACKAGE)}: {node.name}"] = length
+    assert long == {}
+
+
+def test_private_names_stay_in_their_modules():
+    """No module imports a name of another one that begins with an underscore."""
+    taken = set()
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text("utf8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rw_keras"):
+                names = {name.name for name in node.names if name.name.startswith("_")} - {"_moved"}
+                taken |= {(str(path.relative_to(PACKAGE)), name) for name in names}
+    assert taken == set()

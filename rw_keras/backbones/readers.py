@@ -4,7 +4,6 @@ A reader gives a dictionary: the layer's name in the file -> (kernel `(h, w, in,
 kernel takes B, G, R, as Caffe's networks do. A grouped convolution's kernel has `in` of one group.
 """
 
-import contextlib
 import pathlib
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from rw_keras.backbones import keras_files
+from rw_keras.files import extra
 
 Layers = dict[str, tuple[np.ndarray, np.ndarray]]
 """Layer name -> (kernel `(h, w, in, out)`, bias `(out,)`)."""
@@ -179,7 +179,7 @@ def read_torch(path, _):
     Layers are named after their parameters, less `module.` and `features.`, which hold all of them; those of a
     `Sequential` are numbers.
     """
-    with _needs("torch"):
+    with extra("torch"):
         import torch
 
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -213,14 +213,6 @@ READERS = {
 def _turned(kernel):
     """`(out, in, h, w)` as Caffe, PyTorch and ONNX have it -> `(h, w, in, out)`."""
     return kernel.transpose(2, 3, 1, 0)
-
-
-@contextlib.contextmanager
-def _needs(extra):
-    try:
-        yield
-    except ImportError as error:
-        raise ImportError(f'{error}. Install what reads such files with: pip install "rw_keras[{extra}]"') from error
 
 
 # The parts of Caffe's protobuf definition that hold weights: message -> (field, number, type, `*` where it is repeated). The last

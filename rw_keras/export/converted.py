@@ -7,12 +7,12 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
 
 import keras
 
 from rw_keras.export.card import model_card
 from rw_keras.export.paths import new_file, new_path, whole_or_not_at_all
+from rw_keras.files import extra
 from rw_keras.runtimes.graphs import pixels_function, saved_for_converters, tensorflow_backend
 from rw_keras.runtimes.openvino import converted_to_openvino, imported
 
@@ -30,7 +30,7 @@ def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
         FileExistsError, ImportError, RuntimeError, ValueError: see `export_saved_model`; ImportError names what to install.
     """
     path = new_file(path, ".onnx")
-    with _needs("onnx"):
+    with extra("onnx"):
         import onnx
         import tf2onnx
     pixels = pixels_function(model)
@@ -58,7 +58,7 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
     """
     path = new_file(path, ".xml")
     new_path(path.with_suffix(".bin"), "choose another name or remove it")
-    with _needs("openvino"):
+    with extra("openvino"):
         openvino = imported("openvino")
         nncf = imported("nncf") if int8 else None
     converted = converted_to_openvino(model)
@@ -94,12 +94,3 @@ def export_litert(model: keras.Model, path: str | os.PathLike[str], *, int8: boo
         content = converter.convert()
     with whole_or_not_at_all(path) as folder:
         (folder / path.name).write_bytes(content)
-
-
-@contextlib.contextmanager
-def _needs(extra: str) -> Iterator[None]:
-    """Turns a missing package into the line that installs it."""
-    try:
-        yield
-    except ImportError as error:
-        raise ImportError(f'{error}. Install what this needs with: pip install "rw_keras[{extra}]"') from error

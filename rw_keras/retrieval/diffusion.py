@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,6 @@ class Diffusion:
         index, alpha, gamma, query_neighbours: as given.
 
     Raises:
-        ImportError: without SciPy: `pip install "rw_keras[rerank]"`.
         ValueError: for an argument out of its range.
     """
 
@@ -107,7 +105,8 @@ class Diffusion:
         y[nearest] = weights(cosines[nearest], self.gamma)
         if not y.any():
             return np.zeros(len(y), "float32")
-        linalg = _scipy("sparse.linalg")
+        from scipy.sparse import linalg
+
         system = linalg.LinearOperator(self.graph.shape, matvec=lambda f: f - self.alpha * (self.graph @ f), dtype="float64")
         f, failed = linalg.cg(system, y, rtol=_RESIDUAL)
         if failed:
@@ -117,7 +116,8 @@ class Diffusion:
 
 def _mutual(index, neighbours, gamma):
     """The affinities `A` `(N, N)` of rows that are each among the nearest of the other."""
-    sparse = _scipy("sparse")
+    from scipy import sparse
+
     count = len(index)
     width = min(int(neighbours), max(count - 1, 0))
     nearest, affinities = np.empty((count, width), "int32" if count < 2**31 else "int64"), np.empty((count, width))
@@ -139,10 +139,3 @@ def _normalised(affinity):
 def _state(index) -> tuple[Any, int]:
     """What differs once an index has changed: rows that come get new ids, and those that go leave fewer."""
     return Rows.of(index.descriptors).ids_given, len(index)
-
-
-def _scipy(module):
-    try:
-        return importlib.import_module(f"scipy.{module}")
-    except ImportError as error:
-        raise ImportError('Diffusion needs SciPy; install it with: pip install "rw_keras[rerank]".') from error

@@ -1,7 +1,6 @@
 """Diffusion: against the linear system in float64, solved as it stands."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -9,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rw_keras.retrieval import Diffusion, Index, augment
-
-pytest.importorskip("scipy")
 
 
 def collection(count=80, dimensions=5, seed=0):
@@ -255,10 +252,3 @@ def test_a_solver_that_does_not_come_to_an_end(monkeypatch):
     monkeypatch.setattr(scipy.sparse.linalg, "cg", lambda system, y, **options: (y, 800))
     with pytest.raises(RuntimeError, match=r"no solution after 800 steps with alpha=0\.9; take a lower alpha\.$"):
         diffusion.rank(direction())
-
-
-def test_without_scipy(monkeypatch):
-    for module in ("scipy", "scipy.sparse", "scipy.sparse.linalg"):
-        monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r'^Diffusion needs SciPy; install it with: pip install "rw_keras\[rerank\]"\.$'):
-        Diffusion(collection())
