@@ -102,6 +102,7 @@ class _Flag(argparse.Action):
         self.kind, self.short, self.repeat = kind, short, repeat
 
     def __call__(self, parser, values, given, option_string=None):
+        given = "--" if given == [] else given  # so some versions of argparse hand it on
         try:
             value = self.kind.read(given)
         except ValueError as error:

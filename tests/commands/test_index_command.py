@@ -153,7 +153,7 @@ class TestIndex:
         rw_keras.save_whitening(model, tmp_path / "whitening.npz")
         assert command("index", photo_folder, "-o", tmp_path / "out", "--backbone", "alexnet", "--levels", "2", *files, *plain) == 0
         capsys.readouterr()
-        assert command("search", tmp_path / "out", photo_folder / "b.png", *files, "--json") == 0
+        assert command("search", tmp_path / "out", photo_folder / "b.png", *files, *plain, "--json") == 0
         hits = json.loads(capsys.readouterr().out)
         assert hits[0]["name"] == "b.png"
         assert hits[0]["cosine"] == pytest.approx(1, abs=1e-5)
@@ -223,7 +223,7 @@ class TestIndexAgain:
         assert "1 described, 6 kept" in capsys.readouterr().out
         index = Index.load(tmp_path / "out")
         assert (index.recipe["max_side"], str(index.descriptors.dtype)) == (40, "float16")
-        assert index.described_with[-1]["engine"] == "tensorflow"
+        assert index.described_with[-1]["runtime"] == "tensorflow"
         assert command("search", tmp_path / "out", photo_folder / "new.png", "--k", 1, "--json") == 0  # nor does a search
         assert json.loads(capsys.readouterr().out)[0]["name"] == "new.png"
 

@@ -25,12 +25,6 @@ def test_errors_name_flags():
     assert in_flags("k=5", {"k"}) == "k=5"
 
 
-def test_errors_name_flags_that_functions_call_otherwise():
-    assert in_flags('use engine="tensorflow"', {"runtime"}) == 'use --runtime="tensorflow"'
-    assert in_flags("give `whiten`", {"whiten_on"}) == "give --whiten_on"
-    assert in_flags("give `whiten`", {"levels"}) == "give `whiten`"
-
-
 def test_a_call_in_python_stays_one():
     assert in_flags("Index.load(path, searcher='numpy') opens it", {"searcher"}) == "Index.load(path, searcher='numpy') opens it"
 

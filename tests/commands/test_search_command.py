@@ -145,7 +145,7 @@ class TestSearch:
         """And nothing is computed before that is said."""
         monkeypatch.setattr(Index, "load", lambda *arguments, **options: pytest.fail("it went on"))
         assert command("search", index[0], photo_folder / "a.png", flag, tmp_path / "new" / "deep" / "out.png") == 1
-        only_line(capsys, f"there is no folder {tmp_path / 'new' / 'deep'} to write {flag}", "make it first")
+        only_line(capsys, f"There is no folder {tmp_path / 'new' / 'deep'} to write {flag}", "make it first")
         assert not (tmp_path / "new").exists()
         assert command("search", index[0], photo_folder / "a.png", flag, tmp_path) == 1
         only_line(capsys, f"{flag} {tmp_path} is a folder")

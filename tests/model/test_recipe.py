@@ -101,7 +101,7 @@ class TestDictionary:
     def test_another_kind_is_refused(self, field, value):
         with pytest.raises(ValueError) as error:
             Recipe.from_dict({**FULL, field: value}, "The recipe of my_photos")
-        assert str(error.value).startswith(f"The recipe of my_photos has {field} {value!r}, but it is ")
+        assert str(error.value).startswith(f"The recipe of my_photos has {field} {value!r}, which has to be ")
 
     def test_of_another_size(self):
         made = Recipe.from_dict(FULL)

@@ -277,14 +277,14 @@ class TestEarlierNames:
     """They go on for one release."""
 
     def test_of_arguments(self, vgg_like, cache_folder):
-        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+        with pytest.warns(FutureWarning, match="engine= is called name= now"):
             describer = engines.load(vgg_like, engine="tensorflow")
-        with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
+        with pytest.warns(FutureWarning, match="engine= is called name= now"):
             assert engines.load_cached(vgg_like.recipe, engine="tensorflow") is None
         with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
             rw_keras.describe(describer, photos(32, 32)[0], engine="tensorflow")
-        with pytest.raises(TypeError, match="engine= is the earlier name of runtime="):
-            engines.load(vgg_like, engine="tensorflow", runtime="tensorflow")
+        with pytest.raises(TypeError, match="engine= is the earlier name of name="):
+            engines.load(vgg_like, engine="tensorflow", name="tensorflow")
 
     def test_of_attributes(self, vgg_like):
         describer = engines.load(vgg_like, "tensorflow")
