@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from command_lines import NAMES, only_line
-from retrieval.broken_runs import DIMENSIONS, write_old
+from retrieval.small_stores import DIMENSIONS, write_old
 
 from rw_keras.retrieval import Index
 from rw_keras.retrieval.writer import Writer
