@@ -6,7 +6,6 @@ soon as the layers are loaded.
 """
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 from typing import TYPE_CHECKING, Any
@@ -77,7 +76,7 @@ def __dir__() -> list[str]:
     return sorted({*(name for name in globals() if name.startswith("__")), *__all__})
 
 
-class _LayersFinder(importlib.abc.MetaPathFinder):
+class _LayersFinder:
     """Finds `rw_keras.layers` as ever, and lets the descriptor model be loaded after it: layers know of no model."""
 
     def find_spec(self, fullname, path=None, target=None):

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 import warnings
@@ -39,8 +38,8 @@ def moved(name: str) -> ModuleType:
     return importlib.import_module(present)
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of `MOVED` for import statements."""
+class _Finder:  # `importlib.abc` would take longer to load than all of this package's face
+    """Finds the modules of `MOVED` for import statements, and loads them."""
 
     def find_spec(self, fullname, path=None, target=None):
         package, _, name = fullname.partition(".")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rw_keras import runtimes
-from rw_keras._moved import renamed
+from rw_keras._moved import names, renamed
 from rw_keras.description.batcher import Batcher
 from rw_keras.description.describe import on_runtime
 from rw_keras.description.progress import Progress
@@ -242,3 +242,7 @@ def _made_by(writer, model):
     versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
     earlier = map(with_runtime, writer.about.get("described_with") or [])
     return {"versions": versions, "described_with": [*(own for own in earlier if own != now), now]}
+
+
+# Where they were in earlier versions.
+__getattr__ = names(__name__, **dict.fromkeys(("describe", "describe_each", "describe_folder"), "description.describe"))

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from rw_keras import layers
+from rw_keras._moved import names
 from rw_keras.files import checked_path, written_whole
 from rw_keras.model.recipe import Recipe, learned_from, provenance_in_words, whitening_layer
 
@@ -170,3 +171,7 @@ def learned_by(
 def photo_id(name: str | os.PathLike[str]) -> str:
     """A short hash of a photo's file name, without folder and ending."""
     return hashlib.sha256(pathlib.PurePath(name).stem.lower().encode("utf8", "surrogateescape")).hexdigest()[:16]
+
+
+# Where it was in earlier versions.
+__getattr__ = names(__name__, fit_whitening="description.learning")
