@@ -116,6 +116,7 @@ def test_keras_finds_the_layers(script, tiny_model, tmp_path):
     assert (run.returncode, run.stdout) == (0, "DescriptorModel\n"), run.stderr
 
 
+@pytest.mark.slow
 def test_a_model_of_an_earlier_version(tiny_model, tmp_path):
     """Its descriptor model lay among the layers then."""
     model = rw_keras.multi_scale(tiny_model(whiten_on="global"))

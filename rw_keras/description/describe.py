@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -87,7 +87,15 @@ def describe(
     return Descriptor.of(found, known.at(max_side) if isinstance(known, Recipe) else None)
 
 
-def describe_each(model, images, boxes=None, *, max_side=1024, min_side=1, progress=None):
+def describe_each(
+    model: keras.Model | runtimes.Describer,
+    images: Iterable[Photo],
+    boxes: Iterable[Box | None] | None = None,
+    *,
+    max_side: int | None = 1024,
+    min_side: int = 1,
+    progress: str | None = None,
+) -> Iterator[tuple[Photo, np.ndarray | None, Exception | None]]:
     """Runs a model over photos one by one, reading ahead.
 
     Args:
@@ -164,7 +172,13 @@ class Described(NamedTuple):
     failures: list[tuple[str, str]]
 
 
-def describe_folder(model, folder, *, max_side=1024, progress=True):
+def describe_folder(
+    model: keras.Model | runtimes.Describer,
+    folder: str | os.PathLike[str],
+    *,
+    max_side: int | None = 1024,
+    progress: bool = True,
+) -> Described:
     """Describes every photo in a folder, and those below it, as `Described`; of those that cannot be read a warning tells as well.
 
     Raises:

@@ -1,17 +1,30 @@
 """The protocol of Oxford5k and Paris6k over a folder of photos and a folder of ground truth."""
 
+from __future__ import annotations
+
 import collections
 import functools
+import os
 import sys
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
+from rw_keras.datasets.oxford import Query, photos_by_name, read_ground_truth
 from rw_keras.description.cache import describe_cached
 from rw_keras.model.recipe import provenance_in_words
 from rw_keras.model.whitening import photos_in_common
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.retrieval import Index, average_precision, bootstrap
+
+if TYPE_CHECKING:
+    import pathlib
+
+    import keras
+
+    from rw_keras import runtimes
+    from rw_keras.photos.reading import Box
 
 # What to do where photos of the ground truth are missing; see `evaluate`.
 MISSING = ("refuse", "drop_queries", "allow")
@@ -39,17 +52,17 @@ class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos
 
 
 def evaluate(
-    model,
-    photos,
-    ground_truth,
+    model: keras.Model | runtimes.Describer,
+    photos: str | os.PathLike[str],
+    ground_truth: str | os.PathLike[str],
     *,
-    max_side=1024,
-    qe=(1, 5),
-    missing="refuse",
-    corrupt=frozenset(),
-    cache=None,
-    progress=True,
-):
+    max_side: int | None = 1024,
+    qe: Sequence[int] = (1, 5),
+    missing: str = "refuse",
+    corrupt: Set[str] = frozenset(),
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Evaluation:
     """Measures a model's mAP by the protocol of Oxford5k and Paris6k.
 
     Each query's box is cut out of its photo before the network; the photo stays in the index. Junk is removed from a
@@ -80,7 +93,12 @@ def evaluate(
     return evaluate_described(described, photos, ground_truth, qe=qe, missing=missing, corrupt=corrupt)
 
 
-def check_missing(photos, ground_truth, missing="refuse", corrupt=frozenset()):
+def check_missing(
+    photos: str | os.PathLike[str],
+    ground_truth: str | os.PathLike[str],
+    missing: str = "refuse",
+    corrupt: Set[str] = frozenset(),
+) -> None:
     """Looks whether all photos of the ground truth are there, by their names alone: in less than a second.
 
     Args:
@@ -93,7 +111,9 @@ def check_missing(photos, ground_truth, missing="refuse", corrupt=frozenset()):
     asked_queries(queries, photos_by_name(photos).keys() - corrupt, missing, photos)
 
 
-def asked_queries(queries, present, missing, where):
+def asked_queries(
+    queries: Mapping[str, Query], present: Set[str], missing: str, where: str | os.PathLike[str]
+) -> tuple[dict[str, Query], int]:
     """The queries that are asked, where some of the photos may not be there.
 
     Args:
@@ -130,7 +150,15 @@ def asked_queries(queries, present, missing, where):
     return asked, len(absent)
 
 
-def evaluate_described(describe, photos, ground_truth, *, qe=(1, 5), missing="refuse", corrupt=frozenset()):
+def evaluate_described(
+    describe: Callable[[list[pathlib.Path], list[Box] | None], tuple[list[np.ndarray | None], list[tuple[Any, str]]]],
+    photos: str | os.PathLike[str],
+    ground_truth: str | os.PathLike[str],
+    *,
+    qe: Sequence[int] = (1, 5),
+    missing: str = "refuse",
+    corrupt: Set[str] = frozenset(),
+) -> Evaluation:
     """`evaluate` for descriptors of any origin.
 
     Args:

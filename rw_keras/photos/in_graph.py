@@ -29,7 +29,7 @@ _BAND = 1 << 20
 _PRECISION = 22
 
 
-def read_image(content, max_side, name, box=None, min_side=1):
+def read_image(content: tf.Tensor, max_side: int, name: tf.Tensor, box: tf.Tensor | None = None, min_side: int = 1) -> tf.Tensor:
     """Decodes, turns upright, crops and reduces one photo.
 
     Args:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -35,7 +36,7 @@ class Row:
     hits: list
 
 
-def contact_sheet(rows, title, columns=None):
+def contact_sheet(rows: Sequence[Row], title: str, columns: int | None = None) -> Image.Image:
     """Draws searches as one Pillow image: right hits have a green frame, the query's box is yellow.
 
     Of a row with more than `columns` hits, the others stand in lines below.

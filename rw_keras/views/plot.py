@@ -132,7 +132,7 @@ def agreement(
     return page.figure
 
 
-def figure_class():
+def figure_class() -> type[Figure]:
     """matplotlib's `Figure`, or an ImportError that says how to get it: asked for before the network runs for nothing."""
     try:
         from matplotlib.figure import Figure

@@ -96,6 +96,7 @@ class TestClient:
         assert word in asked.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_another_model_is_no_photos_fault(addresses, files):
     asked = run("client_rest.py", addresses["client_rest.py"].replace("rw_vgg16", "other"), *files)
     assert asked.returncode == 1
@@ -103,12 +104,14 @@ def test_another_model_is_no_photos_fault(addresses, files):
     assert "answered 404" in asked.stderr
 
 
+@pytest.mark.slow
 def test_the_client_for_rest_needs_python_alone(addresses, files):
     """`-I -S`: no installed package can be imported."""
     command = [sys.executable, "-I", "-S", _EXAMPLES / "client_rest.py", "--server", addresses["client_rest.py"], str(files[0])]
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_curl_line_of_the_docs(addresses, files):
     """The JSON that the README's curl line sends, to the letter."""
     curl = next(line for line in (_EXAMPLES / "README.md").read_text().splitlines() if line.startswith("(echo -n"))
