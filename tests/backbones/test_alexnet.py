@@ -138,6 +138,7 @@ class TestValue:
         photos = random_photo(51, 66, batch=3)
         assert_same_map(run(networks["ceil"], photos), stated(layers, photos))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("pooling", SMALLEST)
     @pytest.mark.parametrize("layer", CUTS)
     def test_of_each_layer(self, layers, layer, pooling):
@@ -240,6 +241,7 @@ class TestDescriptor:
         expected = {"backbone": "alexnet", "layer": "conv5", "method": "rw", "levels": 3, "min_side": 23, "whitening": None}
         assert descriptor.recipe == {**expected, "weights": descriptor.recipe.weights}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("layer", ["conv5", "pool5", "norm1"])
     def test_of_another_layer(self, layer, draw):
         model = rw_keras.build_descriptor("alexnet", weights=None, layer=layer, whitening=None)

@@ -98,6 +98,7 @@ def test_another_size_is_computed_anew(model, photo_folder, cache, computed):
     assert len(computed) == 2 * 4  # once for the cache and once by `describe`; 1024 and None share nothing
 
 
+@pytest.mark.slow
 def test_another_model_is_computed_anew(model, tiny_model, photo_folder, cache, computed):
     path = photo_folder / "a.png"
     whitened = tiny_model(shrinkage=0.2)

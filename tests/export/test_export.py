@@ -213,6 +213,7 @@ class TestImageBytes:
 
 
 class TestExtras:
+    @pytest.mark.slow
     def test_warm_up_requests_are_the_signatures_own(self, exported):
         """Each record is a request that the model answers, as TF Serving asks it when it loads the model."""
         loaded = tf.saved_model.load(str(exported[1]))

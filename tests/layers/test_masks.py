@@ -152,6 +152,7 @@ class TestOfMaps:
         expected = run(OF_MAPS[name](), np.where(mask[..., None], features, 0))
         np.testing.assert_array_equal(masked(OF_MAPS[name](), features, mask), expected)
 
+    @pytest.mark.slow
     @only_on_tensorflow("tf.function is TensorFlow's")
     @pytest.mark.parametrize("make", WITH_MEANS.values(), ids=WITH_MEANS)
     def test_one_trace_serves_every_size(self, make):

@@ -27,7 +27,7 @@ class TestRegionWindows:
     def test_the_most_levels_there_can_be(self):
         assert len(region_windows(64, 64, MOST_LEVELS)) == 1 + sum(level**2 for level in range(1, MOST_LEVELS + 1))
 
-    @pytest.mark.parametrize("levels", [1, 2, 3, 4, 7])
+    @pytest.mark.parametrize("levels", [3, *(pytest.param(levels, marks=pytest.mark.slow) for levels in (1, 2, 4, 7))])
     def test_every_size_up_to_40_is_as_the_reference(self, levels):
         for height, width in itertools.product(range(1, 41), repeat=2):
             found = region_windows(height, width, levels)

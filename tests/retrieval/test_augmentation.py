@@ -89,7 +89,7 @@ class TestNearestOthers:
 
 class TestAugment:
     @pytest.mark.parametrize("neighbours", [1, 4, 10, 59, 1000])
-    @pytest.mark.parametrize("alpha", [0, 0.5, 1, 3])
+    @pytest.mark.parametrize("alpha", [0, 3, *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (0.5, 1))])
     def test_value(self, blocks, neighbours, alpha):
         index = collection()
         augmented = augment(index, neighbours, alpha)

@@ -39,7 +39,7 @@ def components(count, pairs):
     return sorted(found.values(), key=lambda members: (-len(members), members[0]))
 
 
-@pytest.fixture(params=[1, 13, 100, 16384])
+@pytest.fixture(params=[13, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 100, 16384))])
 def block(request, monkeypatch):
     monkeypatch.setattr(rows_, "BLOCK_ROWS", request.param)
     monkeypatch.setattr(exact, "_TILE", 40 * request.param)

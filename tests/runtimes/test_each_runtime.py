@@ -34,7 +34,7 @@ class TestDescriptors:
             assert found.shape == (3, described.output_shape[-1]) and found.dtype == np.float32
             assert_same(found, batch_function(described)(pixels), described, *size)
 
-    @pytest.mark.parametrize("method", ["root_rw", "rmac", "gem"])
+    @pytest.mark.parametrize("method", ["rmac", *(pytest.param(method, marks=pytest.mark.slow) for method in ("root_rw", "gem"))])
     def test_other_methods(self, engine, known, method):
         network = keras.Model(known.inputs[0], known.get_layer("conv2").output)
         model = rw_keras.build_descriptor(network, method=method, whitening=None)

@@ -27,7 +27,9 @@ def feature_map(model, pixels):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", [(64, 48), (40, 96), (17, 40), (8, 8)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(17, 40), *(pytest.param(size, marks=pytest.mark.slow) for size in ((64, 48), (40, 96), (8, 8)))], ids=str
+)
 def test_shares_are_what_regions_give_to_the_descriptor(known_model, draw, method, size):
     model, photo = known_model(method=method), draw(3, *size)
     regions = explain.region_shares(model, photo)

@@ -88,7 +88,9 @@ def test_agreement_shows_pairs_in_one_colour(known_model, draw, method):
     assert picture(figure).std() > 10
 
 
-@pytest.mark.parametrize("size", [(17, 40), (40, 17), (300, 16), (8, 8)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(300, 16), *(pytest.param(size, marks=pytest.mark.slow) for size in ((17, 40), (40, 17), (8, 8)))], ids=str
+)
 def test_odd_photos(model, draw, size):
     for photo in (draw(0, *size), draw(0, *size)[..., 0]):
         drawn = picture(plot.weights(model, photo))
