@@ -41,7 +41,6 @@ from rw_keras.evaluation.region_vectors import RegionVectors
 from rw_keras.evaluation.report import Report
 from rw_keras.layers import ImageScale
 from rw_keras.photos.sources import list_photos
-from rw_keras.retrieval import Diffusion, Index
 
 _OTHER = {"oxford5k": "paris6k", "paris6k": "oxford5k"}
 
@@ -63,10 +62,7 @@ def flags():
 def make_report(values):
     """Measures everything, writes the report, and tells the path of its page."""
     refuse_arguments("reproduce_tables.py", values)
-    (
-        rw_keras.views.plot.figure_class(),
-        Diffusion(Index(["a", "b"], [[1, 0], [0, 1]])),
-    )  # before hours go by: what they need is there
+    rw_keras.views.plot.figure_class()  # before hours go by: what draws is there
     sets, learned_on, facts = _sets(values)
     distractors = _folder_of(pathlib.Path(values.data), "oxford100k")
     own = _own_methods(values.also)
