@@ -1,5 +1,6 @@
 """What the tests of indices share."""
 
+import numpy as np
 import pytest
 
 
