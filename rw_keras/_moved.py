@@ -109,10 +109,12 @@ class RenamedAttribute:
         self._present = present
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._words = f"{owner.__name__}.{name} is called {owner.__name__}.{self._present} now"
+        self._earlier = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
-        warnings.warn(f"{self._words}; the earlier name goes with the next release.", FutureWarning, 2)
+        kind = owner.__name__  # the class that is asked, which may be derived from the one that has the attribute
+        words = f"{kind}.{self._earlier} is called {kind}.{self._present} now; the earlier name goes with the next release."
+        warnings.warn(words, FutureWarning, 2)
         return getattr(instance, self._present)

@@ -74,14 +74,15 @@ def _table(title, model, values, result):
     from rw_keras.model.recipe import provenance_in_words, whitening_layer
     from rw_keras.retrieval import landmark_by_name
 
-    learned = model.recipe["whitening"]
+    made = model.recipe
+    learned = made["whitening"]
     queries = result.average_precisions[values.qe[0]]
     yield f"{title}: {result.photos} photos, {len(queries)} queries, longer side {values.max_side}"
-    backbone = model.recipe["backbone"].partition(" ")[0]
-    scales = f", scales {' '.join(f'{scale:.4g}' for scale in model.recipe['scales'])}" if "scales" in model.recipe else ""
-    yield f"{values.method} on {backbone} {model.recipe['layer']}, levels {model.recipe['levels']}{scales}"
+    backbone = made["backbone"].partition(" ")[0]
+    scales = f", scales {' '.join(f'{scale:.4g}' for scale in made['scales'])}" if "scales" in made else ""
+    yield f"{values.method} on {backbone} {made['layer']}, levels {made['levels']}{scales}"
     shrinkage = whitening_layer(model).shrinkage
-    on = " of global vectors" if "whiten" in model.recipe else ""
+    on = " of global vectors" if "whiten" in made else ""
     yield f"whitening{on}: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
     if values.missing == "allow":
         yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"

@@ -11,6 +11,7 @@ from rw_keras.commands.models import check_model_flags, model_of, recipe_of_inde
 from rw_keras.commands.parser import Parser, UsageError, number, text, whole_number
 from rw_keras.commands.programs import DONE
 from rw_keras.files import file_to_write, inside, printable, written_whole
+from rw_keras.model.recipe import max_side_of
 
 
 def define(parser: Parser) -> None:
@@ -58,7 +59,7 @@ def run(values: Namespace) -> int:
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     recipe = recipe_of_index(name, index.recipe)
-    read_image(photo, box, recipe.get("max_side", 1024))  # before seconds are spent on the network
+    read_image(photo, box, max_side_of(recipe))  # before seconds are spent on the network
     model = _describer(recipe, values)
     within = columns.condition(values.within, index.metadata)
     options = {"within": within, "min_score": values.min_score, "alpha": values.alpha}
@@ -91,7 +92,7 @@ def _describer(recipe, values):
     from rw_keras import runtimes
 
     plain = (values.runtime, values.precision) == ("tensorflow", "exact")
-    size = runtimes.usual_size(recipe.get("max_side", 1024), recipe.get("min_side", 1))
+    size = runtimes.usual_size(max_side_of(recipe), recipe.get("min_side", 1))
     if not plain and not values.given & set(model_flags.FILES):
         found = runtimes.load_cached(recipe, values.runtime, values.precision, size=size)
         if found is not None:

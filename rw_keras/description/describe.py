@@ -15,7 +15,7 @@ from rw_keras import runtimes
 from rw_keras._moved import renamed
 from rw_keras.description.reader import read_ahead
 from rw_keras.model.descriptor import Descriptor
-from rw_keras.model.recipe import UNSET, Recipe, smallest_side
+from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
 from rw_keras.photos.sources import folder_items
 from rw_keras.retrieval import store
@@ -24,8 +24,6 @@ from rw_keras.runtimes.tensorflow import batch_function
 if TYPE_CHECKING:
     import keras
 
-# Longer side of photos, in pixels, where neither the caller nor a recipe says another.
-DEFAULT_MAX_SIDE = 1024
 # Two decoding threads keep up with a network that takes 50 ms a photo.
 _DECODERS = 2
 
@@ -73,7 +71,7 @@ def describe(
     """
     known = getattr(model, "recipe", None)  # of any other model it is not worth looking for
     if isinstance(max_side, str) and max_side == "auto":
-        max_side = known.max_side if isinstance(known, Recipe) and known.max_side is not UNSET else DEFAULT_MAX_SIDE
+        max_side = max_side_of(known if isinstance(known, Recipe) else None)
     model = on_runtime(model, runtime, precision, max_side)
     single = isinstance(images, (str, os.PathLike)) or (hasattr(images, "ndim") and images.ndim != 4)
     images = [images] if single else list(images)

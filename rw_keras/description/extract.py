@@ -18,7 +18,7 @@ from rw_keras.description.progress import Progress
 from rw_keras.description.reader import read_ahead, read_item
 from rw_keras.description.runner import Runner
 from rw_keras.description.update import Update, check_loss
-from rw_keras.model.recipe import Recipe, smallest_side, with_runtime
+from rw_keras.model.recipe import Recipe, max_side_of, smallest_side, with_runtime
 from rw_keras.photos.reading import ImageError, check_max_side
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import store
@@ -181,7 +181,7 @@ def _check_arguments(batch_size, workers, dtype):
 def _settled_max_side(max_side, about):
     """What `max_side` stands for: "auto" is as the index was made, 1024 where there is none."""
     if max_side == "auto":
-        return ((about or {}).get("recipe") or {"max_side": 1024}).get("max_side", 1024)
+        return max_side_of((about or {}).get("recipe"))
     check_max_side(max_side)
     return max_side
 

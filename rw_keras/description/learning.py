@@ -14,7 +14,7 @@ import numpy as np
 from rw_keras.description.describe import describe_each
 from rw_keras.layers import PCAWhiten
 from rw_keras.model.recipe import smallest_side
-from rw_keras.model.whitening import PHOTO_IDS, Whitening, counted, layer_to_learn, learned_by, made_of_model, photo_id
+from rw_keras.model.whitening import PHOTO_IDS, Whitening, arrays_of, counted, layer_to_learn, made_of_model, photo_id
 from rw_keras.photos.sources import list_photos
 
 
@@ -71,13 +71,13 @@ def fit_whitening(
             reason = f" The first: {failures[0][1]}" if failures else " Pass a folder, a list of paths, a dataset, or arrays."
             raise ValueError(f"There was no photo that a whitening could be learned from.{reason}")
 
-    *_, seen = learn_whitening(layer, batches())
+    *arrays, seen = learn_whitening(layer, batches())
     if failures:
         listed = "\n".join(f"  {reason}" for _, reason in failures)
         warnings.warn(f"{len(failures)} of {photos + len(failures)} photos were left out:\n{listed}", stacklevel=2)
     counts = {"photos": photos, counted(model): seen}
     provenance = {"name": name or "unnamed", **counts, "max_side": max_side, "photo_ids": ids}
-    learned = learned_by(layer, made_of, provenance, failures)
+    learned = Whitening(*arrays, recipe=made_of, provenance=provenance, failures=failures)
     learned.apply(model)
     return learned
 
@@ -96,8 +96,7 @@ def learn_whitening(layer: PCAWhiten, batches: Iterable[Any]) -> tuple[np.ndarra
         ValueError: see `PCAWhiten.adapt`.
     """
     layer.adapt(batches)
-    mean, axes, eigenvalues = (keras.ops.convert_to_numpy(value) for value in (layer.mean, layer.eigenvectors, layer.eigenvalues))
-    return mean, axes, eigenvalues, layer.count
+    return *arrays_of(layer), layer.count
 
 
 def _photos_of(dataset):

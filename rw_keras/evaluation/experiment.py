@@ -12,7 +12,7 @@ from rw_keras import layers
 from rw_keras.datasets.folder import PhotoSet
 from rw_keras.description.learning import learn_whitening
 from rw_keras.evaluation.region_vectors import RegionVectors
-from rw_keras.model.build import head_stages
+from rw_keras.model.build import head_stages, through
 from rw_keras.retrieval import Index, average_precisions
 
 
@@ -25,7 +25,7 @@ class Setting:
         method: the key of a method in its `RegionVectors`.
         components: dimensions that the whitening keeps; `None`: all.
         shrinkage: of the whitening; `None`: no whitening.
-        whiten: "regions", or "global": the whitening comes after the sum over regions, and is learned there.
+        whiten_on: "regions", or "global": the whitening comes after the sum over regions, and is learned there.
         photos: how many photos the whitening is learned from, evenly spread over the set; `None`: all.
         scales: of the photos whose descriptors are added, as `rw_keras.multi_scale` does; the whitening is learned at 1.
     """
@@ -34,7 +34,7 @@ class Setting:
     method: str
     components: int | None = None
     shrinkage: float | None = 0.0
-    whiten: str = "regions"
+    whiten_on: str = "regions"
     photos: int | None = None
     scales: tuple[float, ...] = (1.0,)
 
@@ -135,12 +135,12 @@ class Experiment:
         """Descriptors of photos, as `build_descriptor`'s model makes them of the same region vectors."""
         whiten = self._whitening_layer(setting.network, setting.components, setting.shrinkage or 0.0)
         if setting.shrinkage is not None:
-            whiten.assign(*self._whitening(setting.network, setting.method, setting.whiten, setting.photos, name))
-        stages = head_stages(whiten, setting.whiten)[1:]  # region vectors have been through the first
+            whiten.assign(*self._whitening(setting.network, setting.method, setting.whiten_on, setting.photos, name))
+        stages = head_stages(whiten, setting.whiten_on)[1:]  # region vectors have been through the first
         total = 0
         for scale in setting.scales:
             blocks = self._vectors_at(setting.network, scale).blocks(setting.method, photos)
-            total = total + np.concatenate([keras.ops.convert_to_numpy(_through(stages, block)) for block in blocks])
+            total = total + np.concatenate([keras.ops.convert_to_numpy(through(stages, block)) for block in blocks])
         return keras.ops.convert_to_numpy(layers.L2Norm()(total)) if len(setting.scales) > 1 else total
 
     def _whitening_layer(self, network, components=None, shrinkage=0.0):
@@ -151,7 +151,7 @@ class Experiment:
     def _vectors_at(self, network, scale):
         return self.vectors[network if scale == 1 else (network, scale)]
 
-    def _learn(self, network, method, whiten, count, name):
+    def _learn(self, network, method, whiten_on, count, name):
         """What `PCAWhiten.assign` takes, learned on the photos that go with the set `name`."""
         photos = self._learned_on[name]
         chosen = np.ones(len(photos), bool)
@@ -159,7 +159,7 @@ class Experiment:
             chosen[:] = False
             chosen[np.linspace(0, len(photos) - 1, count).round().astype(int)] = True
         layer = self._whitening_layer(network)
-        stages = head_stages(layer, whiten)[1:]
+        stages = head_stages(layer, whiten_on)[1:]
         before = stages[: stages.index(layer)]
 
         def batches():
@@ -168,15 +168,9 @@ class Experiment:
                 part = block[chosen[start : start + len(block)]]
                 start += len(block)
                 if len(part):
-                    yield _through(before, part)
+                    yield through(before, part)
 
         return learn_whitening(layer, batches())
-
-
-def _through(stages, vectors):
-    for stage in stages:
-        vectors = stage(vectors)
-    return vectors
 
 
 def _queries(photo_set):

@@ -338,7 +338,7 @@ def rankers() -> dict[str, Ranker]:
 SCALES = (1.0, 2**-0.5, 0.5)
 SETTINGS: dict[str, dict[str, object]] = {
     "three scales": {"scales": SCALES},
-    "whitening after the sum over regions": {"whiten": "global"},
+    "whitening after the sum over regions": {"whiten_on": "global"},
 }
 
 

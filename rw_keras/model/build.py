@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -89,9 +89,10 @@ def build_descriptor(
         method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
+    stages = head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten_on)
     model = DescriptorModel(
         network.input,
-        head(regions, layers.PCAWhiten(components, shrinkage, name="whitening"), whiten_on),
+        through(stages, regions),
         name=name or re.sub(r"[^A-Za-z0-9_.-]", "", f"{function_name}_{network.name}"),
         recipe=Recipe(
             backbone=backbone_name,
@@ -107,30 +108,18 @@ def build_descriptor(
     return model
 
 
-def head(regions: keras.KerasTensor, whitening: layers.PCAWhiten, whiten_on: str = "regions") -> keras.KerasTensor:
-    """Takes region vectors to a descriptor: the one place that orders norms, whitening and sum.
+def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list[keras.layers.Layer]:
+    """The layers that take region vectors to a descriptor: the one place that orders norms, whitening and sum.
 
     `"regions"`: L2Norm, whitening, L2Norm on each vector; their sum; L2Norm. `"global"`: L2Norm on each vector; their sum; L2Norm,
     whitening, L2Norm on that.
 
     Args:
-        regions: `(B, R, C)`, a symbolic tensor, or any that Keras computes with.
-        whitening: the layer to use.
+        whitening: the layer to use; the others are new.
         whiten_on: "regions" or "global".
 
     Returns:
-        `(B, components)` float32 of unit length; zero where all regions are.
-
-    Raises:
-        ValueError: for another `whiten_on`.
-    """
-    for stage in head_stages(whitening, whiten_on):
-        regions = stage(regions)
-    return regions
-
-
-def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list[keras.layers.Layer]:
-    """The layers of `head`, in their order; the whitening is the one given, the others are new.
+        The layers in their order, for `through`.
 
     Raises:
         ValueError: for another `whiten_on`.
@@ -140,6 +129,13 @@ def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list
     first, between, second = (whitening, "whitened_norm", total) if whiten_on == "regions" else (total, "sum_norm", whitening)
     norms = [layers.L2Norm(name=name) for name in ("region_norm", between, "descriptor")]
     return [norms[0], first, norms[1], second, norms[2]]
+
+
+def through(stages: Iterable[keras.layers.Layer], values: Any) -> Any:
+    """What comes of a tensor, or of an array, that goes through layers one after the other."""
+    for stage in stages:
+        values = stage(values)
+    return values
 
 
 def _check_whiten_on(whiten_on):
@@ -294,9 +290,9 @@ def _apply_whitening(model, whitening, learned):
     """Puts what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
     if whitening is None:
         return
-    layer = whitening_layer(model)
+    layer, made = whitening_layer(model), model.recipe
     if learned is None:
-        shipped = [found for found in whitenings.shipped() if not found.differences(model.recipe)]
+        shipped = [found for found in whitenings.shipped() if not found.differences(made)]
         if not shipped:
             print(
                 f"rw_keras: {model.name} is not whitened: no whitening that ships with the package fits this model. Learn one "
@@ -306,7 +302,7 @@ def _apply_whitening(model, whitening, learned):
             return
         learned = shipped[0]
     else:
-        differences = learned.differences(model.recipe)
+        differences = learned.differences(made)
         if differences:
             raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")
     learned.apply(model)

@@ -24,6 +24,8 @@ class Unset(enum.Enum):
 
 
 UNSET = Unset.UNSET
+# Longer side of photos, in pixels, where nothing says another.
+_DEFAULT_MAX_SIDE = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -231,6 +233,11 @@ def digests_of(model: keras.Model) -> tuple[str, str | None]:
     apart = {id(variable) for variable in layer.variables} if layer else set()
     weights = digest_of_variables(model, "weights", [variable for variable in model.weights if id(variable) not in apart])
     return weights, digest_of_variables(model, "whitening", layer.variables) if layer else None
+
+
+def max_side_of(recipe: Mapping[str, Any] | None) -> int | None:
+    """What the longer side of a recipe's photos is reduced to, in pixels; 1024 where it does not say, `None` for no limit."""
+    return (recipe or {}).get("max_side", _DEFAULT_MAX_SIDE)
 
 
 def smallest_side(model: Any) -> int:

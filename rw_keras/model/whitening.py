@@ -130,7 +130,7 @@ def save_whitening(model: keras.Model, path: str | os.PathLike[str]) -> None:
     if not layer.adapted:
         raise ValueError(f"The model {model.name!r} has no whitening to save; learn one with rw_keras.fit_whitening.")
     provenance = {"name": "unnamed", counted(model): layer.count, **(model.whitening_provenance or {})}
-    learned_by(layer, made_of_model(model), provenance, []).save(path)
+    Whitening(*arrays_of(layer), recipe=made_of_model(model), provenance=provenance).save(path)
 
 
 def layer_to_learn(model: keras.Model) -> layers.PCAWhiten:
@@ -155,17 +155,10 @@ def made_of_model(model: keras.Model) -> dict[str, Any]:
     return {field: value for field, value in Recipe.of(model).items() if field in _FIELDS}
 
 
-def learned_by(
-    layer: layers.PCAWhiten, made_of: dict[str, Any], provenance: dict[str, Any], failures: list[tuple[Any, str]]
-) -> Whitening:
-    """What a layer has learned.
-
-    Args:
-        layer: a `PCAWhiten` that has been adapted.
-        made_of, provenance, failures: see `Whitening`.
-    """
-    arrays = [keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.eigenvectors, layer.eigenvalues)]
-    return Whitening(*arrays, recipe=made_of, provenance=provenance, failures=failures)
+def arrays_of(layer: layers.PCAWhiten) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a layer has learned: mean `(d,)`, axes `(d, k)` and eigenvalues `(d,)`."""
+    mean, axes, eigenvalues = (keras.ops.convert_to_numpy(value) for value in (layer.mean, layer.eigenvectors, layer.eigenvalues))
+    return mean, axes, eigenvalues
 
 
 def photo_id(name: str | os.PathLike[str]) -> str:

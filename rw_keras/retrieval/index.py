@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras._moved import renamed
-from rw_keras.model.recipe import Recipe, with_runtime
+from rw_keras.model.recipe import Recipe, max_side_of, with_runtime
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
@@ -222,7 +222,7 @@ class Index(Searchable):
         from rw_keras.description.describe import describe
 
         self.check_model(model)
-        query = describe(model, photo, box, max_side=(self.recipe or {}).get("max_side", 1024))
+        query = describe(model, photo, box, max_side=max_side_of(self.recipe))
         return self.search(query, k, expand, within=within, min_score=min_score, alpha=alpha)
 
     def check_model(self, model: keras.Model | Describer) -> None:

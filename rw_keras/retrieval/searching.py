@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rw_keras._moved import RenamedAttribute, renamed
 from rw_keras.model.recipe import UNSET, Recipe
 from rw_keras.retrieval import duplicates, exact
 from rw_keras.retrieval.expansion import expand_query
@@ -194,6 +195,7 @@ class Searchable:
         """The searcher's name and parameters, as `use_searcher` and `searcher=` take them: `{"name": str, "parameters": dict}`."""
         return {"name": self.searcher.name, "parameters": dict(self.searcher.parameters)}
 
+    @renamed(engine="searcher")
     def use_searcher(self, searcher: str | Mapping[str, Any], **parameters: int) -> None:
         """Searches with another searcher from now on, and builds its structure.
 
@@ -256,28 +258,7 @@ class Searchable:
         return ((names[one], names[other], float(score)) for one, other, score in zip(*found))
 
     # Names of earlier versions.
-
-    @property
-    def engine_config(self) -> dict[str, Any]:
-        """`searcher_config`."""
-        _is_called("engine_config", "searcher_config")
-        return self.searcher_config
-
-    def use_engine(self, engine: str | Mapping[str, Any], **parameters: int) -> None:
-        """`use_searcher`."""
-        _is_called("use_engine", "use_searcher")
-        self.use_searcher(engine, **parameters)
-
-    def save_engine(self, path: str | os.PathLike[str]) -> bool:
-        """`save_searcher`."""
-        _is_called("save_engine", "save_searcher")
-        return self.save_searcher(path)
-
-    def load_engine(self, path: str | os.PathLike[str]) -> None:
-        """`load_searcher`."""
-        _is_called("load_engine", "load_searcher")
-        self.load_searcher(path)
-
-
-def _is_called(earlier, present):
-    warnings.warn(f"Index.{earlier} is called Index.{present} now; the earlier name goes with the next release.", FutureWarning, 3)
+    engine_config = RenamedAttribute("searcher_config")
+    use_engine = RenamedAttribute("use_searcher")
+    save_engine = RenamedAttribute("save_searcher")
+    load_engine = RenamedAttribute("load_searcher")

@@ -75,12 +75,11 @@ class Sums:
 
 def _changing(totals, table):
     """Two functions: one for a row that comes to a table, one for a row that goes."""
-    crc32 = zlib.crc32
 
     def comes(*row):
-        totals[table] += crc32(repr(row).encode())
+        totals[table] += _crc(row)
 
     def goes(*row):
-        totals[table] -= crc32(repr(row).encode())
+        totals[table] -= _crc(row)
 
     return comes, goes

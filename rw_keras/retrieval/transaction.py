@@ -187,12 +187,16 @@ class Transaction:
     def update_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         """Sets values of columns, column -> name -> value; names that are not in the index are passed over, other values stay."""
         for column, values in metadata.items():
-            self.run("INSERT OR IGNORE INTO metadata_columns(name) VALUES (?)", [(column,)])
-            self.run(
-                "INSERT OR REPLACE INTO metadata SELECT (SELECT id FROM metadata_columns WHERE name = ?), id, ? FROM photos "
-                "WHERE name = ?",
-                [(column, json.dumps(value), name_bytes(name)) for name, value in values.items()],
-            )
+            self.set_values(column, [(name_bytes(name), json.dumps(value)) for name, value in values.items()])
+
+    def set_values(self, column: str, values: Iterable[tuple[bytes, str]]) -> None:
+        """Sets values of one column, made where it is not there: (name as it is kept, value in JSON) each."""
+        self.run("INSERT OR IGNORE INTO metadata_columns(name) VALUES (?)", [(column,)])
+        self.run(
+            "INSERT OR REPLACE INTO metadata SELECT (SELECT id FROM metadata_columns WHERE name = ?), id, ? FROM photos "
+            "WHERE name = ?",
+            [(column, value, name) for name, value in values],
+        )
 
     def run(self, statement: str, changes: Sequence[Sequence[Any]]) -> None:
         """Runs a statement that changes the index, once for each sequence of parameters."""

@@ -270,12 +270,7 @@ class Writer(Transaction):
         if replaced.get("searcher"):
             self.set("searcher", {field: replaced["searcher"][field] for field in ("name", "parameters")})
         for column, values in store.metadata_by_name(self.folder).items():
-            self.run("INSERT OR IGNORE INTO metadata_columns(name) VALUES (?)", [(column,)])
-            self.run(
-                "INSERT OR REPLACE INTO metadata SELECT (SELECT id FROM metadata_columns WHERE name = ?), id, ? FROM photos "
-                "WHERE name = ?",
-                [(column, value, name) for name, value in values],
-            )
+            self.set_values(column, values)
 
     def abandon(self) -> bool:
         """Gives up an index that has never held a descriptor; whether it was one."""

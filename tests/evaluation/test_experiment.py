@@ -72,7 +72,7 @@ def test_global_whitening_is_learned_after_the_sum(bench):
     values = 0.7 * values + 0.3 * values.mean()
     expected = (np.asarray(plain.descriptors, "float64") - vectors.mean(axis=0)) @ axes / np.sqrt(values)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    index, _ = bench.experiment.descriptors(Setting("vgg16", "rw", shrinkage=0.3, whiten="global"), "oxford5k")
+    index, _ = bench.experiment.descriptors(Setting("vgg16", "rw", shrinkage=0.3, whiten_on="global"), "oxford5k")
     np.testing.assert_allclose(np.asarray(index.descriptors) @ index.descriptors.T, expected @ expected.T, atol=2e-4)
 
 

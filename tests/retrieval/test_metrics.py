@@ -4,6 +4,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from published_rules import published_average_precision
 
 from rw_keras.datasets.oxford import read_ground_truth
 from rw_keras.retrieval import (
@@ -147,17 +148,6 @@ class TestMeanAveragePrecision:
     def test_refuses_a_ranking_without_ground_truth(self):
         with pytest.raises(ValueError, match="1 queries have no ground truth, 'two'"):
             mean_average_precision({"one": [], "two": []}, {"one": ({"a"}, ())})
-
-
-def published_average_precision(ranks, count):
-    """The trapezoidal rule of the revisited sets and of Holidays: `ranks` of the positives from 0, `count` of them in all."""
-    area = 0
-    step = 1 / count
-    for found, rank in enumerate(ranks):
-        left = 1 if rank == 0 else found / rank
-        right = (found + 1) / (rank + 1)
-        area += (left + right) * step / 2
-    return area
 
 
 class TestPrecisionAt:

@@ -6,22 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from published_rules import published_average_precision
 
 from rw_keras.retrieval import (
     revisited,
     revisited_ground_truth,
 )
-
-
-def published_average_precision(ranks, count):
-    """The trapezoidal rule of the revisited sets and of Holidays: `ranks` of the positives from 0, `count` of them in all."""
-    area = 0
-    step = 1 / count
-    for found, rank in enumerate(ranks):
-        left = 1 if rank == 0 else found / rank
-        right = (found + 1) / (rank + 1)
-        area += (left + right) * step / 2
-    return area
 
 
 def published_revisited(ranking, easy, hard, junk, level, cuts=(1, 5, 10)):
