@@ -243,11 +243,11 @@ class TestFormat3:
         about = store.about(folder)
         assert (about["format"], about["next_region"], about["generation"]) == (4, 0, generation)
         assert (visible(folder), store.check(folder)) == (before, [])
-        loaded.remove(loaded.names[:3])
+        loaded.update(loaded.names[:3], np.eye(DIMENSIONS)[:3])
         loaded.save(folder)  # it is the state that was loaded
         check_whole(folder)
         bring_up_to_date(folder, some_changes(photos))
-        check_holds(folder, some_changes(photos), before=photos)
+        check_whole(folder)
 
     def test_a_damage_of_before_stays_found(self, folder):
         described(folder, 60, regions=None)
