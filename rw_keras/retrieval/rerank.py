@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras.retrieval.regions import Regions
+from rw_keras.retrieval.rows import widened
 from rw_keras.retrieval.vectors import unit_rows
 
 # Numbers of photos' region vectors that are multiplied at a time: 1 MB, which stays in a processor's cache from one step to the
@@ -100,7 +101,7 @@ def scores(regions: Regions, positions: np.ndarray, query: np.ndarray) -> np.nda
             part = alike[start : start + step]
             vectors = buffer[: len(part)]
             kept = regions.vectors[(regions.first[positions[part], None] + np.arange(count)).ravel()]
-            np.copyto(vectors, kept.reshape(vectors.shape))
+            widened(kept, vectors.reshape(kept.shape))
             # 8 bits are not of unit length; to divide the products takes a twentieth of what it does to scale the vectors.
             lengths = np.sqrt(np.einsum("prd,prd->pr", vectors, vectors))[:, :, None]
             cosines = np.full((len(part), count, len(query)), -1, "float32")
