@@ -2,7 +2,7 @@
 
     python benchmarks/rerank.py                                            # in memory, 512 dimensions
     python benchmarks/rerank.py --photos 1000000 --stored_dimensions 128   # also from files: 2.9 GB in a temporary folder
-    python benchmarks/rerank.py --threads 1
+    OPENBLAS_NUM_THREADS=1 python benchmarks/rerank.py
 
 First the time of scoring M photos, in memory: by M, by the regions of a photo and of the query, and by what they are kept as; each
 is run by turns with the others, and the medians over all rounds are printed. Then, with `--photos`, an index of so many photos is
@@ -20,7 +20,6 @@ import tempfile
 import time
 
 import numpy as np
-import threadpoolctl
 from absl import app, flags
 
 from rw_keras.retrieval import Index, rerank
@@ -35,7 +34,6 @@ _REGIONS = flags.DEFINE_list("regions", ["21", "60"], "Region vectors of a photo
 _PHOTOS = flags.DEFINE_integer("photos", 0, "Photos of an index in files; 0: none is written.", lower_bound=0)
 _STORED = flags.DEFINE_integer("stored_dimensions", 512, "Elements of a region vector in the files.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Timed runs of each.", lower_bound=1)
-_THREADS = flags.DEFINE_integer("threads", 0, "Threads of the matrix product; 0: as many as it takes.", lower_bound=0)
 _FOLDER = flags.DEFINE_string("folder", None, "Where the index is written. Default: the system's temporary folder.")
 _PART = 2048
 
@@ -133,11 +131,10 @@ def _from_files(folder):
 
 def main(arguments):
     del arguments
-    with threadpoolctl.threadpool_limits(_THREADS.value or None):
-        _warm()
-        if _PHOTOS.value:
-            with tempfile.TemporaryDirectory(dir=_FOLDER.value) as folder:
-                _from_files(folder)
+    _warm()
+    if _PHOTOS.value:
+        with tempfile.TemporaryDirectory(dir=_FOLDER.value) as folder:
+            _from_files(folder)
 
 
 if __name__ == "__main__":
