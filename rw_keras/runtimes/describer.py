@@ -9,7 +9,7 @@ import io
 import json
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 
 from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
+from rw_keras.model.photo_regions import without_regions
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
 from rw_keras.runtimes import cache, numpy_head
 from rw_keras.runtimes import ncnn as ncnn_runtime
@@ -32,10 +33,16 @@ RUNTIMES = {"tensorflow": tensorflow_runtime, "openvino": openvino_runtime, "ncn
 
 # The lowest cosine to TensorFlow's float32 descriptor of the same pixels that each promises.
 PRECISIONS = {"exact": 0.999999, "fast": 0.9999}
+# And the lowest of a region vector, in whose sum much of its rounding cancels: of VGG16 in bfloat16 the worst of 700 was 0.9996.
+REGION_PRECISIONS = {"exact": 0.99999, "fast": 0.995}
 # How many times as close the few photos of the check have to be: the worst of 765 real ones was 5.4 times as far off as those.
 _MARGIN = 6
 # The longer side of those photos, in pixels.
 _CHECK_SIDE = 320
+
+# Part of the names of what is known, checked and measured of a model, so that an earlier version's counts as not there. That of
+# version 1 knew nothing of regions and scales. A network's own files go on being used.
+_FORMAT = 2
 
 # Model -> the state that it was in, and its `ModelRuntimes`.
 _of_models = weakref.WeakKeyDictionary()
@@ -43,7 +50,8 @@ _of_models = weakref.WeakKeyDictionary()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Describer:
-    """Pixels to descriptors by one runtime: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32.
+    """Pixels to descriptors by one runtime: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32; `with_regions(pixels)`
+    gives the region vectors as well.
 
     It stands for the model wherever photos are described: `rw_keras.describe`, `Index.search_photo`. It keeps the weights that the
     model had when it was made; TensorFlow in float32, which is the model itself, computes with those that it has now.
@@ -56,7 +64,7 @@ class Describer:
         dimensions: of a descriptor.
         cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
         batch_pixels: how many pixels go through the network at once; `None`: one photo.
-        function: the runtime's.
+        function: the runtime's: `function(pixels)` gives descriptors, `function(pixels, regions=True)` what `with_regions` gives.
         model: the Keras model, where TensorFlow computes.
     """
 
@@ -67,11 +75,28 @@ class Describer:
     dimensions: int
     cosine: float
     batch_pixels: int | None
-    function: Callable[[np.ndarray], np.ndarray]
+    function: Callable[..., Any]
     model: Any = None
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.function(pixels)
+
+    def with_regions(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Descriptors, and the region vectors that they are the sums of, in one pass of the network.
+
+        Args:
+            pixels: `(B, H, W, 3)` uint8.
+
+        Returns:
+            Descriptors `(B, D)`, region vectors `(B, R, D)` and boxes `(R, 4)`, float32; see `DescriptorModel.with_regions`. Photos
+            of one size have one list of boxes.
+
+        Raises:
+            ValueError: for a model that whitens the sum of its regions (`whiten_on="global"`).
+        """
+        if self.made.whiten_on == "global":
+            raise without_regions(f"The model of {self!r}")
+        return self.function(pixels, regions=True)
 
     def __repr__(self) -> str:
         return f"<Describer by {self.runtime} {self.variant}, {self.dimensions} dimensions>"
@@ -102,19 +127,21 @@ class KnownModel:
     Attributes:
         recipe: see `rw_keras.model.recipe.Recipe`, without a `max_side`.
         dimensions: of a descriptor.
-        network: what the files of its network are known by.
-        steps: its head.
+        network: what the files of its network are known by. A multi-scale model has those of the model that it is made of.
+        head: all but its network.
     """
 
     recipe: Recipe
     dimensions: int
     network: str
-    steps: list[numpy_head.Step]
+    head: numpy_head.Head
 
     def save(self) -> None:
-        arrays = {f"{number} {name}": array for number, step in enumerate(self.steps) for name, array in step.arrays.items()}
-        plain = [{"kind": step.kind, "settings": step.settings} for step in self.steps]
-        text = json.dumps({"recipe": self.recipe.to_dict(), "dimensions": self.dimensions, "network": self.network, "steps": plain})
+        steps = self.head.steps
+        arrays = {f"{number} {name}": array for number, step in enumerate(steps) for name, array in step.arrays.items()}
+        plain = [{"kind": step.kind, "settings": step.settings} for step in steps]
+        about = {"recipe": self.recipe.to_dict(), "dimensions": self.dimensions, "network": self.network}
+        text = json.dumps({**about, "steps": plain, "scales": self.head.scales})
         with written_whole(cache.folder() / self._name(self.recipe)) as file:
             np.savez(file, about=np.frombuffer(text.encode(), "uint8"), **arrays)
 
@@ -134,15 +161,15 @@ class KnownModel:
         except Exception:  # not there, no zip file, cut short, other fields
             return None
         steps = [numpy_head.Step(step["kind"], step["settings"], own) for step, own in zip(about["steps"], arrays)]
-        return cls(known, about["dimensions"], about["network"], steps)
+        return cls(known, about["dimensions"], about["network"], numpy_head.Head(steps, about["scales"]))
 
     @staticmethod
     def _name(recipe):
-        return f"model-{cache.key(recipe.to_dict())}.npz"
+        return f"model-{cache.key(_FORMAT, recipe.to_dict())}.npz"
 
     def measured_name(self) -> str:
         """The file of what was checked and measured of this model on this machine."""
-        return f"machine-{cache.key(cache.machine(), self.recipe.to_dict())}.json"
+        return f"machine-{cache.key(_FORMAT, cache.machine(), self.recipe.to_dict())}.json"
 
     def stem(self, runtime: str) -> str:
         """The name of a runtime's files of this network, less their suffixes."""
@@ -155,9 +182,6 @@ class KnownModel:
         batch = RUNTIMES[runtime].BATCH_PIXELS
         return Describer(runtime, variant, precision, recipe, self.dimensions, cosine, batch, function, model)
 
-    def with_head(self, feature_maps: Callable) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda pixels: numpy_head.run(self.steps, feature_maps(pixels))
-
 
 class ModelRuntimes:
     """A Keras model, and what runtimes have made of it. One a model, until its weights change."""
@@ -167,10 +191,11 @@ class ModelRuntimes:
 
         self._model = weakref.ref(model)
         self._functions: dict[tuple[str, str], Callable] = {}
+        self._maps: dict[tuple[str, str], Callable] = {}
         made = Recipe.of(model).of_any_size()
-        self.network, steps = numpy_head.split(model)
+        self.network, head = numpy_head.split(model)
         stages = backbones.digest_of_stages(self.network.inputs, self.network.outputs)
-        self.known = KnownModel(made, model.output_shape[-1], cache.key(made.weights, stages), steps)
+        self.known = KnownModel(made, model.output_shape[-1], cache.key(made.weights, stages), head)
 
     @property
     def model(self) -> keras.Model:
@@ -188,8 +213,8 @@ class ModelRuntimes:
             _of_models[model] = state, cls(model)
         return _of_models[model][1]
 
-    def function(self, runtime: str, variant: str) -> Callable[[np.ndarray], np.ndarray]:
-        """The runtime's function from pixels to descriptors, built where it is not.
+    def function(self, runtime: str, variant: str) -> Callable[..., Any]:
+        """What `Describer.function` is, built where it is not.
 
         Raises:
             ImportError: where the runtime's package is not installed.
@@ -198,32 +223,45 @@ class ModelRuntimes:
         """
         if (runtime, variant) not in self._functions:
             check_installed(runtime)
-            module = RUNTIMES[runtime]
             if runtime == "tensorflow":
-                function = module.load(self.model, variant)
+                function = tensorflow_runtime.load(self.model, variant)
             else:
-                files = cache.build(self.known.stem(runtime), module.SUFFIXES, lambda: module.make(self.network))
-                function = self.known.with_head(module.load(files, variant))
+                function = self.known.head.function(self._feature_maps(runtime, variant))
             self._functions[runtime, variant] = function
         return self._functions[runtime, variant]
+
+    def _feature_maps(self, runtime, variant):
+        """The runtime's function from pixels to feature maps: the one of the model within, where there is one."""
+        inner = getattr(self.model, "inner", None)
+        if inner is not None:
+            return ModelRuntimes.of(inner)._feature_maps(runtime, variant)
+        if (runtime, variant) not in self._maps:
+            module = RUNTIMES[runtime]
+            files = cache.build(self.known.stem(runtime), module.SUFFIXES, lambda: module.make(self.network))
+            self._maps[runtime, variant] = module.load(files, variant)
+        return self._maps[runtime, variant]
 
     def check(self, runtime: str, variant: str) -> dict[str, Any]:
         """How a runtime's descriptors compare with TensorFlow's in float32, on this machine; found out once.
 
         Returns:
-            `cosine`, the lowest over the photos; `seconds` of the last of them; `photos`, "embedded" or "generated".
+            `cosine`, the lowest over the photos; `regions`, the lowest of a region vector, `None` where the model has none;
+            `seconds` of the last photo; `photos`, "embedded" or "generated".
         """
         name, field = self.known.measured_name(), f"{runtime} {variant}"
         found = cache.read_json(name).get("checks", {}).get(field)
         if found is None:
             function = self.function(runtime, variant)
             kind, photos = _check_photos(self.known.recipe.get("min_side", 1))
-            cosines, reference = [], tensorflow_runtime.load(self.model, "float32")
+            reference, regions = tensorflow_runtime.load(self.model, "float32"), self.known.head.has_regions
+            lowest = []
             # Of odd and of even sides: padding may be right for the one and wrong for the other.
             for pixels in (photos[0], photos[1][:-1, :-1], photos[1]):
-                cosines.append(_cosine(function(pixels[None])[0], reference(pixels[None])[0]))
+                pair = [one(pixels[None], regions=regions) for one in (function, reference)]
+                lowest.append([_lowest_cosine(*both) for both in zip(*pair)][:2] if regions else [_lowest_cosine(*pair)])
+            lowest = np.min(lowest, axis=0).tolist()
             seconds = least_seconds(function, photos[-1][None], 2)
-            found = {"cosine": min(cosines), "seconds": seconds, "photos": kind}
+            found = {"cosine": lowest[0], "regions": lowest[1] if regions else None, "seconds": seconds, "photos": kind}
             record(name, "checks", field, found)
             self.known.save()
         return found
@@ -234,19 +272,29 @@ class ModelRuntimes:
         Raises:
             ValueError: when its descriptors are not as close to TensorFlow's as the precision promises; also as for `function`.
         """
-        function, cosine = self.function(runtime, variant), self.check(runtime, variant)["cosine"]
-        if not keeps(cosine, precision):
+        function, check = self.function(runtime, variant), self.check(runtime, variant)
+        if not keeps(check, precision):
+            promised = f"{PRECISIONS[precision]}, of region vectors {REGION_PRECISIONS[precision]},"
             raise ValueError(
-                f"{runtime} in {variant} gives descriptors whose cosine to TensorFlow's is {cosine:.7f} on its check's photos, "
-                f'not safely above the {PRECISIONS[precision]} that precision="{precision}" promises; use runtime="tensorflow".'
+                f"{runtime} in {variant} gives {_closeness(check)} on its check's photos, not safely above the {promised} that "
+                f'precision="{precision}" promises; use runtime="tensorflow".'
             )
         model = self.model if runtime == "tensorflow" else None
-        return self.known.describer(runtime, variant, precision, Recipe.of(self.model), cosine, function, model)
+        return self.known.describer(runtime, variant, precision, Recipe.of(self.model), check["cosine"], function, model)
 
 
-def keeps(cosine: float, precision: str) -> bool:
-    """Whether the lowest cosine of a check leaves enough of a margin to what a precision promises."""
-    return (1 - cosine) * _MARGIN <= 1 - PRECISIONS[precision]  # NaN does not
+def keeps(check: Mapping[str, Any], precision: str) -> bool:
+    """Whether the lowest cosines of a check leave enough of a margin to what a precision promises."""
+    promised = {"cosine": PRECISIONS[precision], "regions": REGION_PRECISIONS[precision]}
+    lowest = {field: value for field, value in check.items() if field in promised and value is not None}
+    # NaN is none of them.
+    return "cosine" in lowest and all((1 - value) * _MARGIN <= 1 - promised[field] for field, value in lowest.items())
+
+
+def _closeness(check):
+    regions = check.get("regions")
+    words = f"descriptors whose cosine to TensorFlow's is {check['cosine']:.7f}"
+    return words if regions is None else f"{words}, and region vectors of {regions:.7f},"
 
 
 def record(name: str, part: str, field: str, value: Any) -> None:
@@ -296,13 +344,12 @@ def _check_photos(min_side):
         return "generated", made
 
 
-def _cosine(one, other):
-    """Of two descriptors of unit length; 1 where both are zero."""
-    if not one.any() and not other.any():
-        return 1.0
+def _lowest_cosine(one, other):
+    """Of vectors of unit length on the last axis, one by one; 1 where both are zero."""
     one, other = one.astype("float64"), other.astype("float64")
-    lengths = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(one @ other / lengths) if lengths > 0 and np.isfinite(lengths) else 0.0
+    lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    cosines = np.divide((one * other).sum(axis=-1), lengths, out=np.zeros_like(lengths), where=(lengths > 0) & np.isfinite(lengths))
+    return np.where(one.any(axis=-1) | other.any(axis=-1), cosines, 1.0).min()
 
 
 def described_with(model: keras.Model | Describer) -> dict[str, str]:

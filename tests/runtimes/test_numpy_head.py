@@ -7,6 +7,7 @@ import pytest
 import rw_keras
 from rw_keras import layers, methods
 from rw_keras.runtimes import numpy_head
+from rw_keras.runtimes.numpy_scale import scaled
 
 CHANNELS = 12
 
@@ -29,8 +30,8 @@ def maps(height, width, seed=0, scale=1.0):
 
 def both(model, features):
     """The descriptors of maps by the layers, and by NumPy."""
-    network, steps = numpy_head.split(model)
-    return np.asarray(keras.Model(network.output, model.output)(features)), numpy_head.run(steps, features)
+    network, head = numpy_head.split(model)
+    return np.asarray(keras.Model(network.output, model.output)(features)), numpy_head.run(head.steps, features)[0]
 
 
 class TestMethods:
@@ -71,12 +72,38 @@ class TestMethods:
         np.testing.assert_allclose(by_numpy, by_layers, rtol=0, atol=1e-6)
 
 
+class TestScales:
+    @pytest.mark.parametrize(
+        ("size", "factor", "min_side"),
+        [((48, 65), 0.5, 1), ((31, 17), 2**-0.5, 16), ((20, 33), 2.0, 1), ((9, 40), 0.5, 8), ((7, 9), 1, 1)],
+    )
+    def test_like_the_layer(self, size, factor, min_side):
+        pixels = np.random.default_rng(1).integers(0, 256, (2, *size, 3), "uint8")
+        expected = np.asarray(layers.ImageScale(factor, min_side)(pixels))
+        found = scaled(pixels, factor, min_side)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)  # of 0..255: 13 of float32's last places
+
+    def test_like_the_formula_in_float64(self):
+        pixels = np.random.default_rng(2).integers(0, 256, (1, 30, 41, 3), "uint8")
+        found = scaled(pixels, 0.37, 1)[0]
+
+        def weights(before):
+            after = int(before * 0.37 + 0.5)
+            x = np.abs((np.arange(after)[:, None] + 0.5) * before / after - (np.arange(before) + 0.5)) * after / before
+            kernel = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+            return kernel / kernel.sum(axis=1, keepdims=True)
+
+        expected = np.einsum("ph,hwc,qw->pqc", weights(30), pixels[0].astype("float64"), weights(41))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
 class TestSplit:
     def test_the_network_is_all_before_the_map(self):
         model = model_of("rw")
-        network, steps = numpy_head.split(model)
+        network, head = numpy_head.split(model)
         assert network.layers[-1].name == "conv"
-        assert [step.kind for step in steps[:3]] == ["SpatialWeight", "IDFChannelWeight", "RegionalSumPooling"]
+        assert [step.kind for step in head.steps[:3]] == ["SpatialWeight", "IDFChannelWeight", "RegionalSumPooling"]
 
     def test_refuses_a_layer_it_does_not_know(self):
         def method(features):
