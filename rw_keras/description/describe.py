@@ -165,9 +165,9 @@ def regions_function_of(
     """
     if isinstance(model, runtimes.Describer):
         return model.with_regions
-    if not hasattr(model, "with_regions"):
-        raise ValueError(f"The model {model.name!r} has no region vectors; build one with rw_keras.build_descriptor.")
-    run = batch_function(model.with_regions())
+    from rw_keras.model.region_outputs import with_regions as with_region_outputs  # loads Keras
+
+    run = batch_function(with_region_outputs(model))
 
     def with_regions(pixels):
         descriptors, vectors, boxes = run(pixels)
