@@ -13,12 +13,12 @@ import keras
 from rw_keras import backbones, layers, methods
 from rw_keras._moved import renamed
 from rw_keras.backbones import keras_files
-from rw_keras.layers.image_scale import LARGEST_FACTOR
 from rw_keras.model import presets
 from rw_keras.model import whitening as whitenings
 from rw_keras.model.descriptor_model import DescriptorModel
 from rw_keras.model.recipe import UNSET, Recipe, whitening_layer
 from rw_keras.model.recipe import recipe as recipe  # its name for users
+from rw_keras.model.scales import checked_scales, multi_scale
 from rw_keras.regions import check_levels
 
 # What a whitening is learned on and applied to: each region's vector, or their sum.
@@ -100,7 +100,7 @@ def build_descriptor(
     _check_whiten_on(whiten_on)
     # Before a network is built.
     check_levels(levels, "build_descriptor")
-    scales = None if scales is None else _checked_scales(scales)
+    scales = None if scales is None else checked_scales(scales)
     named = whitening is not None and whitening != "auto"
     learned = whitenings.Whitening.load(whitening) if named else None
     network, backbone_name = backbones.network(backbone, weights, layer)
@@ -122,7 +122,7 @@ def build_descriptor(
     built.note_preset(_noted(preset, {**parts, "scales": None}))
     if scales is None:
         return built
-    model = _multi_scale(built, scales, name)
+    model = multi_scale(built, scales, name)
     if preset is not None:
         model.note_preset(_noted(preset, {**parts, "scales": tuple(scales)}))
     return model
@@ -271,65 +271,6 @@ def _built(recipe, weights, whitening, preset):
     )
 
 
-def multi_scale(model: DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0.5)) -> DescriptorModel:
-    """Builds the model that adds a model's descriptors of a photo at several scales.
-
-    The photo is resized inside the model (`layers.ImageScale`), described at each scale by the one network, and the descriptors, of
-    unit length, are added and scaled to unit length: the sum over scales of Gordo et al. (2017) and Radenovic et al. (2019).
-
-    Input and output are the model's own. A side is never reduced below the fewest pixels that the network takes, so the same
-    photos can be described. The time grows with the sum of the scales' squares: 1.75 times for the default.
-
-    Args:
-        model: a model of `build_descriptor`; its weights and whitening are shared, not copied. Learn the whitening on it.
-        scales: factors of a photo's sides, above 0 and up to 2, all different. 1 is the photo as it is.
-
-    Returns:
-        A `DescriptorModel` with the model's recipe and, in it, `scales`.
-
-    Raises:
-        ValueError: for scales out of range, or a model that is none of `build_descriptor` or is multi-scale already.
-
-    Example:
-
-    >>> model = rw_keras.multi_scale(rw_keras.build_descriptor("vgg16"))
-    >>> rw_keras.describe(model, "photo.jpg").shape
-    (512,)
-    """
-    return _multi_scale(model, _checked_scales(scales))
-
-
-def _multi_scale(model, scales, name=None):
-    if not isinstance(model, DescriptorModel) or "min_side" not in model.recipe:
-        raise ValueError(f"multi_scale takes a model of rw_keras.build_descriptor, but got {model!r}.")
-    if model.inner is not None:
-        raise ValueError(
-            f"The model {model.name!r} is multi-scale already; pass the model that it was made of, {model.inner.name!r}."
-        )
-    photos = keras.Input(model.input_shape[1:], name="photos")
-    sizes = [layers.ImageScale(scale, model.min_side, name=f"scale_{place}") for place, scale in enumerate(scales, 1)]
-    vectors = [model(resize(photos)) for resize in sizes]
-    total = keras.layers.Add(dtype=vectors[0].dtype, name="scale_sum")(vectors) if len(vectors) > 1 else vectors[0]
-    output = layers.L2Norm(name="multi_scale_descriptor")(total)
-    preset = None if model.preset is None else model.preset.but(scales=tuple(scales))
-    return DescriptorModel(photos, output, name=name or f"multi_scale_{model.name}", recipe={"scales": scales}, preset=preset)
-
-
-def _checked_scales(scales):
-    """The scales as a list of floats, or a ValueError that says what is wrong with them."""
-    try:
-        scales = list(scales)
-        factors = [layers.ImageScale(scale).factor for scale in scales]
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"multi_scale takes numbers above 0, up to {LARGEST_FACTOR:g}, as `scales`, such as (1, 0.7071, 0.5), but "
-            f"got {scales!r}."
-        ) from error
-    if not factors or len(set(factors)) < len(factors):
-        raise ValueError(f"multi_scale takes one or more `scales`, all different, such as (1, 0.7071, 0.5), but got {scales!r}.")
-    return factors
-
-
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a descriptor model that `model.save(path)` wrote as a `.keras` file: `keras.saving.load_model`, the layers registered.
 
@@ -396,5 +337,5 @@ def _apply_whitening(model, whitening, learned, recommended):
     advised = learned.provenance.get("recommended_shrinkage")
     if recommended and advised is not None:
         layer.shrinkage = float(advised)
-    print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}.", file=sys.stderr)
+    print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}, shrinkage {layer.shrinkage:g}.", file=sys.stderr)
     return learned
