@@ -201,9 +201,9 @@ class Runs(list):
 @pytest.fixture
 def computed(monkeypatch):
     """What the networks compute from here on."""
-    from rw_keras.description import describe, runner
+    from rw_keras.description import describe
 
-    runs, real = Runs(), runner.batch_function
+    runs, real = Runs(), describe.batch_function
 
     def counting(model):
         run = real(model)
@@ -215,6 +215,5 @@ def computed(monkeypatch):
 
         return counted
 
-    for module in (describe, runner):
-        monkeypatch.setattr(module, "batch_function", counting)
+    monkeypatch.setattr(describe, "batch_function", counting)
     return runs

@@ -12,8 +12,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
+from rw_keras.description.describe import Batch
 from rw_keras.description.reader import Reading
 from rw_keras.model.recipe import Recipe
 from rw_keras.photos.reading import ImageError
@@ -197,9 +196,10 @@ class Update:
         else:
             self._changed_and_bad.append((name, reason, reading.stamp))
 
-    def put(self, readings: list[Reading], vectors: np.ndarray) -> None:
+    def put(self, readings: list[Reading], described: Batch) -> None:
         """Takes described photos."""
-        self._writer.put([one.item.name for one in readings], vectors, [one.stamp for one in readings])
+        names, stamps = [one.item.name for one in readings], [one.stamp for one in readings]
+        self._writer.put(names, described.descriptors, stamps, regions=described.regions)
         self.described += len(readings)
         self.changed += sum(one.known is not None and one.known.described for one in readings)
 

@@ -297,7 +297,16 @@ class Index(Searchable):
 
     @classmethod
     def from_folder(
-        cls, model: keras.Model | Describer, folder: str | os.PathLike[str], *, max_side: int | None = 1024, progress: bool = True
+        cls,
+        model: keras.Model | Describer,
+        folder: str | os.PathLike[str],
+        *,
+        max_side: int | str | None = "auto",
+        regions: str | None = "auto",
+        region_components: int | None = None,
+        runtime: str | None = None,
+        precision: str | None = None,
+        progress: bool = True,
     ) -> Index:
         """Describes every photo in a folder, and those below it.
 
@@ -307,19 +316,19 @@ class Index(Searchable):
         Args:
             model: a model of `rw_keras.build_descriptor`, or what `rw_keras.runtimes.load` made of one.
             folder: where the photos lie.
-            max_side: see `rw_keras.describe`. Default 1024.
+            max_side, regions, region_components, runtime, precision: as for a new index of `rw_keras.extract`.
             progress: whether to show a progress bar on standard error.
 
         Raises:
             FileNotFoundError: when there is no such folder.
-            ValueError: when no photo in it can be read.
+            ValueError: when no photo in it can be read, and as for `rw_keras.extract`.
         """
-        from rw_keras.description.describe import describe_folder
-        from rw_keras.runtimes.describer import described_with
+        from rw_keras.description.folder import describe_folder
 
-        found = describe_folder(model, folder, max_side=max_side, progress=progress)
-        index = cls(found.names, found.descriptors, recipe=found.recipe)
-        index.failures, index.described_with = found.failures, [described_with(model)]
+        options = {"max_side": max_side, "regions": regions, "region_components": region_components, "progress": progress}
+        found = describe_folder(model, folder, runtime=runtime, precision=precision, **options)
+        index = cls(found.names, found.descriptors, recipe=found.recipe, regions=found.regions)
+        index.failures, index.described_with, index.search_defaults = found.failures, [found.described_with], found.search
         index._origin = Origin(os.path.abspath(folder), dict(zip(found.names, found.stamps)))
         return index
 

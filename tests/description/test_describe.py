@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import rw_keras
-from rw_keras.description.describe import describe, describe_each, describe_folder
+from rw_keras.description.describe import describe, describe_each
+from rw_keras.description.folder import describe_folder
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.photos.sources import list_photos
