@@ -15,8 +15,7 @@ from rw_keras import runtimes
 from rw_keras._moved import renamed
 from rw_keras.description.reader import read_ahead
 from rw_keras.model.descriptor import Descriptor
-from rw_keras.model.presets import default_max_side
-from rw_keras.model.recipe import Recipe, smallest_side
+from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
 from rw_keras.photos.sources import folder_items
 from rw_keras.retrieval import store
@@ -55,7 +54,7 @@ def describe(
         box: (x1, y1, x2, y2) in pixels of the upright full-size photo; for a list of images, a list of boxes, one each
             (`None`: the whole photo).
         max_side: pixels; `None`: no limit. "auto", the default: that of the model's recipe, where it has one, as a model does that
-            was built from an index's (`rw_keras.model.build.from_recipe`); else its preset's; else 1024.
+            was built from an index's (`rw_keras.model.build.from_recipe`); else 1024.
         runtime: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
             `rw_keras.runtimes.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
         precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999.
@@ -72,7 +71,7 @@ def describe(
     """
     known = getattr(model, "recipe", None)  # of any other model it is not worth looking for
     if isinstance(max_side, str) and max_side == "auto":
-        max_side = default_max_side(model)
+        max_side = max_side_of(known if isinstance(known, Recipe) else None)
     model = on_runtime(model, runtime, precision, max_side)
     single = isinstance(images, (str, os.PathLike)) or (hasattr(images, "ndim") and images.ndim != 4)
     images = [images] if single else list(images)

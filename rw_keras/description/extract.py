@@ -18,7 +18,6 @@ from rw_keras.description.progress import Progress
 from rw_keras.description.reader import read_ahead, read_item
 from rw_keras.description.runner import Runner
 from rw_keras.description.update import Update, check_loss
-from rw_keras.model.presets import default_max_side, preset_of
 from rw_keras.model.recipe import Recipe, max_side_of, smallest_side, with_runtime
 from rw_keras.photos.reading import ImageError, check_max_side
 from rw_keras.photos.sources import photo_items
@@ -108,13 +107,12 @@ def extract(
             same order.
         out: the index: a folder, made where it does not exist. `rw_keras.retrieval.Index.load` opens it.
         max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. "auto", the default: as the index was
-            made; for a new one as the model's preset has it, else 1024.
+            made; 1024 for a new one.
         batch_size: photos of one size that go through the network together. "auto": as many as make up one photo of 512 x 384
             (64 of 64 x 48), on a GPU sixteen times as many; with "ncnn" each photo goes alone.
         workers: threads that read and decode. "auto": one a processor, at most 16.
         resume: whether to go on with an index that is there. `False` makes a new one beside it, which takes its place at the end.
-        dtype: "float32", "float16" for half the space, or "int8" for a quarter. Default: the index's own;
-            for a new one the model's preset's, else "float32".
+        dtype: "float32", "float16" for half the space, or "int8" for a quarter. Default: the index's own; "float32" for a new one.
         checksum: whether a change is seen by the SHA-256 of a photo's bytes, and not by its size and time.
         strict: whether a photo that cannot be read ends the run.
         progress: whether to show a progress bar on standard error; where that is no terminal, a line every 30 seconds.
@@ -139,11 +137,8 @@ def extract(
     began = time.monotonic()
     out = store.check_target(out)
     about = store.about(out) if resume else None
-    max_side = _settled_max_side(max_side, about, model)
+    max_side = _settled_max_side(max_side, about)
     _check_arguments(batch_size, workers, dtype)
-    preset = preset_of(model)
-    if about is None and preset is not None:
-        dtype = dtype or preset.dtype
     items = listed_photos(photos, prune and about is not None)
     count = len(items) if hasattr(items, "__len__") else None
     if count is not None:
@@ -183,10 +178,10 @@ def _check_arguments(batch_size, workers, dtype):
         raise ValueError(f"dtype is one of {', '.join(store.DTYPES)}, but got {dtype!r}.")
 
 
-def _settled_max_side(max_side, about, model):
-    """What `max_side` stands for: "auto" is as the index was made, and for a new one the model's default."""
+def _settled_max_side(max_side, about):
+    """What `max_side` stands for: "auto" is as the index was made, 1024 where there is none."""
     if max_side == "auto":
-        return default_max_side(model) if about is None else max_side_of(about.get("recipe"))
+        return max_side_of((about or {}).get("recipe"))
     check_max_side(max_side)
     return max_side
 

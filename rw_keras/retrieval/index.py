@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras._moved import renamed
-from rw_keras.model.presets import default_max_side
 from rw_keras.model.recipe import Recipe, max_side_of, with_runtime
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
@@ -250,7 +249,7 @@ class Index(Searchable):
 
     @classmethod
     def from_folder(
-        cls, model: keras.Model | Describer, folder: str | os.PathLike[str], *, max_side: int | str | None = "auto", progress: bool = True
+        cls, model: keras.Model | Describer, folder: str | os.PathLike[str], *, max_side: int | None = 1024, progress: bool = True
     ) -> Index:
         """Describes every photo in a folder, and those below it.
 
@@ -260,7 +259,7 @@ class Index(Searchable):
         Args:
             model: a model of `rw_keras.build_descriptor`, or what `rw_keras.runtimes.load` made of one.
             folder: where the photos lie.
-            max_side: see `rw_keras.describe`. "auto", the default: as the model's preset has it, else 1024.
+            max_side: see `rw_keras.describe`. Default 1024.
             progress: whether to show a progress bar on standard error.
 
         Raises:
@@ -270,8 +269,6 @@ class Index(Searchable):
         from rw_keras.description.describe import describe_folder
         from rw_keras.runtimes.describer import described_with
 
-        if max_side == "auto":
-            max_side = default_max_side(model)
         found = describe_folder(model, folder, max_side=max_side, progress=progress)
         index = cls(found.names, found.descriptors, recipe=found.recipe)
         index.failures, index.described_with = found.failures, [described_with(model)]

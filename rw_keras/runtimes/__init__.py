@@ -84,7 +84,8 @@ def _tensorflow(model):
     module = RUNTIMES["tensorflow"]
     function = module.load(model, "float32")
     made, dimensions = Recipe.of(model), model.output_shape[-1]
-    return Describer("tensorflow", "float32", "exact", made, dimensions, 1.0, module.BATCH_PIXELS, function, model, preset_of(model))
+    preset = preset_of(model)
+    return Describer("tensorflow", "float32", "exact", made, dimensions, 1.0, module.BATCH_PIXELS, function, model, preset)
 
 
 @renamed(engine="name")

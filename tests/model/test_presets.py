@@ -74,7 +74,7 @@ class TestBuildDescriptor:
         assert (model.preset.max_side, model.preset.rerank) == (40, 7)
 
     def test_one_that_there_is_not_is_refused(self):
-        with pytest.raises(ValueError, match="There is no preset 'papre'; choose one of paper, recommended, fast, small."):
+        with pytest.raises(ValueError, match=r"There is no preset 'papre'; choose one of paper, recommended, fast, small."):
             rw_keras.build_descriptor(preset="papre")
 
     def test_scales_without_a_preset(self, tiny_model, draw):
