@@ -18,7 +18,7 @@ from rw_keras.model.photo_regions import PhotoRegions, without_regions
 from rw_keras.model.presets import default_max_side
 from rw_keras.model.recipe import Recipe, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
-from rw_keras.runtimes.tensorflow import batch_function
+from rw_keras.runtimes.tensorflow import batch_function, regions_function
 
 if TYPE_CHECKING:
     import keras
@@ -188,15 +188,7 @@ def regions_function_of(
         if model.recipe.whiten_on == "global":  # it would say so itself, photos later
             raise without_regions(f"The model of {model!r}")
         return model.with_regions
-    from rw_keras.model.region_outputs import with_regions as with_region_outputs  # loads Keras
-
-    run = batch_function(with_region_outputs(model))
-
-    def with_regions(pixels):
-        descriptors, vectors, boxes = run(pixels)
-        return descriptors, vectors, boxes[0]  # alike for photos of one size
-
-    return with_regions
+    return regions_function(model)
 
 
 class Batch(NamedTuple):
