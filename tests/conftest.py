@@ -203,17 +203,21 @@ def computed(monkeypatch):
     """What the networks compute from here on."""
     from rw_keras.description import describe
 
-    runs, real = Runs(), describe.batch_function
+    runs = Runs()
 
-    def counting(model):
-        run = real(model)
+    def counting(real):
+        def function(model):
+            run = real(model)
 
-        def counted(pixels):
-            runs.append(pixels.shape)
-            runs.before.get(len(runs), lambda: None)()
-            return run(pixels)
+            def counted(pixels):
+                runs.append(pixels.shape)
+                runs.before.get(len(runs), lambda: None)()
+                return run(pixels)
 
-        return counted
+            return counted
 
-    monkeypatch.setattr(describe, "batch_function", counting)
+        return function
+
+    for name in ("batch_function", "regions_function"):
+        monkeypatch.setattr(describe, name, counting(getattr(describe, name)))
     return runs

@@ -185,7 +185,7 @@ def regions_function_of(
         ValueError: for a model whose descriptor is no sum of whitened region vectors.
     """
     if isinstance(model, runtimes.Describer):
-        if model.recipe.whiten_on == "global":  # it would say so itself, photos later
+        if model.made.whiten_on == "global":  # it would say so itself, photos later
             raise without_regions(f"The model of {model!r}")
         return model.with_regions
     return regions_function(model)

@@ -1,6 +1,7 @@
 """What arguments stand for that are not given: as the index was made, for a new one as the model's preset says."""
 
 import types
+import typing
 
 import pytest
 
@@ -107,7 +108,7 @@ class TestRegions:
 
 
 class TestRuntime:
-    FAST = {"runtime": "ncnn", "precision": "fast", "computes_in": "float16"}
+    FAST: typing.ClassVar = {"runtime": "ncnn", "precision": "fast", "computes_in": "float16"}
 
     @pytest.mark.parametrize(
         ("about", "devices", "expected"),
@@ -129,5 +130,5 @@ class TestRuntime:
         about = {"next_row": 9, "described_with": [self.FAST]}
         assert defaults.settled_runtime("openvino", None, about) == ("openvino", "fast")
         assert defaults.settled_runtime(None, "exact", about) == ("ncnn", "exact")
-        with pytest.raises(ValueError, match="runtime is one of auto.*'other'"):
+        with pytest.raises(ValueError, match=r"runtime is one of auto.*'other'"):
             defaults.settled_runtime("other", None, about)
