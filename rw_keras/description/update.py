@@ -114,17 +114,18 @@ class Update:
             replaced = store.about(folder)
             if replaced is None:
                 return
-            names, rows, stamps = store.added_by_hand(folder)
+            added = store.added_by_hand(folder)
             differing = Recipe.from_dict(replaced["recipe"]).differences(about["recipe"], "the new one's")
-            if names and differing:
+            if added.names and differing:
                 raise ValueError(
-                    f"{folder} holds {len(names)} descriptors that were added by hand, and cannot be made again in another way: "
-                    f"{'; '.join(differing)}. Remove them first (`Index.remove`), or choose another name."
+                    f"{folder} holds {len(added.names)} descriptors that were added by hand, and cannot be made again in another "
+                    f"way: {'; '.join(differing)}. Remove them first (`Index.remove`), or choose another name."
                 )
+            self._writer.check_takes(added)
             # Those with a stamp were merged from other indices. The source may list them; the others are taken over at the end.
-            kept = [place for place, stamp in enumerate(stamps) if stamp is None]
-            if kept and not self._writer.find([names[kept[0]]]):
-                self._writer.put([names[place] for place in kept], rows[kept], [None] * len(kept), listed=False)
+            kept = [place for place, stamp in enumerate(added.stamps) if stamp is None]
+            if kept and not self._writer.find([added.names[kept[0]]]):
+                self._writer.take_over(added, kept)
                 self._writer.commit()
         except store.DamageError as error:
             if not self._prune:
