@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rw_keras.model.recipe import with_runtime
-
 
 def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that made an index, with their values.
@@ -24,7 +22,7 @@ def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
         known["max_side"] = recipe.get("max_side")
     if recipe.get("whitening"):
         known["shrinkage"] = recipe["whitening"].get("shrinkage", 0.0)
-    last = with_runtime((about.get("described_with") or [{}])[-1])
+    last = (about.get("described_with") or [{}])[-1]
     return {**known, "dtype": about["dtype"], **{flag: last[flag] for flag in ("runtime", "precision") if flag in last}}
 
 

@@ -66,6 +66,11 @@ def settled_regions(
     else:
         known = {} if preset is None else {"dtype": preset.regions, "dimensions": preset.region_components}
     dtype = known.get("dtype") if regions == "auto" else regions
+    if about is not None and dtype is None and known:
+        raise ValueError(
+            f"The index keeps region vectors ({known['dtype']} of {known['dimensions']} dimensions), and you asked for regions=None; "
+            "leave it out, or make the index again without them with resume=False."
+        )
     if dtype is None:
         if asked is not None and about is not None and regions == "auto":
             raise ValueError(

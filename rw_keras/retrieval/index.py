@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras._moved import renamed
-from rw_keras.model.recipe import Recipe, max_side_of, with_runtime
+from rw_keras.model.recipe import Recipe, max_side_of
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
@@ -277,7 +277,7 @@ class Index(Searchable):
         differing = own.differences(Recipe.of(model).of_any_size(), "the model's")
         if differing:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
-        unknown = [with_runtime(own) for own in self.described_with if own.get("precision") not in PRECISIONS]
+        unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
         if unknown:
             warnings.warn(
                 f"The index was described by {unknown[0].get('runtime')!r} at the precision {unknown[0].get('precision')!r}, and "
@@ -374,7 +374,7 @@ class Index(Searchable):
         index.descriptors = descriptors
         index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
         index.regions, index.search_defaults = found.regions, dict(about.get("search") or {})
-        index.recipe, index.described_with = about["recipe"], list(map(with_runtime, about.get("described_with") or []))
+        index.recipe, index.described_with = about["recipe"], about.get("described_with") or []
         own = Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, found.numbers())
         index._stored = own
         saved = about.get("searcher") or {"name": "numpy", "parameters": {}}

@@ -75,7 +75,6 @@ class TestRegions:
             ("auto", None, None, {"regions": {"dtype": "int8", "dimensions": 7}}, ("int8", 7)),
             ("int8", None, None, {"regions": {"dtype": "int8", "dimensions": 7}}, ("int8", 7)),
             ("float16", 9, None, {"regions": {"dtype": "int8", "dimensions": 7}}, ("float16", 9)),
-            (None, None, SMALL, {"regions": {"dtype": "int8", "dimensions": 7}}, None),
         ],
         ids=str,
     )
@@ -93,6 +92,7 @@ class TestRegions:
             ("int8", True, None, "got True"),
             (None, 4, None, 'region_components=4 goes with region vectors, and none are kept; pass regions="int8"'),
             ("auto", 4, None, 'region_components=4 .*pass regions="int8"'),
+            (None, None, {"regions": {"dtype": "int8", "dimensions": 7}}, r"keeps region vectors \(int8 of 7 .*asked for regions=None"),
             ("auto", 4, {}, "made without region vectors, and you asked for region_components=4; .*resume=False"),
         ],
         ids=str,

@@ -126,7 +126,7 @@ class TestContradictions:
     @pytest.mark.parametrize(
         ("made", "asked", "words"),
         [
-            ({"regions": "int8"}, {"regions": None}, "int8.*None|int8.*no"),
+            ({"regions": "int8"}, {"regions": None}, "int8.*None"),
             ({"regions": "int8"}, {"regions": "float16"}, "int8.*float16"),
             ({"regions": "int8"}, {"region_components": 5}, "12.*5"),
             ({"regions": "int8", "region_components": 5}, {"regions": "int8", "region_components": 12}, "5.*12"),
@@ -180,11 +180,11 @@ class TestUpdates:
             time.sleep(0.01)
             (folder / name).write_bytes(b"no photo")
         (folder / "004.png").unlink()
-        (folder / "004.png").mkdir()  # a folder of that name can be listed, and holds nothing
+        (folder / "004.png").mkdir()
         done = quiet(model, folder, out)
-        assert len(done.undecodable) == 2
+        assert ([name for name, _ in done.undecodable], [name for name, _ in done.unread]) == (["001.png", "003.png"], ["004.png"])
         found = regions_of(out)
-        gone = {"001.png", "003.png", "004.png"}
+        gone = {"001.png", "003.png"}
         assert_same(found, {name: own for name, own in before.items() if name not in gone})
 
     def test_strict_keeps_what_was_described(self, model, folder, out):
