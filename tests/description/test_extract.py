@@ -835,7 +835,7 @@ class TestProgress:
     def test_lines_where_there_is_no_terminal(self, model, folder, out, capsys, monkeypatch):
         monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
         (folder / "bad.jpg").write_text("no photo")
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         captured = capsys.readouterr()
         assert captured.out == ""
         lines = captured.err.splitlines()
@@ -848,18 +848,18 @@ class TestProgress:
     def test_a_line_of_what_was_there_already(self, model, folder, out, capsys, monkeypatch):
         quiet(model, folder, out)
         monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         assert capsys.readouterr().err.splitlines()[-1] == "rw_keras: 60 of 60 photos, 0.0 a second, 0 left out"
 
     def test_of_a_dataset_whose_length_is_not_known(self, model, draw, out, capsys, monkeypatch):
         import tensorflow as tf
 
         monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
-        extract(model, tf.data.Dataset.from_tensor_slices(np.stack([draw(1), draw(2)])), out)
+        extract(model, tf.data.Dataset.from_tensor_slices(np.stack([draw(1), draw(2)])), out, runtime="tensorflow")
         assert re.fullmatch(r"(rw_keras: [12] photos, \d+\.\d a second, 0 left out\n){2}", capsys.readouterr().err)
 
     def test_few_lines(self, model, folder, out, capsys):
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         assert capsys.readouterr().err == ""  # it took no thirty seconds
 
     def test_a_bar_on_a_terminal(self, model, folder, out, tmp_path, monkeypatch):
@@ -872,7 +872,7 @@ class TestProgress:
         (folder / "bad.jpg").write_text("no photo")
         quiet(model, folder, tmp_path / "other")
         assert terminal.getvalue() == ""
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         assert "describing photos" in terminal.getvalue()
         assert "61/61" in terminal.getvalue()
         assert "1 left out" in terminal.getvalue()
@@ -920,7 +920,7 @@ if call:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments)
     setattr(os, call, deadly)
-rw_keras.extract(rw_keras.load_model(model), photos, out, batch_size=5, workers=2, progress=False)
+rw_keras.extract(rw_keras.load_model(model), photos, out, batch_size=5, workers=2, runtime="tensorflow", progress=False)
 """
 
 

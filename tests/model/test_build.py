@@ -683,12 +683,12 @@ class TestMultiScale:
 
     def test_index_on_disk(self, fitted, photo_folder, tmp_path):
         several = rw_keras.multi_scale(fitted)
-        rw_keras.extract(several, photo_folder, tmp_path / "index", progress=False)
+        rw_keras.extract(several, photo_folder, tmp_path / "index", runtime="tensorflow", progress=False)
         index = rw_keras.retrieval.Index.load(tmp_path / "index")
         np.testing.assert_allclose(index.descriptors, rw_keras.describe(several, list_photos(photo_folder)), atol=2e-6)
         assert index.search_photo(several, photo_folder / "d.png")[0][0] == "d.png"
         with pytest.raises(ValueError, match=r"its scales is \[1\.0, .*\], the one asked for None"):
-            rw_keras.extract(fitted, photo_folder, tmp_path / "index", progress=False)
+            rw_keras.extract(fitted, photo_folder, tmp_path / "index", runtime="tensorflow", progress=False)
 
     @pytest.mark.parametrize("scales", [(0,), (1, -0.5), (1, float("nan")), (2.1,), ("1",), (True,), (None,), 0.5, None])
     def test_scale_out_of_range_is_refused(self, model, scales):

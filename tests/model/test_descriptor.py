@@ -144,7 +144,7 @@ class TestRegions:
 class TestSearch:
     @pytest.fixture
     def index(self, model, photo_folder):
-        return Index.from_folder(model, photo_folder, max_side=40, progress=False)
+        return Index.from_folder(model, photo_folder, max_side=40, runtime="tensorflow", progress=False)
 
     def test_another_size_is_warned_of_with_both_values(self, index, model, photo_folder):
         query = rw_keras.describe(model, photo_folder / "a.png")
@@ -181,7 +181,7 @@ class TestDefaultSize:
 
     def test_of_a_model(self, model, photo_folder, tmp_path):
         model.save(tmp_path / "model.keras")
-        index = Index.from_folder(model, photo_folder, max_side=40, progress=False)
+        index = Index.from_folder(model, photo_folder, max_side=40, runtime="tensorflow", progress=False)
         built = from_recipe(index.recipe, model=tmp_path / "model.keras")
         found = rw_keras.describe(built, photo_folder / "a.png")
         np.testing.assert_array_equal(found, rw_keras.describe(model, photo_folder / "a.png", max_side=40))
