@@ -36,8 +36,8 @@ def scales_of(model: keras.Model) -> list[layers.ImageScale]:
     scales = model.scales
     if set(scales) != set(factors):
         raise ValueError(
-            f"The model {model.name!r} is built around {model.inner.name!r}, and not by rw_keras.multi_scale, so its scales are not "
-            f"known; make it with rw_keras.multi_scale({model.inner.name}, scales)."
+            f"The model {model.name!r} is built around {model.inner.name!r}, but not by rw_keras.multi_scale, so its scales are "
+            "not known; build it with rw_keras.multi_scale."
         )
     return [factors[scale] for scale in scales]
 

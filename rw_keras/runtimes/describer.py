@@ -89,8 +89,8 @@ class Describer:
             pixels: `(B, H, W, 3)` uint8.
 
         Returns:
-            Descriptors `(B, D)`, region vectors `(B, R, D)` and boxes `(R, 4)`, float32; see `DescriptorModel.with_regions`. The boxes
-            are those of every photo of the batch, since all are of one size.
+            Descriptors `(B, D)`, region vectors `(B, R, D)` and boxes `(R, 4)`, float32; see `DescriptorModel.with_regions`. Photos
+            of one size have one list of boxes.
 
         Raises:
             ValueError: for a model that whitens the sum of its regions (`whiten_on="global"`).

@@ -41,7 +41,7 @@ class Head:
 
     Attributes:
         steps: from the feature map to the descriptor.
-        scales: `factor` and `min_side` of each scale of a multi-scale model, whose descriptors are added; `None`: the photo as it is.
+        scales: `factor` and `min_side` of each scale of a multi-scale model, whose descriptors are added; `None`: photos as they are.
     """
 
     steps: list[Step]
