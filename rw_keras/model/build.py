@@ -255,7 +255,7 @@ def _built(recipe, weights, whitening, preset):
         )
     learned = {} if recipe.whitening is UNSET else recipe.whitening or {}
     # An index keeps the name with what differs, "recommended, but method rw"; the recipe says it all.
-    preset = None if preset is None else presets.PRESETS.get(preset.partition(presets.BUT)[0])
+    preset = None if preset is None else presets.PRESETS.get(presets.base_name(preset))
     return build_descriptor(
         recipe.backbone,
         weights=weights,
