@@ -12,7 +12,7 @@ from rw_keras.model.recipe import UNSET, Recipe, max_side_of
 PARTS = ("backbone", "layer", "method", "levels", "scales", "components", "shrinkage", "whitening", "whiten_on")
 
 # Between a preset's name and what differs from it.
-BUT = ", but "
+_BUT = ", but "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Preset:
         if not differing:
             return self
         words = ", ".join(f"{part} {_in_words(getattr(changed, part))}" for part in differing)
-        name = f"{self.name}{', ' if BUT in self.name else BUT}{words}"
+        name = f"{self.name}{', ' if _BUT in self.name else _BUT}{words}"
         if changed.whiten_on == "global":
             changed = dataclasses.replace(changed, regions=None, region_components=None, rerank=None)
         return dataclasses.replace(changed, name=name)
@@ -168,6 +168,11 @@ def named(preset: str | Preset) -> Preset:
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}; choose one of {', '.join(PRESETS)}.")
     return PRESETS[preset]
+
+
+def base_name(name: str) -> str:
+    """The name in the table of a preset that parts of were replaced: "recommended" of "recommended, but method rw"."""
+    return name.partition(_BUT)[0]
 
 
 def preset_of(model: Any) -> Preset | None:
