@@ -209,7 +209,7 @@ def _describe(readings, batcher, update, bar, note):
         readings, described = batcher.close()
         if readings:
             note()
-            update.put(readings, described)
+            update.put(readings, *described)
         update.commit()
 
     for _, reading in readings:
