@@ -266,16 +266,16 @@ rw_keras.extract(
 
 @pytest.mark.slow
 def test_killed(tiny_model, folder, tmp_path, out):
-    """In every way to the disk, one after the other, until the run ends by itself."""
+    """On its way to the disk: the next run ends with what one that was not killed has."""
     model = tiny_model()
     model.save(tmp_path / "model.keras")
     quiet(model, folder, tmp_path / "whole", regions="int8", batch_size=5, workers=2)
     expected = regions_of(tmp_path / "whole")
-    for number in (3, 5, 6, 7, 9, 12):
+    for number in (4, 8):
         shutil.rmtree(out, ignore_errors=True)
         arguments = [sys.executable, "-c", CHILD, *map(str, (tmp_path / "model.keras", folder, out, number))]
         killed = subprocess.run(arguments, capture_output=True, text=True)
-        assert killed.returncode in (0, -9), killed.stderr[-2000:]
+        assert killed.returncode == -9, killed.stderr[-2000:]
         if (out / store.DATABASE).is_file():
             assert store.check(out) == []
         quiet(model, folder, out, regions="int8", batch_size=5, workers=2)
@@ -289,6 +289,7 @@ class TestPreset:
         model.note_preset(PRESET)
         return model
 
+    @pytest.mark.slow
     def test_a_new_index_is_made_as_it_says(self, model, folder, out):
         quiet(model, folder, out)
         about = store.about(out)
@@ -317,6 +318,7 @@ class TestPreset:
         about = store.about(out)
         assert (about.get("search"), about.get("regions"), about["dtype"]) in ((None, None, "float32"), ({}, None, "float32"))
 
+    @pytest.mark.slow
     def test_from_folder(self, model, folder, out):
         index = Index.from_folder(model, folder, runtime="tensorflow", progress=False)
         assert (index.recipe["max_side"], index.regions.spec) == (60, {"dtype": "int8", "dimensions": 9})

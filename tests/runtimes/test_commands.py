@@ -48,6 +48,7 @@ class TestExtract:
         assert (done.described, done.kept, done.removed) == (1, 4, 2)
         assert store.about(tmp_path / "index")["described_with"] == exact("tensorflow") + exact(engine)
 
+    @pytest.mark.slow
     def test_regions_of_any_engine(self, engine, model, photo_folder, tmp_path):
         for name in (engine, "tensorflow"):
             extract(model, photo_folder, tmp_path / name, progress=False, runtime=name, regions="float16")
