@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras.retrieval.regions import Regions
+from rw_keras.retrieval.rows import widened
 from rw_keras.retrieval.vectors import unit_rows
 
 # Numbers of photos' region vectors that are multiplied at a time: 1 MB, which stays in a processor's cache from one step to the
 # next. With a sixteenth or sixteen times as many, 400 photos take a third more time.
 _PIECE = 1 << 18
+# Multiplications of one product, of one photo: OpenBLAS takes larger ones to several threads, whose meeting takes longer than these
+# products do, and seconds where the processors have other work.
+_PRODUCT = 1 << 18
 
 
 class QueryRegions:
@@ -95,16 +99,19 @@ def scores(regions: Regions, positions: np.ndarray, query: np.ndarray) -> np.nda
     for count in np.unique(counts[counts > 0]).tolist():
         alike = np.flatnonzero(counts == count)  # a product for each photo, all of one shape: equal photos are rounded equally
         step = max(1, _PIECE // (count * len(columns)))
+        width = max(1, _PRODUCT // (count * len(columns)))
         buffer = np.empty((min(step, len(alike)), count, len(columns)), "float32")
         for start in range(0, len(alike), step):
             part = alike[start : start + step]
             vectors = buffer[: len(part)]
             kept = regions.vectors[(regions.first[positions[part], None] + np.arange(count)).ravel()]
-            np.copyto(vectors, kept.reshape(vectors.shape))
+            widened(kept, vectors.reshape(kept.shape))
             # 8 bits are not of unit length; to divide the products takes a twentieth of what it does to scale the vectors.
             lengths = np.sqrt(np.einsum("prd,prd->pr", vectors, vectors))[:, :, None]
             cosines = np.full((len(part), count, len(query)), -1, "float32")
-            np.divide(vectors @ columns, lengths, out=cosines, where=lengths > 0)
+            for low in range(0, len(query), width):
+                own = slice(low, low + width)
+                np.divide(vectors @ columns[:, own], lengths, out=cosines[:, :, own], where=lengths > 0)
             found[part] = cosines.max(axis=1).mean(axis=1, dtype="float64")
     return found
 

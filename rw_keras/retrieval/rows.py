@@ -187,7 +187,7 @@ class Rows:
                 if vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
                     if buffer is None:  # one for all blocks: fresh memory costs as much as the conversion
                         buffer = np.empty((min(BLOCK_ROWS, self.ids_given), vectors.shape[1]), "float32")
-                    vectors = (scaled if is_scaled else _widened)(vectors, buffer[: high - low])
+                    vectors = (scaled if is_scaled else widened)(vectors, buffer[: high - low])
                 yield np.arange(low, high), vectors, None if passing == high - low else ~here
 
     def append(self, vectors: np.ndarray) -> np.ndarray:
@@ -254,7 +254,7 @@ class Rows:
         return scaled(np.asarray(rows)) if self._scaled else rows
 
 
-def _widened(vectors, out):
+def widened(vectors, out):
     """Finite vectors copied to float32, `out`. By the bits, float16 takes a sixth of the time that NumPy's own conversion does."""
     if vectors.dtype != np.dtype("float16"):
         np.copyto(out, vectors, casting="same_kind")
