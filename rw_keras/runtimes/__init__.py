@@ -4,8 +4,8 @@ A runtime computes the network up to the feature map; what comes after is stated
 the Keras model's own layers, kept in `~/.cache/rw_keras/engines` (or below `$XDG_CACHE_HOME`), and checked against TensorFlow on
 first use. From then on `load_cached` gives the same descriptors in a process that loads neither Keras nor TensorFlow.
 
-Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999. A runtime is taken for
-one where it is six times as close on the photos of that check.
+Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999; of each region vector
+0.99999 and 0.995. A runtime is taken for one where it is six times as close on the photos of that check.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load(
     Args:
         model: a model of `build_descriptor`; a `Describer` is given back as it is.
         name: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`;
-            TensorFlow in float32 where the others do not know what comes after the network, as in a multi-scale model.
+            TensorFlow in float32 where the others do not know what comes after the network, such as a layer of one's own.
         precision: "exact" or "fast".
         size: (height, width) of the photos, to measure at.
 
@@ -119,7 +119,7 @@ def load_cached(
     module = RUNTIMES[name]
     check = cache.read_json(known.measured_name()).get("checks", {}).get(f"{name} {variant}", {})
     files = cache.built(known.stem(name), module.SUFFIXES)
-    if files is None or not keeps(check.get("cosine", 0), precision):
+    if files is None or not keeps(check, precision):
         return None
     return known.describer(name, variant, precision, made, check["cosine"], known.head.function(module.load(files, variant)))
 

@@ -122,7 +122,7 @@ def choose(
                 row["note"] = str(error)
                 continue
             row["cosine"] = check["cosine"]
-            if not keeps(check["cosine"], precision):
+            if not keeps(check, precision):
                 row["note"] = "cosine too low"
             else:
                 running.append((check["seconds"], row))
