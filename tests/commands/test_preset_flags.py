@@ -1,16 +1,17 @@
 """Presets and their parts on the command line. The networks here are tiny: a backbone of its own is registered for these tests."""
 
-import dataclasses
 import json
 
 import keras
+import numpy as np
 import pytest
 from command_lines import only_line
 from PIL import Image
 
 import rw_keras
 from rw_keras import backbones
-from rw_keras.commands import models
+from rw_keras.commands import models, search
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.presets import PRESETS, Preset
 from rw_keras.retrieval import Index, store
 from rw_keras.retrieval.writer import Writer
@@ -79,6 +80,7 @@ class TestIndex:
         assert (about["preset"], about.get("regions"), about["dtype"]) == ("paper", None, "float32")
         assert (index.recipe["method"], index.recipe.get("scales"), index.recipe["max_side"]) == ("rw", None, 48)
 
+    @pytest.mark.slow
     def test_parts_replace_those_of_the_preset(self, made, capsys, tmp_path):
         flags = ("--method=rmac", "--levels=2", "--scales=1", "--max_side=44", "--dtype=float16", "--region_components=5")
         index = made(*flags)
@@ -184,32 +186,38 @@ class TestRefused:
 
 
 class TestSearch:
-    @pytest.fixture
-    def asked(self, monkeypatch):
-        """What `Index.search` is asked for."""
-        calls, real = [], Index.search
+    @pytest.mark.parametrize(
+        ("flags", "asked"),
+        [
+            ([], (5, {"alpha": 1.0})),
+            (["--rerank=2", "--expand=3"], (3, {"rerank": 2, "alpha": 0.0})),
+            (["--rerank=none", "--expand=1"], (1, {"rerank": None, "alpha": 0.0})),
+        ],
+        ids=str,
+    )
+    def test_as_the_index_is_made_for_or_as_it_is_told(self, command, photo_folder, tmp_path, monkeypatch, flags, asked):
+        """How many are re-ranked without a flag, `Index.search_photo` knows itself."""
+        with Writer(tmp_path / "out", {"max_side": 40}, 12, regions={"dtype": "int8", "dimensions": 12}) as writer:
+            writer.set("search", {"rerank": 3, "expand": 5, "alpha": 1.0})
+            writer.put(["a"], np.ones((1, 12)), [None], [True], regions=[PhotoRegions(np.eye(2, 12), np.zeros((2, 4)))])
+            writer.finish()
+        calls = []
 
-        def search(self, query, k=10, expand=None, **options):
-            calls.append((expand, options.get("rerank"), options.get("alpha")))
-            return real(self, query, k, expand, **options)
+        def search_photo(self, model, photo, box, k, expand, **options):
+            calls.append((expand, {flag: options[flag] for flag in ("rerank", "alpha") if flag in options}))
+            return []
 
-        monkeypatch.setattr(Index, "search", search)
-        return calls
-
-    def test_as_the_index_is_made_for_or_as_it_is_told(self, made, command, photo_folder, tmp_path, asked):
-        made()
-        search = ("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow")
-        for flags in ((), ("--rerank=2", "--expand=2"), ("--rerank=none",)):
-            assert command(*search, *flags) == 0
-        assert asked == [(None, 3, 0.0), (2, 2, 0.0), (None, None, 0.0)]
+        monkeypatch.setattr(Index, "search_photo", search_photo)
+        monkeypatch.setattr(search, "model_of", lambda recipe, values: None)
+        assert command("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow", *flags) == 0
+        assert calls == [asked]
 
     @pytest.mark.slow
-    def test_expansion_of_the_preset(self, made, command, photo_folder, tmp_path, asked, monkeypatch):
-        monkeypatch.setitem(PRESETS, "paper", dataclasses.replace(PRESETS["paper"], expand=2))
-        made("--preset=paper")
-        for flags in ((), ("--expand=1",)):
-            assert command("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow", *flags) == 0
-        assert asked == [(2, None, 0.0), (1, None, 0.0)]
+    def test_by_regions(self, made, command, capsys, photo_folder, tmp_path):
+        made()
+        capsys.readouterr()
+        assert command("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow", "--json") == 0
+        assert json.loads(capsys.readouterr().out)[0]["name"] == "b.png"
 
     def test_reranking_without_regions_is_refused(self, command, capsys, photo_folder, tmp_path, no_keras):
         rw_keras.retrieval.Index(["a"], [[1.0, 0.0]], recipe={"backbone": "vgg16"}).save(tmp_path / "out")
