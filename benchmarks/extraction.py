@@ -54,14 +54,16 @@ class _Batches:
     """Stands where the runner does, and keeps the batches."""
 
     def __init__(self, runner):
-        self.dimensions, self.batch_of, self.kept = runner.dimensions, runner.batch_of, []
+        self.dimensions, self.regions, self.batch_of, self.kept = runner.dimensions, False, runner.batch_of, []
 
     def run(self, pixels):
         self.kept.append(pixels)
         return self
 
     def result(self):
-        return 0
+        from rw_keras.description.describe import Batch
+
+        return Batch(0, None)
 
 
 def _batches(model, items):
@@ -99,7 +101,8 @@ def _extract_side(model, items, details):
 
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
-        done = extract(model, [item.place for item in items], pathlib.Path(scratch, "index"), max_side=_MAX_SIDE.value)
+        index, photos = pathlib.Path(scratch, "index"), [item.place for item in items]
+        done = extract(model, photos, index, max_side=_MAX_SIDE.value, runtime=_RUNTIME.value, precision=_PRECISION.value)
         seconds = time.perf_counter() - began
     details.append(f"{done}; outside the network {done.seconds - done.network_seconds:.2f} of {done.seconds:.2f} s")
     return seconds
@@ -150,7 +153,8 @@ def _extract_into():
     from rw_keras.description.extract import extract
 
     model, before = _model(), _peak()
-    done = extract(model, _PHOTOS.value, _INTO.value, max_side=_MAX_SIDE.value, progress=False)
+    made_by = {"runtime": _RUNTIME.value, "precision": _PRECISION.value}
+    done = extract(model, _PHOTOS.value, _INTO.value, max_side=_MAX_SIDE.value, progress=False, **made_by)
     print(json.dumps([done.seconds, done.network_seconds, before, _peak(), str(done)]))
 
 

@@ -1,3 +1,5 @@
+import importlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -5,6 +7,7 @@ import keras
 
 from rw_keras.layers.photo_model import PhotoModel, check_min_side
 from rw_keras.model import region_outputs
+from rw_keras.model.presets import PRESETS, Preset
 from rw_keras.model.recipe import Recipe, recipe_with_digests
 
 
@@ -17,12 +20,13 @@ class DescriptorModel(PhotoModel):
     Args:
         inputs, outputs, name: see `keras.Model`.
         recipe: what it is made of, a `Recipe` or its dictionary, saved with the model. What its weights say is left to them.
+        preset: the `Preset` that it was built by, or its dictionary, saved with the model. Default: none.
 
     Raises:
-        ValueError: for a recipe with a field of another kind than it has.
+        ValueError: for a recipe with a field of another kind than it has, or a preset that is none.
     """
 
-    OWN_ARGUMENTS = ("recipe",)
+    OWN_ARGUMENTS = ("recipe", "preset")
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         made = kwargs.pop("recipe", None) or {}
@@ -31,6 +35,8 @@ class DescriptorModel(PhotoModel):
         check_min_side(made.get("min_side", 1))
         Recipe.from_dict(made, "A model's `recipe`")
         self._made = {field: value for field, value in made.items() if field != "weights"}
+        preset = kwargs.pop("preset", None)
+        self._preset = preset if preset is None or isinstance(preset, Preset) else Preset.from_dict(preset)
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property
@@ -42,6 +48,15 @@ class DescriptorModel(PhotoModel):
     def recipe(self) -> Recipe:
         """How it makes descriptors, with the weights and the whitening that it has now."""
         return recipe_with_digests(self._all_made(), self)
+
+    @property
+    def preset(self) -> Preset | None:
+        """The preset that it was built by, which says what is done with it by default; `None` where there is none."""
+        return self._preset
+
+    def note_preset(self, preset: Preset | None) -> None:
+        """Notes the preset that it was built by."""
+        self._preset = preset
 
     @property
     def min_side(self) -> int:
@@ -86,10 +101,66 @@ class DescriptorModel(PhotoModel):
         """Notes the size that photos are to be described at, in pixels of the longer side; `describe` takes it as its default."""
         self._made["max_side"] = max_side
 
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike[str], **parts: Any) -> "DescriptorModel":
+        """Builds a model by a preset's name, or loads the one of a folder that `save_to_preset` wrote.
+
+        Args:
+            preset: a name, such as "recommended"; or a folder, of which "./fast" is one that is called as a preset.
+            parts: arguments of `build_descriptor`, such as `weights`, which replace parts of a preset. A folder takes none.
+
+        Raises:
+            FileNotFoundError: when there is no such folder, or weights cannot be found.
+            ValueError: when it is no preset, or damaged: its digests are compared. Handles of hubs, such as "hf://", are not
+                taken; download the folder first.
+
+        Example:
+
+        >>> model = rw_keras.DescriptorModel.from_preset("recommended")
+        >>> model.save_to_preset("my_preset")
+        >>> same = rw_keras.DescriptorModel.from_preset("my_preset")
+        """
+        if preset in PRESETS:
+            # `build_descriptor` is built upon this class, so no import at the top of this file can name it.
+            build = importlib.import_module("rw_keras.model.build")
+            return build.build_descriptor(preset=preset, **parts)
+        if "://" in os.fspath(preset):
+            raise ValueError(f"{preset} is an address; download the folder, and pass its path.")
+        if not os.path.isdir(preset):
+            raise FileNotFoundError(
+                f"There is no preset {os.fspath(preset)!r}, and no folder of that name; the presets are {', '.join(PRESETS)}."
+            )
+        if parts:
+            raise ValueError(f"{', '.join(parts)} does not go with {preset}: a saved model has its own parts.")
+        from rw_keras.model import preset_folder  # needs the backbones, which may be what loads this class
+
+        model = preset_folder.load(preset)
+        if not isinstance(model, cls):
+            raise ValueError(f"{preset} holds a {type(model).__name__}, and no {cls.__name__}.")
+        return model
+
+    def save_to_preset(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the model to a folder that `from_preset` loads, and that can be put on a hub as it is.
+
+        In it: `config.json`, which says how the model was made and what goes with it, with versions and digests; its
+        architecture; `model.weights.h5`, the whitening among them; `README.md`, a card. A new folder appears whole or not at all.
+        In one that is there already, what else lies there stays, and so does its card; one that a killed save leaves half
+        replaced is refused when it is loaded.
+
+        Raises:
+            ValueError: when `folder` is something else than a preset, or an empty folder.
+            OSError: when it cannot be written.
+        """
+        from rw_keras.model import preset_folder
+
+        preset_folder.save(self, folder)
+
     def get_config(self):
         config = super().get_config()
         del config["min_side"]  # it is the recipe's
-        return {**config, "recipe": dict(self._made)}
+        # A file of a model without one stays as earlier versions read it.
+        preset = {} if self._preset is None else {"preset": self._preset.to_dict()}
+        return {**config, "recipe": dict(self._made), **preset}
 
     def _all_made(self):
         # The inner one's as it is now: a whitening may be learned after.

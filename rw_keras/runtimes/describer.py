@@ -18,6 +18,7 @@ from PIL import Image
 from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
 from rw_keras.model.photo_regions import without_regions
+from rw_keras.model.presets import Preset
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
 from rw_keras.runtimes import cache, numpy_head
 from rw_keras.runtimes import ncnn as ncnn_runtime
@@ -66,6 +67,7 @@ class Describer:
         batch_pixels: how many pixels go through the network at once; `None`: one photo.
         function: the runtime's: `function(pixels)` gives descriptors, `function(pixels, regions=True)` what `with_regions` gives.
         model: the Keras model, where TensorFlow computes.
+        preset: that of the model, see `DescriptorModel.preset`.
     """
 
     runtime: str
@@ -77,6 +79,7 @@ class Describer:
     batch_pixels: int | None
     function: Callable[..., Any]
     model: Any = None
+    preset: Preset | None = None
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.function(pixels)

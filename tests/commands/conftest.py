@@ -32,7 +32,7 @@ def other_model_file(tiny_model, tmp_path):
 @pytest.fixture
 def index(model, photo_folder, tmp_path):
     """The folder of an index of the six photos, and the index."""
-    made = Index.from_folder(model, photo_folder, progress=False)
+    made = Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False)
     made.save(tmp_path / "index")
     return str(tmp_path / "index"), made
 

@@ -66,7 +66,7 @@ class TestSearch:
         only_line(capsys, f"--alpha {alpha} weighs what --expand averages", "a number above 1")
 
     def test_the_size_is_the_indexs(self, command, capsys, model, model_file, photo_folder, tmp_path):
-        index = Index.from_folder(model, photo_folder, max_side=32, progress=False)
+        index = Index.from_folder(model, photo_folder, max_side=32, runtime="tensorflow", progress=False)
         index.save(tmp_path / "small")
         assert command("search", tmp_path / "small", photo_folder / "d.png", "--model", model_file) == 0
         assert capsys.readouterr().out.splitlines()[1] == "   1   1.000  d.png"

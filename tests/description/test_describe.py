@@ -4,7 +4,10 @@ import re
 import numpy as np
 import pytest
 
-from rw_keras.description.describe import describe, describe_each, describe_folder
+import rw_keras
+from rw_keras.description.describe import describe, describe_each
+from rw_keras.description.folder import describe_folder
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.photos.sources import list_photos
 
@@ -104,6 +107,53 @@ class TestDescribe:
         assert not describe(model, np.zeros((40, 50, 3), "uint8")).any()
 
 
+class TestRegions:
+    def test_of_one_photo(self, model, draw):
+        plain, found = describe(model, draw(1)), describe(model, draw(1), regions=True)
+        np.testing.assert_array_equal(found, plain)
+        assert plain.regions is None
+        _, vectors, boxes = model.with_regions()(draw(1)[None])
+        assert isinstance(found.regions, PhotoRegions)
+        np.testing.assert_allclose(found.regions.vectors, vectors[0], atol=1e-6)
+        np.testing.assert_array_equal(found.regions.boxes, boxes[0])
+        total = found.regions.vectors.astype("float64").sum(axis=0)
+        np.testing.assert_allclose(total / np.linalg.norm(total), found, atol=1e-6)
+
+    def test_of_several_of_other_shapes_and_boxes(self, model, draw):
+        photos, boxes = [draw(1), draw(2, 96, 32), np.zeros((40, 50, 3), "uint8")], [(3, 2, 60, 38), None, None]
+        found = describe(model, photos, boxes, max_side=50, regions=True)
+        assert [type(own) for own in found.regions] == [PhotoRegions] * 3
+        assert len({len(own.vectors) for own in found.regions}) > 1
+        for own, photo, box in zip(found, photos, boxes):
+            one = describe(model, photo, box, max_side=50, regions=True)
+            for kept, expected in zip(own.regions, one.regions):
+                np.testing.assert_array_equal(kept, expected)
+                assert kept.dtype == np.float32
+            assert own.regions.vectors.shape == (len(own.regions.boxes), 12)
+        assert not found.regions[2].vectors.any()
+
+    def test_of_none(self, model):
+        assert describe(model, [], regions=True).regions == []
+
+    @pytest.mark.slow
+    def test_of_several_scales(self, model, draw):
+        several = rw_keras.multi_scale(model, (1, 0.5))
+        found = describe(several, draw(1, 96, 64), regions=True).regions
+        halves = [describe(model, draw(1, 96, 64), max_side=side, regions=True).regions for side in (96, 48)]
+        assert len(found.vectors) == sum(len(half.vectors) for half in halves)
+        np.testing.assert_array_equal(found.boxes, np.concatenate([half.boxes for half in halves]))
+
+    def test_models_without_them_are_refused(self, tiny_model, draw):
+        import keras
+
+        with pytest.raises(ValueError, match='whiten_on="global"'):
+            describe(tiny_model(whitening="auto", whiten_on="global"), draw(1), regions=True)
+        photos = keras.Input((None, None, 3))
+        own = keras.Model(photos, keras.layers.GlobalMaxPooling2D()(photos), name="own")
+        with pytest.raises(ValueError, match="'own' has no RegionSum layer"):
+            describe(own, draw(1), regions=True)
+
+
 class TestDescribeEach:
     def test_goes_on_after_errors(self, model, photo_folder):
         spoil(photo_folder)
@@ -133,40 +183,42 @@ class TestDescribeEach:
 
 class TestDescribeFolder:
     def test_names_vectors_and_recipe(self, model, photo_folder):
-        names, vectors, stamps, recipe, failures = describe_folder(model, photo_folder, max_side=48, progress=False)
+        found = describe_folder(model, photo_folder, max_side=48, runtime="tensorflow", progress=False)
+        names, recipe = found.names, found.recipe
         assert names == ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
-        np.testing.assert_array_equal(vectors, describe(model, [photo_folder / name for name in names], max_side=48))
+        np.testing.assert_array_equal(found.descriptors, describe(model, [photo_folder / name for name in names], max_side=48))
         assert (recipe["backbone"].partition(" ")[0], recipe["method"], recipe["levels"], recipe["max_side"]) == (
             "tiny",
             "rw",
             3,
             48,
         )
-        assert failures == []
-        assert stamps == [[path.stat().st_size, path.stat().st_mtime_ns] for path in (photo_folder / name for name in names)]
+        assert (found.failures, found.regions, found.search) == ([], None, {})
+        assert found.described_with["runtime"] == "tensorflow"
+        assert found.stamps == [[path.stat().st_size, path.stat().st_mtime_ns] for path in (photo_folder / name for name in names)]
 
     def test_failures_are_warned_of_and_listed(self, model, photo_folder):
         spoil(photo_folder)
         with pytest.warns(UserWarning, match=r"2 of 8 photos were left out:\n.*b_text\.jpg.*\n.*more/empty\.png.*0 bytes"):
-            names, vectors, _, _, failures = describe_folder(model, photo_folder, progress=False)
-        assert [name for name, _ in failures] == ["b_text.jpg", "more/empty.png"]
-        assert len(names) == len(vectors) == 6
-        assert "b_text.jpg" not in names
+            found = describe_folder(model, photo_folder, runtime="tensorflow", progress=False)
+        assert [name for name, _ in found.failures] == ["b_text.jpg", "more/empty.png"]
+        assert len(found.names) == len(found.descriptors) == 6
+        assert "b_text.jpg" not in found.names
 
     def test_nothing_readable(self, model, tmp_path):
         (tmp_path / "a.jpg").write_text("no photo")
         (tmp_path / "b.jpg").touch()
         with pytest.raises(ImageError, match=r"None of the 2 photos in .*\n.*a\.jpg.*\n.*b\.jpg"):
-            describe_folder(model, tmp_path, progress=False)
+            describe_folder(model, tmp_path, runtime="tensorflow", progress=False)
 
     def test_no_folder(self, model, tmp_path):
         with pytest.raises(FileNotFoundError, match="none"):
             describe_folder(model, tmp_path / "none")
 
     def test_progress_goes_to_standard_error(self, model, photo_folder, capsys):
-        describe_folder(model, pathlib.Path(photo_folder))
+        describe_folder(model, pathlib.Path(photo_folder), runtime="tensorflow")
         captured = capsys.readouterr()
         assert captured.out == ""
         assert "describing photos" in captured.err
-        describe_folder(model, photo_folder, progress=False)
+        describe_folder(model, photo_folder, runtime="tensorflow", progress=False)
         assert capsys.readouterr().err == ""

@@ -23,7 +23,7 @@ from PIL import Image
 from small_indices import held, quiet, save
 
 from rw_keras.description import batcher, progress, reader, runner
-from rw_keras.description.describe import describe
+from rw_keras.description.describe import Batch, describe
 from rw_keras.description.extract import Extraction, extract
 from rw_keras.description.runner import Runner
 from rw_keras.model.recipe import recipe
@@ -302,9 +302,9 @@ class TestBatches:
         def slow(pixels):
             began.release()
             assert go_on.acquire(timeout=20)
-            return np.zeros((len(pixels), 12), "float32")
+            return Batch(np.zeros((len(pixels), 12), "float32"), None)
 
-        monkeypatch.setattr(runner, "_replica", lambda model, device: slow)
+        monkeypatch.setattr(runner, "_replica", lambda model, device, regions: slow)
         network, found = Runner(model, 1, ["CPU:0"]), []
         thread = threading.Thread(target=lambda: found.extend(network.run(np.zeros((1, 8, 8, 3))) for _ in range(5)))
         thread.start()
@@ -315,12 +315,12 @@ class TestBatches:
         for _ in range(5):
             go_on.release()
         thread.join(20)
-        assert [future.result(20).shape for future in found] == [(1, 12)] * 5
+        assert [future.result(20).descriptors.shape for future in found] == [(1, 12)] * 5
 
     @pytest.mark.parametrize("devices", [["CPU:0"], ["CPU:0", "CPU:0"]], ids=len)
     def test_named_devices_get_the_batches(self, model, folder, out, tmp_path, devices, monkeypatch):
         asked, real = [], runner._replica
-        monkeypatch.setattr(runner, "_replica", lambda model, device: asked.append(device) or real(model, device))
+        monkeypatch.setattr(runner, "_replica", lambda model, device, regions: asked.append(device) or real(model, device, regions))
         quiet(model, folder, out)
         assert asked == []
         quiet(model, folder, tmp_path / "named", devices=devices)
@@ -835,7 +835,7 @@ class TestProgress:
     def test_lines_where_there_is_no_terminal(self, model, folder, out, capsys, monkeypatch):
         monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
         (folder / "bad.jpg").write_text("no photo")
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         captured = capsys.readouterr()
         assert captured.out == ""
         lines = captured.err.splitlines()
@@ -848,18 +848,18 @@ class TestProgress:
     def test_a_line_of_what_was_there_already(self, model, folder, out, capsys, monkeypatch):
         quiet(model, folder, out)
         monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         assert capsys.readouterr().err.splitlines()[-1] == "rw_keras: 60 of 60 photos, 0.0 a second, 0 left out"
 
     def test_of_a_dataset_whose_length_is_not_known(self, model, draw, out, capsys, monkeypatch):
         import tensorflow as tf
 
         monkeypatch.setattr(progress, "_LINE_SECONDS", 0)
-        extract(model, tf.data.Dataset.from_tensor_slices(np.stack([draw(1), draw(2)])), out)
+        extract(model, tf.data.Dataset.from_tensor_slices(np.stack([draw(1), draw(2)])), out, runtime="tensorflow")
         assert re.fullmatch(r"(rw_keras: [12] photos, \d+\.\d a second, 0 left out\n){2}", capsys.readouterr().err)
 
     def test_few_lines(self, model, folder, out, capsys):
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         assert capsys.readouterr().err == ""  # it took no thirty seconds
 
     def test_a_bar_on_a_terminal(self, model, folder, out, tmp_path, monkeypatch):
@@ -872,7 +872,7 @@ class TestProgress:
         (folder / "bad.jpg").write_text("no photo")
         quiet(model, folder, tmp_path / "other")
         assert terminal.getvalue() == ""
-        extract(model, folder, out)
+        extract(model, folder, out, runtime="tensorflow")
         assert "describing photos" in terminal.getvalue()
         assert "61/61" in terminal.getvalue()
         assert "1 left out" in terminal.getvalue()
@@ -887,13 +887,13 @@ class TestProgress:
 # kills itself in the n-th call of a function, or is killed from outside.
 CHILD = """
 import hashlib, os, signal, sys
-from rw_keras.description import batcher, runner, update
+from rw_keras.description import batcher, describe, update
 from rw_keras.retrieval import Index, store
 import rw_keras
 batcher.WINDOW, store.SEGMENT_ROWS = 16, 64
 model, photos, out, log, call, number = sys.argv[1:]
 log = open(log, "a", buffering=1)
-batch_function, commit, window = runner.batch_function, update.Update.commit, []
+batch_function, commit, window = describe.batch_function, update.Update.commit, []
 
 def logged(model):
     run = batch_function(model)
@@ -910,7 +910,7 @@ def kept(self):
         print("kept", digest, file=log)
     window.clear()
 
-runner.batch_function, update.Update.commit = logged, kept
+describe.batch_function, update.Update.commit = logged, kept
 if call:
     function, count = getattr(os, call), 0
     def deadly(*arguments):
@@ -920,7 +920,7 @@ if call:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments)
     setattr(os, call, deadly)
-rw_keras.extract(rw_keras.load_model(model), photos, out, batch_size=5, workers=2, progress=False)
+rw_keras.extract(rw_keras.load_model(model), photos, out, batch_size=5, workers=2, runtime="tensorflow", progress=False)
 """
 
 

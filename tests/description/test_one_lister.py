@@ -49,7 +49,7 @@ def test_all_callers_list_the_same(tiny_model, odd_tree, tmp_path, recwarn):
     assert list(held(tmp_path / "index")) == good
     assert sorted(name for name, _ in extracted.failures) == bad
 
-    index = Index.from_folder(model, odd_tree, progress=False)
+    index = Index.from_folder(model, odd_tree, runtime="tensorflow", progress=False)
     assert index.names == good
     np.testing.assert_allclose(index.descriptors, list(held(tmp_path / "index").values()), atol=1e-6)
     assert dict(index.failures) == dict(extracted.failures)

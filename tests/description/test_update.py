@@ -13,6 +13,7 @@ from small_indices import held, quiet, save
 
 from rw_keras.description import batcher, reader, update
 from rw_keras.description.describe import describe
+from rw_keras.description.extract import extract
 from rw_keras.photos.reading import ImageError, MissingReaderError
 from rw_keras.retrieval import Index, augment, store
 from rw_keras.retrieval.columns import add_columns
@@ -397,10 +398,10 @@ class TestSettings:
             writer.commit()
         asked = []
         monkeypatch.setattr(extraction, "on_runtime", lambda model, *arguments: asked.append(arguments[:2]) or model)
-        quiet(model, folder, out)
+        extract(model, folder, out, progress=False)
         quiet(model, folder, out, runtime="openvino")
         with pytest.warns(FutureWarning, match="engine= is called runtime= now"):
-            quiet(model, folder, out, engine="openvino")
+            extract(model, folder, out, progress=False, engine="openvino")
         assert asked == [("ncnn", "fast"), ("openvino", "fast"), ("openvino", "fast")]
         assert [own["runtime"] for own in Index.load(out).described_with] == ["ncnn"]
 
@@ -524,14 +525,14 @@ class TestComposition:
         np.testing.assert_array_equal(Index.load(out).descriptors, augmented.descriptors)
 
     def test_from_folder(self, model, folder, out, monkeypatch):
-        index = Index.from_folder(model, folder, progress=False)
+        index = Index.from_folder(model, folder, runtime="tensorflow", progress=False)
         index.save(out)
         self.check(model, folder, out, monkeypatch)
         (folder / "00.png").unlink()
         assert counts(quiet(model, folder, out)) == (0, 0, PHOTOS - 1, 1, 0, 0, 0)
 
     def test_rows_added_by_hand_stay_when_the_source_names_them(self, model, folder, out):
-        made = {**Index.from_folder(model, folder, progress=False).recipe}
+        made = {**Index.from_folder(model, folder, runtime="tensorflow", progress=False).recipe}
         Index(["00.png", "mine"], np.eye(2, 12), recipe=made).save(out)
         assert counts(quiet(model, folder, out))[:4] == (PHOTOS - 1, 0, 2, 0)
         np.testing.assert_array_equal(held(out)["00.png"], np.eye(2, 12)[0])

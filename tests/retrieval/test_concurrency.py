@@ -221,13 +221,13 @@ class TestLock:
     def test_extract_is_refused(self, folder, model, photo_folder):
         from rw_keras import extract
 
-        extract(model, photo_folder, folder, progress=False)
+        extract(model, photo_folder, folder, runtime="tensorflow", progress=False)
         before = visible(folder)
         about = store.about(folder)
         with Writer(folder, about["recipe"], about["dimensions"]):
             for arguments in ({}, {"resume": False}):
                 with pytest.raises(ValueError, match=f"being written by another process .process {os.getpid()}"):
-                    extract(model, photo_folder, folder, progress=False, **arguments)
+                    extract(model, photo_folder, folder, runtime="tensorflow", progress=False, **arguments)
         assert visible(folder) == before
 
     def test_the_same_process_is_refused(self, folder):

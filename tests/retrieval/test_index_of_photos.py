@@ -16,7 +16,7 @@ def collection(count, dimensions, seed=0):
 class TestModel:
     @pytest.fixture
     def index(self, model, photo_folder):
-        return Index.from_folder(model, photo_folder, max_side=40, progress=False)
+        return Index.from_folder(model, photo_folder, max_side=40, runtime="tensorflow", progress=False)
 
     def test_from_folder(self, index, model, photo_folder):
         assert index.names == ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
@@ -28,7 +28,7 @@ class TestModel:
     def test_from_folder_leaves_out_what_cannot_be_read(self, model, photo_folder):
         (photo_folder / "text.jpg").write_text("no photo")
         with pytest.warns(UserWarning, match="1 of 7 photos were left out") as caught:
-            index = Index.from_folder(model, photo_folder, progress=False)
+            index = Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False)
         assert [one.filename for one in caught if one.category is UserWarning] == [__file__]
         assert [name for name, _ in index.failures] == ["text.jpg"]
         assert len(index) == 6
@@ -72,7 +72,7 @@ class TestModel:
         several = rw_keras.multi_scale(model, (1, 0.5))
         with pytest.raises(ValueError, match=r"another model: its scales is None, the model's \[1\.0, 0\.5\]\. Use"):
             index.check_model(several)
-        made = Index.from_folder(several, photo_folder, progress=False)
+        made = Index.from_folder(several, photo_folder, runtime="tensorflow", progress=False)
         made.check_model(rw_keras.multi_scale(model, (1, 0.5)))
         for other in (model, rw_keras.multi_scale(model, (1, 0.7)), rw_keras.multi_scale(model, (0.5, 1))):
             with pytest.raises(ValueError, match=r"its scales is \[1\.0, 0\.5\], the model's "):
@@ -83,7 +83,7 @@ class TestModel:
         rw_keras.fit_whitening(whitened, photo_folder, progress=False)
         with pytest.raises(ValueError, match=r"its whitening name is None, the model's 'photos'\. Use"):
             index.check_model(whitened)
-        made = Index.from_folder(whitened, photo_folder, progress=False)
+        made = Index.from_folder(whitened, photo_folder, runtime="tensorflow", progress=False)
         made.save(tmp_path / "index")
         for opened in (made, Index.load(tmp_path / "index")):
             opened.check_model(whitened)

@@ -32,7 +32,7 @@ def exact(engine):
 class TestExtract:
     def test_the_index_notes_the_engine(self, engine, model, photo_folder, tmp_path):
         extract(model, photo_folder, tmp_path / "own", progress=False, runtime=engine)
-        extract(model, photo_folder, tmp_path / "plain", progress=False)
+        extract(model, photo_folder, tmp_path / "plain", runtime="tensorflow", progress=False)
         own, plain = Index.load(tmp_path / "own"), Index.load(tmp_path / "plain")
         assert own.described_with == exact(engine) and plain.described_with == exact("tensorflow")
         assert own.recipe == plain.recipe and own.names == plain.names
@@ -41,12 +41,36 @@ class TestExtract:
         assert Index.load(tmp_path / "copy").described_with == exact(engine)
 
     def test_another_engine_brings_it_up_to_date(self, engine, model, photo_folder, tmp_path):
-        extract(model, photo_folder, tmp_path / "index", progress=False)
+        extract(model, photo_folder, tmp_path / "index", runtime="tensorflow", progress=False)
         (photo_folder / "b.png").unlink()
         (photo_folder / "a.png").rename(photo_folder / "z.png")
         done = extract(model, photo_folder, tmp_path / "index", progress=False, runtime=engine)
         assert (done.described, done.kept, done.removed) == (1, 4, 2)
         assert store.about(tmp_path / "index")["described_with"] == exact("tensorflow") + exact(engine)
+
+    @pytest.mark.slow
+    def test_regions_of_any_engine(self, engine, model, photo_folder, tmp_path):
+        for name in (engine, "tensorflow"):
+            extract(model, photo_folder, tmp_path / name, progress=False, runtime=name, regions="float16")
+        own, plain = Index.load(tmp_path / engine), Index.load(tmp_path / "tensorflow")
+        for position in range(len(plain)):
+            np.testing.assert_allclose(own.regions[position].vectors, plain.regions[position].vectors, atol=0.002)
+            np.testing.assert_array_equal(own.regions[position].boxes, plain.regions[position].boxes)
+        describer = engines.load(model, engine)
+        hits = [
+            index.search_photo(asking, photo_folder / "a.png", rerank=6)
+            for index, asking in ((own, describer), (plain, describer), (plain, model))
+        ]
+        for found in hits[1:]:
+            assert [name for name, _ in found] == [name for name, _ in hits[0]]
+            np.testing.assert_allclose([score for _, score in found], [score for _, score in hits[0]], atol=0.001)
+        assert (tmp_path / engine / store.DATABASE).is_file()
+
+    def test_a_new_index_takes_the_fastest(self, model, photo_folder, tmp_path):
+        fastest = engines.choose(model, size=engines.usual_size(1024, 8)).runtime
+        extract(model, photo_folder, tmp_path / "index", progress=False)
+        assert [own["runtime"] for own in Index.load(tmp_path / "index").described_with] == [fastest]
+        assert [own["runtime"] for own in Index.from_folder(model, photo_folder, progress=False).described_with] == [fastest]
 
     def test_devices_are_tensorflows(self, engine, model, photo_folder, tmp_path):
         with pytest.raises(ValueError, match=r"devices=\['CPU:0'\] goes with runtime=\"tensorflow\""):
@@ -61,7 +85,7 @@ class TestExtract:
 
 class TestQuery:
     def test_any_engine_asks_any_index(self, engine, model, photo_folder):
-        index = Index.from_folder(model, photo_folder, progress=False)
+        index = Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False)
         describe = engines.load(model, engine)
         hits = index.search_photo(describe, photo_folder / "c.jpg")
         expected = index.search_photo(model, photo_folder / "c.jpg")
@@ -70,13 +94,13 @@ class TestQuery:
         assert Index.from_folder(describe, photo_folder, progress=False).described_with == exact(engine)
 
     def test_another_model_is_refused(self, engine, model, tiny_model, photo_folder):
-        index = Index.from_folder(model, photo_folder, progress=False)
+        index = Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False)
         with pytest.raises(ValueError, match=r"made by another model: .*its weights"):
             index.search_photo(engines.load(tiny_model(seed=1), engine), photo_folder / "c.jpg")
 
     def test_a_precision_that_promises_nothing_known(self, model, photo_folder):
-        index = Index.from_folder(model, photo_folder, progress=False)
-        index.described_with = [{"engine": "other", "precision": "int4"}]
+        index = Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False)
+        index.described_with = [{"runtime": "other", "precision": "int4"}]
         with pytest.warns(UserWarning, match="described by 'other' at the precision 'int4', and only exact, fast are known"):
             index.search_photo(model, photo_folder / "c.jpg")
 
