@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import rw_keras
-from rw_keras.commands.evaluate import evaluation_program
+from rw_keras.commands.evaluation_program import evaluation_program
 from rw_keras.evaluation.protocol import Evaluation, evaluate, evaluate_described
 from rw_keras.retrieval import Index, average_precision, bootstrap
 
