@@ -18,12 +18,14 @@ from rw_keras.retrieval.metrics import (
     revisited,
     revisited_ground_truth,
 )
+from rw_keras.retrieval.rerank import QueryRegions
 
 __all__ = [
     "Difference",
     "Diffusion",
     "Index",
     "Interval",
+    "QueryRegions",
     "Revisited",
     "augment",
     "average_precision",

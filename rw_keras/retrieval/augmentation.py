@@ -27,7 +27,7 @@ def augment(index: Index, neighbours: int = 10, alpha: float = 1.0) -> Index:
         alpha: the power of the cosine, 0 or more. Default 1. With 0 all neighbours weigh as much as the row itself.
 
     Returns:
-        An `Index` of float32, in memory, with the names, metadata, recipe, failures and searcher of `index`.
+        An `Index` of float32, in memory, with the names, region vectors, metadata, recipe, failures and searcher of `index`.
 
     Raises:
         ValueError: for `neighbours` below 1, or an `alpha` that is not a finite number of at least 0.
@@ -40,6 +40,10 @@ def augment(index: Index, neighbours: int = 10, alpha: float = 1.0) -> Index:
         for column in range(nearest.shape[1]):  # all neighbours at once would be so many times the memory
             total += shares[:, column, None] * index.descriptors[nearest[:, column]]
         vectors[part] = unit_rows(total)
-    augmented = Index(index.names, vectors, recipe=index.recipe, metadata=index.metadata, searcher=index.searcher_config)
+    regions = None if index.regions is None else index.regions.copy()
+    augmented = Index(
+        index.names, vectors, recipe=index.recipe, metadata=index.metadata, searcher=index.searcher_config, regions=regions
+    )
     augmented.failures, augmented.described_with = list(index.failures), list(index.described_with)
+    augmented.search_defaults = dict(index.search_defaults)
     return augmented

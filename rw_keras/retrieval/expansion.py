@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rw_keras.retrieval import exact
 from rw_keras.retrieval.vectors import check_count, check_power, unit_vector, unit_vectors, weights
 
 if TYPE_CHECKING:
     from rw_keras.retrieval.filters import Within
 
 
-def expand_query(query: ArrayLike, index: Any, qe: int, *, within: Within | None = None, alpha: float = 0.0) -> np.ndarray:
+def expand_query(
+    query: ArrayLike,
+    index: Any,
+    qe: int,
+    *,
+    within: Within | None = None,
+    alpha: float = 0.0,
+    rerank: int | None = None,
+    regions: Any = None,
+) -> np.ndarray:
     """Average query expansion: the mean of the query and the first `qe - 1` of its ranking, of unit length.
 
     With `alpha` above 0 each of the ranking is weighted by its cosine with the query to that power, and by 0 where the cosine is
@@ -28,6 +38,8 @@ def expand_query(query: ArrayLike, index: Any, qe: int, *, within: Within | None
         qe: how many vectors are averaged, 1 or more; at most all of the index and the query.
         within: which rows the ranking holds, as for `Index.search`. Default: all.
         alpha: the power of the cosine that a vector is weighted by, 0 or more. Default 0: all alike, as in the publication.
+        rerank: how many of the ranking are put in the order of their regions first; see `Index.search`. Default: none.
+        regions: with `rerank`, the region vectors of the query, or of each of several; see `Index.search` and `search_batch`.
 
     Returns:
         float32, of the shape of `query`.
@@ -40,9 +52,18 @@ def expand_query(query: ArrayLike, index: Any, qe: int, *, within: Within | None
     dimensions = index.descriptors.shape[1]
     several = np.ndim(query) == 2
     queries = unit_vectors(query, dimensions) if several else unit_vector(query, dimensions)[None]
+    if rerank is not None and regions is None:
+        regions = getattr(query, "regions", None)
+    if regions is not None and not several:
+        regions = [regions]
     asked = np.flatnonzero(queries.any(axis=1))
     if qe > 1 and len(asked):
-        for number, nearest, cosines in zip(asked, *index.nearest_batch(queries[asked], qe - 1, within=within)):
-            mean = queries[number] + weights(cosines, alpha) @ np.asarray(index.descriptors[nearest], "float64")
+        own = None if regions is None else [regions[number] for number in asked]
+        found = index.nearest_batch(queries[asked], qe - 1, within=within, rerank=rerank, regions=own)
+        for number, nearest, cosines in zip(asked, *found):
+            rows = np.asarray(index.descriptors[nearest])
+            if rerank is not None:  # those that came are scores of regions
+                cosines = exact.cosines(rows.astype("float32"), queries[number])
+            mean = queries[number] + weights(cosines, alpha) @ rows.astype("float64")
             queries[number] = unit_vector(mean, dimensions)
     return queries if several else queries[0]

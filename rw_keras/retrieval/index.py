@@ -7,7 +7,7 @@ import os
 import pathlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rw_keras.model.recipe import Recipe, max_side_of, with_runtime
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
+from rw_keras.retrieval.regions import Regions, encode
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.saving import Origin, Stored, load_structure, save
 from rw_keras.retrieval.searchers import make_searcher
@@ -61,16 +62,23 @@ class Index(Searchable):
             query made in another way can be refused. Optional.
         metadata: column -> N values, for filters. Optional.
         searcher: what searches; see `use_searcher`. Default "numpy". Its structure is built when it is first used.
+        regions: the region vectors of the N photos, for `search(..., rerank=...)`: a `PhotoRegions`, or vectors `(R, D)`, for each;
+            R may differ. They are kept in 8 bits; `rw_keras.retrieval.regions.Regions.of` makes what is kept in another way.
+            Optional.
 
     Attributes:
         names: a sequence of N strings: a list, after `Index.load` a `rw_keras.retrieval.names.Names`.
         descriptors: `(N, D)` float32 or float16. An array as it was given; after `add`, `remove` or `update`, and after
             `Index.load` of a large index, what is used like one. After `Index.load` it is memory-mapped, and compared with its
             checksums before its first use.
+        regions: `None`, or the region vectors of the N photos: `regions[position]` is a `PhotoRegions`. Memory-mapped and compared
+            as the descriptors are.
         recipe: a dictionary, or `None`.
         metadata: column -> list of N values.
         failures: (name, reason) for each photo that `from_folder` could not read.
         described_with: which runtimes described the photos (`rw_keras.runtimes`): dictionaries, none where it is not known.
+        search_defaults: how `search_photo` and the command line search, where they are not told: a dictionary such as
+            `{"rerank": 400, "expand": None, "alpha": 0}`. It is saved with the index.
 
     Raises:
         ValueError: for a name that is there twice, numbers that do not agree, or a vector that is not finite.
@@ -90,14 +98,19 @@ class Index(Searchable):
         recipe: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Iterable[Any]] | None = None,
         searcher: str | Mapping[str, Any] = "numpy",
+        regions: Any = None,
     ) -> None:
         self.names = list(names)
         self.recipe = None if recipe is None else dict(recipe)
-        self.failures, self.described_with = [], []
+        self.failures, self.described_with, self.search_defaults = [], [], {}
         self._positions = _positions(self.names)
         self.descriptors = unit_descriptors(self.names, descriptors)
         self.metadata = checked_metadata(metadata, len(self.names))
         self.searcher = make_searcher(searcher)
+        if regions is not None:
+            self.regions = Regions.of(regions, dimensions=None if len(regions) else self.descriptors.shape[1])
+            if len(self.regions) != len(self.names):
+                raise ValueError(f"There are {len(self.names)} names for the regions of {len(self.regions)} photos; give those of each.")
 
     def position(self, name: str) -> int:
         """Where a name stands, or a ValueError that says it does not."""
@@ -106,13 +119,20 @@ class Index(Searchable):
             raise ValueError(f"There is no {name!r} in the index of {len(self)} names.")
         return found
 
-    def add(self, names: Iterable[str], descriptors: ArrayLike, metadata: Mapping[str, Iterable[Any]] | None = None) -> None:
+    def add(
+        self,
+        names: Iterable[str],
+        descriptors: ArrayLike,
+        metadata: Mapping[str, Iterable[Any]] | None = None,
+        regions: Sequence[Any] | None = None,
+    ) -> None:
         """Adds rows behind the last; those that are there are not copied.
 
         Args:
             names: M names that are not in the index.
             descriptors: `(M, D)`, as for `Index`; they are rounded to float16, or 8 bits, where the index's are.
             metadata: M values for each column that the index has.
+            regions: the region vectors of the M photos, as for `Index`, where the index holds such, and only there.
 
         Raises:
             ValueError: as for `Index`; the index is then as it was.
@@ -127,8 +147,11 @@ class Index(Searchable):
         columns = checked_metadata(metadata, len(names))
         if columns.keys() != self.metadata.keys():
             raise ValueError(f"The index's metadata has the columns {list(self.metadata)}, but got {list(columns)}; give the same.")
+        kept = self._fitting_regions(names, regions)
         rows = self._changed()
         ids = rows.append(vectors)
+        if kept is not None:
+            self.regions.append(kept)
         self.names.extend(names)
         self._positions.update(new)
         if self._stored is not None:
@@ -148,14 +171,16 @@ class Index(Searchable):
         kept[gone] = False
         self._be_changeable()
         self._changed().remove(gone)
+        if self.regions is not None:
+            self.regions.remove(gone)
         if self._stored is not None:
             self._stored.keep(kept)
         self.names = list(itertools.compress(self.names, kept))
         self.metadata = {column: list(itertools.compress(values, kept)) for column, values in self.metadata.items()}
         self._positions = {name: position for position, name in enumerate(self.names)}
 
-    def update(self, names: Iterable[str], descriptors: ArrayLike) -> None:
-        """Gives M names that are in the index other descriptors `(M, D)`; they keep their places.
+    def update(self, names: Iterable[str], descriptors: ArrayLike, regions: Sequence[Any] | None = None) -> None:
+        """Gives M names that are in the index other descriptors `(M, D)`, and `regions` as for `add`; they keep their places.
 
         Raises:
             ValueError: for a name that is not in the index, or given twice, and as for `Index`; the index is then as it was.
@@ -163,8 +188,11 @@ class Index(Searchable):
         names = list(names)
         positions = self._known(names)
         vectors = self._fitting(names, descriptors)
+        kept = self._fitting_regions(names, regions)
         rows = self._changed()
         self.searcher.add(rows, rows.replace(positions, vectors))
+        if kept is not None:
+            self.regions.replace(positions, kept)
         if self._stored is not None:
             self._stored.change(positions)
 
@@ -186,6 +214,18 @@ class Index(Searchable):
             )
         return vectors[:]
 
+    def _fitting_regions(self, names, regions):
+        """Region vectors as the index keeps them; `None` where it holds none."""
+        if self.regions is None and regions is None:
+            return None
+        if self.regions is None or regions is None or len(regions) != len(names):
+            raise ValueError(
+                f"The index holds {'no ' if self.regions is None else ''}region vectors, but got "
+                f"{'none' if regions is None else f'those of {len(regions)} photos'} for {len(names)} names; "
+                f"{'leave `regions` out' if self.regions is None else 'give `regions`, one each'}."
+            )
+        return encode(regions, self.regions.spec)
+
     def _be_changeable(self):
         """Names as a list and a dictionary, which can be changed."""
         if self._positions is None:
@@ -205,6 +245,7 @@ class Index(Searchable):
         k: int = 10,
         expand: int | None = None,
         *,
+        rerank: int | str | None = "auto",
         within: Within | None = None,
         min_score: float | None = None,
         alpha: float = 0.0,
@@ -215,15 +256,22 @@ class Index(Searchable):
             model: the model that made the index, or what `rw_keras.runtimes.load` made of it: the runtime may be another one.
             photo, box: see `rw_keras.describe`.
             k, expand, within, min_score, alpha: see `search`.
+            rerank: see `search`; the region vectors of the photo come from the model. "auto", the default: as many as
+                `search_defaults` has, where the index holds region vectors.
 
         Raises:
             ValueError: when the model makes other descriptors than the index holds, naming what differs.
         """
         from rw_keras.description.describe import describe
 
+        if isinstance(rerank, str) and rerank == "auto":
+            rerank = None if self.regions is None else self.search_defaults.get("rerank")
+        if rerank is not None:
+            self.check_rerank(rerank)
         self.check_model(model)
-        query = describe(model, photo, box, max_side=max_side_of(self.recipe))
-        return self.search(query, k, expand, within=within, min_score=min_score, alpha=alpha)
+        more = {} if rerank is None else {"regions": True}
+        query = describe(model, photo, box, max_side=max_side_of(self.recipe), **more)
+        return self.search(query, k, expand, rerank=rerank, within=within, min_score=min_score, alpha=alpha)
 
     def check_model(self, model: keras.Model | Describer) -> None:
         """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index.

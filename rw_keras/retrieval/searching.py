@@ -17,6 +17,8 @@ from rw_keras.model.recipe import UNSET, Recipe
 from rw_keras.retrieval import duplicates, exact
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, passing
+from rw_keras.retrieval.regions import Regions
+from rw_keras.retrieval.rerank import QueryRegions, reranked
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.searchers import NumpySearcher, make_searcher
 from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_vector, unit_vectors
@@ -26,16 +28,18 @@ class Searchable:
     """Names and unit vectors that can be searched: what `rw_keras.retrieval.Index` is, but for how it is made, changed and kept.
 
     Attributes:
-        names, descriptors, recipe, metadata, failures, described_with: see `Index`.
+        names, descriptors, regions, recipe, metadata, failures, described_with, search_defaults: see `Index`.
         searcher: what searches; see `rw_keras.retrieval.searchers`.
     """
 
     names: Sequence[str]
     descriptors: Any
+    regions: Regions | None = None
     recipe: dict[str, Any] | None
     metadata: Mapping[str, list[Any]] = MappingProxyType({})
     failures: list[tuple[str, str]]
     described_with: list[dict[str, str]]
+    search_defaults: Mapping[str, Any] = MappingProxyType({})
     searcher = NumpySearcher()
 
     def __len__(self) -> int:
@@ -57,26 +61,45 @@ class Searchable:
             by_id[ids] = exact.cosines(vectors, query)
         return by_id[rows.ids()]
 
-    def nearest(self, query: ArrayLike, k: int, *, within: Within | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The positions and cosines of the `k` nearest descriptors, best first; equal ones in the order of the index.
+    def nearest(
+        self, query: ArrayLike, k: int, *, within: Within | None = None, rerank: int | None = None, regions: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The positions and scores of the `k` nearest descriptors, best first; equal ones in the order of the index.
 
         Arguments and errors as for `search`.
         """
-        positions, scores = self.nearest_batch(unit_vector(query, self.descriptors.shape[1])[None], k, within=within)
+        own = _regions_of_one(query, rerank, regions)
+        query = unit_vector(query, self.descriptors.shape[1])
+        positions, scores = self.nearest_batch(query[None], k, within=within, rerank=rerank, regions=own)
         return positions[0], scores[0]
 
-    def nearest_batch(self, queries: ArrayLike, k: int, *, within: Within | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest_batch(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        within: Within | None = None,
+        rerank: int | None = None,
+        regions: Sequence[Any] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """`nearest` for several queries at once: one pass over the descriptors, and the same results.
 
         Args:
             queries: `(Q, D)`.
-            k, within: see `search`.
+            k, within, rerank: see `search`.
+            regions: see `search_batch`.
 
         Returns:
-            Positions `(Q, k)` and cosines `(Q, k)` float32; fewer columns where fewer than `k` rows may be found.
+            Positions `(Q, k)` and scores `(Q, k)` float32, cosines but for those of re-ranked rows; fewer columns where fewer than
+            `k` rows may be found.
         """
+        compared = self._compared(queries, rerank, regions)
         queries, mask = self._asked(queries, k, within)
-        return self.searcher.nearest(Rows.of(self.descriptors), queries, int(k), mask)
+        positions, scores = self.searcher.nearest(Rows.of(self.descriptors), queries, max(int(k), int(rerank or 0)), mask)
+        if compared is not None:
+            vectors = [own.first(self.regions.vectors.shape[1]) for own in compared]
+            positions, scores = reranked(self.regions, vectors, positions, scores, int(rerank))
+        return positions[:, :k], scores[:, :k]
 
     def search(
         self,
@@ -84,31 +107,46 @@ class Searchable:
         k: int = 10,
         expand: int | None = None,
         *,
+        rerank: int | None = None,
+        regions: Any = None,
         within: Within | None = None,
         min_score: float | None = None,
         alpha: float = 0.0,
     ) -> list[tuple[str, float]]:
         """The `k` best matches of a query vector.
 
+        With `rerank`, the first so many photos by cosine are put in the order of a score of their regions: the mean, over the
+        query's region vectors, of the highest cosine to any region vector of the photo. The others follow by cosine. Equal scores
+        keep the order by cosine; a photo without region vectors has -1. `expand` then averages the descriptors of the query and of
+        the first photos in this order, and ranks all of them again, by cosine.
+
         Args:
             query: `(D,)`, as `rw_keras.describe` returns it. Where its recipe is not the index's, as at another `max_side`, a
                 warning says so.
             k: how many; all, where there are fewer.
             expand: query expansion over so many vectors, the query among them (see `expand_query`). Default: none.
+            rerank: how many photos are put in the order of their regions, 1 or more. The index has to hold region vectors. Default:
+                none.
+            regions: with `rerank`, the query's region vectors: `QueryRegions`, or vectors `(R, D)`. Default: `query.regions`, which
+                `rw_keras.describe(..., regions=True)` gives.
             within: which rows may be found (see `Index`). Default: all.
-            min_score: hits with a lower cosine are left out. Default: none.
+            min_score: hits with a lower score are left out. Default: none.
             alpha: goes with `expand`: the power of the cosine that each vector is weighted by. Default 0: all alike.
 
         Returns:
-            A list of (name, cosine), best first.
+            A list of (name, score), best first. The score is the cosine of the (expanded) query and the photo. With `rerank` and
+            without `expand`, that of the first photos is the score of their regions, which is not to be compared with the cosines
+            of those that follow them.
 
         Raises:
-            ValueError: for a query of other dimensions, or with NaN, `k` or `expand` below 1, a filter that does not fit, or an
-                `alpha` below 0, or without `expand`.
+            ValueError: for a query of other dimensions, or with NaN, `k`, `expand` or `rerank` below 1, a filter that does not fit,
+                an `alpha` below 0, or without `expand`; and for `rerank` where the index or the query has no region vectors.
         """
         self._warn_of_another_recipe(query)
+        own = _regions_of_one(query, rerank, regions)
         query = unit_vector(query, self.descriptors.shape[1])
-        return self.search_batch(query[None], k, expand, within=within, min_score=min_score, alpha=alpha)[0]
+        options = {"rerank": rerank, "regions": own, "within": within, "min_score": min_score, "alpha": alpha}
+        return self.search_batch(query[None], k, expand, **options)[0]
 
     def search_batch(
         self,
@@ -116,16 +154,23 @@ class Searchable:
         k: int = 10,
         expand: int | None = None,
         *,
+        rerank: int | None = None,
+        regions: Sequence[Any] | None = None,
         within: Within | None = None,
         min_score: float | None = None,
         alpha: float = 0.0,
     ) -> list[list[tuple[str, float]]]:
-        """`search` for several queries `(Q, D)` at once: one pass over the descriptors, and for each query the same list."""
+        """`search` for several queries `(Q, D)` at once: one pass over the descriptors, and for each query the same list.
+
+        `regions` has the region vectors of each query, as `search` takes them.
+        """
         self._warn_of_another_recipe(queries)
+        regions = self._compared(queries, rerank, regions)
         queries, mask = self._asked(queries, k, within, expand, min_score, alpha)
         if expand is not None:
-            queries = expand_query(queries, self, expand, within=mask, alpha=alpha)
-        found = zip(*self.nearest_batch(queries, k, within=mask))
+            queries = expand_query(queries, self, expand, within=mask, alpha=alpha, rerank=rerank, regions=regions)
+            rerank = regions = None
+        found = zip(*self.nearest_batch(queries, k, within=mask, rerank=rerank, regions=regions))
         return [
             [
                 (self.names[position], score)
@@ -163,13 +208,54 @@ class Searchable:
         queries = unit_vectors(queries, self.descriptors.shape[1])
         return queries, passing(within, self.names, self.position, self.metadata)
 
-    def rank(self, query: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[str]:
-        """All names, best first; arguments as for `search`."""
-        return [name for name, _ in self.search(query, max(len(self), 1), expand, alpha=alpha)]
+    def _compared(self, queries, rerank, regions):
+        """The `QueryRegions` of each query, or `None` without re-ranking; checked before anything is computed."""
+        if rerank is None:
+            if regions is not None:
+                raise ValueError("`regions` are what `rerank` compares, but got them without it; give both, or neither.")
+            return None
+        self.check_rerank(rerank)
+        given = getattr(queries, "regions", None) if regions is None else regions
+        if given is None:
+            raise ValueError(
+                "`rerank` compares the region vectors of the query, and it has none; describe it with "
+                "`rw_keras.describe(..., regions=True)`, or give `regions=rw_keras.retrieval.QueryRegions(vectors)`."
+            )
+        if len(given) != len(queries):
+            raise ValueError(f"There are region vectors of {len(given)} queries for {len(queries)} queries; give those of each.")
+        compared = [QueryRegions.of(own) for own in given]
+        for own in compared:
+            own.first(self.regions.vectors.shape[1])  # refuses those that do not fit
+        return compared
 
-    def rank_batch(self, queries: ArrayLike, expand: int | None = None, *, alpha: float = 0.0) -> list[list[str]]:
+    def check_rerank(self, rerank: int) -> None:
+        """Raises a ValueError when this index cannot re-rank so many photos."""
+        check_count("rerank", rerank)
+        if self.regions is None:
+            raise ValueError(
+                f"`rerank` is {rerank}, and the index holds no region vectors to re-rank by; make it with them, as "
+                '`rw_keras.extract(..., regions="int8")` does, or leave `rerank` out.'
+            )
+
+    def rank(
+        self, query: ArrayLike, expand: int | None = None, *, rerank: int | None = None, regions: Any = None, alpha: float = 0.0
+    ) -> list[str]:
+        """All names, best first; arguments as for `search`."""
+        hits = self.search(query, max(len(self), 1), expand, rerank=rerank, regions=regions, alpha=alpha)
+        return [name for name, _ in hits]
+
+    def rank_batch(
+        self,
+        queries: ArrayLike,
+        expand: int | None = None,
+        *,
+        rerank: int | None = None,
+        regions: Sequence[Any] | None = None,
+        alpha: float = 0.0,
+    ) -> list[list[str]]:
         """`rank` for several queries `(Q, D)` at once."""
-        return [[name for name, _ in hits] for hits in self.search_batch(queries, max(len(self), 1), expand, alpha=alpha)]
+        found = self.search_batch(queries, max(len(self), 1), expand, rerank=rerank, regions=regions, alpha=alpha)
+        return [[name for name, _ in hits] for hits in found]
 
     def recall(self, queries: ArrayLike, k: int = 10) -> float:
         """How much of the exact result the searcher finds: recall@k, the mean share of the `k` best that it returns.
@@ -262,3 +348,9 @@ class Searchable:
     use_engine = RenamedAttribute("use_searcher")
     save_engine = RenamedAttribute("save_searcher")
     load_engine = RenamedAttribute("load_searcher")
+
+
+def _regions_of_one(query, rerank, regions):
+    """The region vectors of one query, as those of several are given."""
+    regions = getattr(query, "regions", None) if regions is None and rerank is not None else regions
+    return None if regions is None else [regions]
