@@ -291,5 +291,3 @@ def _check_photos(labels, index):
             read_image(query.path, query.box, max_side_of(recipe), recipe.get("min_side", 1))
         except (ImageError, OSError) as error:
             raise ValueError(f"The query {name!r} cannot be described: {error}") from None
-
-

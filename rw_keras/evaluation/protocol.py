@@ -13,6 +13,7 @@ import numpy as np
 
 from rw_keras.datasets.oxford import Query, photos_by_name, read_ground_truth
 from rw_keras.description.cache import describe_cached
+from rw_keras.evaluation.labels import MISSING
 from rw_keras.model.recipe import provenance_in_words
 from rw_keras.model.whitening import photos_in_common
 from rw_keras.photos.reading import ImageError, read_image
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from rw_keras import runtimes
     from rw_keras.photos.reading import Box
-
-# What to do where photos of the ground truth are missing; see `evaluate`.
-MISSING = ("refuse", "drop_queries", "allow")
 
 
 class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos skipped_queries missing_positives")):

@@ -11,7 +11,8 @@ import numpy as np
 from rw_keras import methods
 from rw_keras.evaluation import published
 from rw_keras.evaluation.experiment import Experiment, Setting
-from rw_keras.retrieval import Diffusion, Index, Interval, augment, bootstrap, landmark_by_name, paired_difference
+from rw_keras.evaluation.index_evaluation import interval
+from rw_keras.retrieval import Diffusion, Index, Interval, augment, landmark_by_name, paired_difference
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.rows import Rows
 
@@ -340,14 +341,6 @@ SETTINGS: dict[str, dict[str, object]] = {
     "three scales": {"scales": SCALES},
     "whitening after the sum over regions": {"whiten_on": "global"},
 }
-
-
-def interval(scores: Mapping[str, float]) -> Interval:
-    """The mAP with its interval; where all queries are of one landmark there is none, and it is the value itself."""
-    if len({landmark_by_name(query) for query in scores}) > 1:
-        return bootstrap(scores)
-    mean = float(np.mean(list(scores.values())))
-    return Interval(mean, float("nan"), float("nan"), 0.95, len(scores), 1)
 
 
 def _words(shrinkage):

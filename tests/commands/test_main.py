@@ -61,7 +61,7 @@ class TestCommandLine:
 
     def test_unknown_command(self, command, capsys):
         assert command("find", "photo.jpg") == 2
-        only_line(capsys, "'find'", "index, search, info, duplicates, check, merge, export-vectors, runtimes, export, demo")
+        only_line(capsys, "'find'", "index, search, info, duplicates, evaluate, check, merge, export-vectors, runtimes, export, demo")
 
     @pytest.mark.parametrize(
         "arguments",
