@@ -173,7 +173,8 @@ def _rankings(
     alpha: float,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each query with the positions of the index, best first, in the order of `queries`."""
-    plain = rerank is None and (expand or 1) == 1
+    expanded = (expand or 1) > 1
+    plain = rerank is None and not expanded
     step = max(1, _HELD // max(1, len(index)))
     for hidden, names in itertools.groupby(queries, lambda name: None if plain or not queries[name].left_out else name):
         # In a plain ranking an own photo is junk, which is taken out later. Re-ranking and expansion would make use of it, so the
@@ -186,7 +187,7 @@ def _rankings(
             vectors, regions = zip(*(described.get(name) or _own(index, queries[name], rerank) for name in block))
             compared = {"rerank": rerank, "regions": None if rerank is None else list(regions)}
             asked = np.stack(vectors)
-            if not plain and expand is not None:
+            if expanded:
                 asked = expand_query(asked, index, expand, within=within, alpha=alpha, **compared)
                 compared = {}
             found, _ = index.nearest_batch(asked, len(index), within=within, **compared)

@@ -3,6 +3,7 @@ import csv
 import pytest
 
 from rw_keras.evaluation import published, tables
+from rw_keras.evaluation.table import Table
 
 QUERIES = [f"{landmark}_{number}" for landmark in ("a", "b", "c", "d", "e", "f") for number in (1, 2)]
 
@@ -127,7 +128,7 @@ def test_options_stand_beside_the_plain_ranking():
 
 
 def test_markdown_and_csv_hold_the_same():
-    table = tables.Table("name", "Title", ["a", "b"], [["1", "x|y"], ["2", 'say "z", w']], ["A note."])
+    table = Table("name", "Title", ["a", "b"], [["1", "x|y"], ["2", 'say "z", w']], ["A note."])
     assert table.markdown() == '# Title\n\n| a | b |\n| --- | --- |\n| 1 | x/y |\n| 2 | say "z", w |\n\nA note.\n'
     assert list(csv.reader(table.csv().splitlines())) == [["a", "b"], ["1", "x|y"], ["2", 'say "z", w']]
 
