@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from rw_keras.description.reader import Reading
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.recipe import Recipe
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
@@ -115,17 +116,18 @@ class Update:
             replaced = store.about(folder)
             if replaced is None:
                 return
-            names, rows, stamps = store.added_by_hand(folder)
+            added = store.added_by_hand(folder)
             differing = Recipe.from_dict(replaced["recipe"]).differences(about["recipe"], "the new one's")
-            if names and differing:
+            if added.names and differing:
                 raise ValueError(
-                    f"{folder} holds {len(names)} descriptors that were added by hand, and cannot be made again in another way: "
-                    f"{'; '.join(differing)}. Remove them first (`Index.remove`), or choose another name."
+                    f"{folder} holds {len(added.names)} descriptors that were added by hand, and cannot be made again in another "
+                    f"way: {'; '.join(differing)}. Remove them first (`Index.remove`), or choose another name."
                 )
+            self._writer.check_takes(added)
             # Those with a stamp were merged from other indices. The source may list them; the others are taken over at the end.
-            kept = [place for place, stamp in enumerate(stamps) if stamp is None]
-            if kept and not self._writer.find([names[kept[0]]]):
-                self._writer.put([names[place] for place in kept], rows[kept], [None] * len(kept), listed=False)
+            kept = [place for place, stamp in enumerate(added.stamps) if stamp is None]
+            if kept and not self._writer.find([added.names[kept[0]]]):
+                self._writer.take_over(added, kept)
                 self._writer.commit()
         except store.DamageError as error:
             if not self._prune:
@@ -197,9 +199,9 @@ class Update:
         else:
             self._changed_and_bad.append((name, reason, reading.stamp))
 
-    def put(self, readings: list[Reading], vectors: np.ndarray) -> None:
-        """Takes described photos."""
-        self._writer.put([one.item.name for one in readings], vectors, [one.stamp for one in readings])
+    def put(self, readings: list[Reading], vectors: np.ndarray, regions: Sequence[PhotoRegions] | None = None) -> None:
+        """Takes described photos, with the region vectors of each where the index holds such."""
+        self._writer.put([one.item.name for one in readings], vectors, [one.stamp for one in readings], regions=regions)
         self.described += len(readings)
         self.changed += sum(one.known is not None and one.known.described for one in readings)
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from rw_keras.retrieval.schema import BESIDE, DATABASE, SCHEMA, connected
+from rw_keras.retrieval.schema import BESIDE, DATABASE, SCHEMA, STRAYS, connected
 from rw_keras.retrieval.segments import synced
 
 
@@ -101,5 +101,5 @@ def remove_strays(folder: pathlib.Path, is_replaced: bool) -> None:
                     return
                 raise
     for path in folder.iterdir():
-        if path.name.startswith(("rows-", "searcher-", ".part-")) and path.name not in named:
+        if path.name.startswith(STRAYS) and path.name not in named:
             path.unlink(missing_ok=True)

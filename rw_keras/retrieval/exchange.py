@@ -20,7 +20,7 @@ from rw_keras.retrieval.writer import Writer
 
 
 def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> int:
-    """Joins indices of one recipe into a new one, with stamps, failures and metadata; they stay as they are.
+    """Joins indices of one recipe into a new one, with region vectors, stamps, failures and metadata; they stay as they are.
 
     Their photos keep their order, one index behind the other. If the photos of all come from one source, the new index is brought
     up to date from it as they were. Else an update describes again what has changed of the photos that its source lists, and lets
@@ -51,8 +51,8 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         for name in snapshot.names:
             if holder.setdefault(name, snapshot.folder) != snapshot.folder:
                 raise ValueError(f"Both {holder[name]} and {snapshot.folder} hold {name!r}; a photo's name is there once.")
-    shared = {field: value for field in ("source", "settings") if (value := _common(field, found)) is not None}
-    with Writer(out, first["recipe"], first["dimensions"], first["dtype"], beside=True) as writer:
+    shared = {field: value for field in ("source", "settings", "search", "preset") if (value := _common(field, found)) is not None}
+    with Writer(out, first["recipe"], first["dimensions"], first["dtype"], beside=True, regions=first.get("regions")) as writer:
         for field, value in shared.items():
             writer.set(field, value)
         writer.set("versions", first.get("versions"))
@@ -72,9 +72,10 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
 def _check_alike(one, other):
     differing = Recipe.from_dict(one.about["recipe"]).differences(other.about["recipe"], f"that of {other.folder}")
-    for field in ("dimensions", "dtype"):
-        if one.about[field] != other.about[field]:
-            differing.append(f"its {field} is {one.about[field]!r}, that of {other.folder} {other.about[field]!r}")
+    for field in ("dimensions", "dtype", "regions"):
+        own, others = one.about.get(field), other.about.get(field)
+        if own != others:
+            differing.append(f"its {field} is {own!r}, that of {other.folder} {others!r}")
     if differing:
         raise ValueError(f"{one.folder} was made in another way than {other.folder}: {'; '.join(differing)}.")
 
@@ -98,14 +99,15 @@ def _copy(snapshot, writer, holder, of_one_source):
         part = slice(start, start + BLOCK_ROWS)
         records = [known.get(photo, (None, None, None)) for photo in snapshot.ids[part].tolist()]
         listed = [own if of_one_source else False for *_, own in records]
-        writer.put(snapshot.names[part], snapshot.rows[places[part]], [stamp for _, stamp, _ in records], listed)
+        regions = None if snapshot.regions is None else snapshot.regions.kept(part)
+        writer.put(snapshot.names[part], snapshot.rows[places[part]], [stamp for _, stamp, _ in records], listed, regions)
     for name, reason in snapshot.failures:
         if name not in holder:
             writer.fail(name, reason, failures.get(name))
 
 
 def export_vectors(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> int:
-    """Writes the descriptors of an index to a file for other tools, in the order of the index.
+    """Writes the descriptors of an index to a file for other tools, in the order of the index; its region vectors stay behind.
 
     Args:
         folder: the index.

@@ -18,7 +18,7 @@ from rw_keras.model.recipe import Recipe, max_side_of, with_runtime
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
-from rw_keras.retrieval.regions import Regions, encode
+from rw_keras.retrieval.regions import Regions, fitting
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.saving import Origin, Stored, load_structure, save
 from rw_keras.retrieval.searchers import make_searcher
@@ -110,7 +110,9 @@ class Index(Searchable):
         if regions is not None:
             self.regions = Regions.of(regions, dimensions=None if len(regions) else self.descriptors.shape[1])
             if len(self.regions) != len(self.names):
-                raise ValueError(f"There are {len(self.names)} names for the regions of {len(self.regions)} photos; give those of each.")
+                raise ValueError(
+                    f"There are {len(self.names)} names for regions of {len(self.regions)} photos; give those of each."
+                )
 
     def position(self, name: str) -> int:
         """Where a name stands, or a ValueError that says it does not."""
@@ -147,7 +149,7 @@ class Index(Searchable):
         columns = checked_metadata(metadata, len(names))
         if columns.keys() != self.metadata.keys():
             raise ValueError(f"The index's metadata has the columns {list(self.metadata)}, but got {list(columns)}; give the same.")
-        kept = self._fitting_regions(names, regions)
+        kept = fitting(regions, None if self.regions is None else self.regions.spec, len(names))
         rows = self._changed()
         ids = rows.append(vectors)
         if kept is not None:
@@ -188,7 +190,7 @@ class Index(Searchable):
         names = list(names)
         positions = self._known(names)
         vectors = self._fitting(names, descriptors)
-        kept = self._fitting_regions(names, regions)
+        kept = fitting(regions, None if self.regions is None else self.regions.spec, len(names))
         rows = self._changed()
         self.searcher.add(rows, rows.replace(positions, vectors))
         if kept is not None:
@@ -213,18 +215,6 @@ class Index(Searchable):
                 "describe the photos with the model that made the index."
             )
         return vectors[:]
-
-    def _fitting_regions(self, names, regions):
-        """Region vectors as the index keeps them; `None` where it holds none."""
-        if self.regions is None and regions is None:
-            return None
-        if self.regions is None or regions is None or len(regions) != len(names):
-            raise ValueError(
-                f"The index holds {'no ' if self.regions is None else ''}region vectors, but got "
-                f"{'none' if regions is None else f'those of {len(regions)} photos'} for {len(names)} names; "
-                f"{'leave `regions` out' if self.regions is None else 'give `regions`, one each'}."
-            )
-        return encode(regions, self.regions.spec)
 
     def _be_changeable(self):
         """Names as a list and a dictionary, which can be changed."""
@@ -374,6 +364,7 @@ class Index(Searchable):
             descriptors = Rows.of(descriptors).as_descriptors(found.places)
         index.descriptors = descriptors
         index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
+        index.regions, index.search_defaults = found.regions, dict(about.get("search") or {})
         index.recipe, index.described_with = about["recipe"], list(map(with_runtime, about.get("described_with") or []))
         own = Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, found.numbers())
         index._stored = own

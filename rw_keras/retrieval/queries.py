@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rw_keras.retrieval.regions import Regions
 from rw_keras.retrieval.rows import Rows
-from rw_keras.retrieval.schema import Stamp, damaged, fault_text, name_bytes, stamp_of
-from rw_keras.retrieval.segments import BLOCK_ROWS, Segment, mapped
+from rw_keras.retrieval.schema import KINDS, Stamp, damaged, fault_text, layout, name_bytes, stamp_of
+from rw_keras.retrieval.segments import Segment, mapped
 
 # Photos that one query reads: its answer is a few MB.
 _CHUNK = 65536
@@ -121,17 +122,54 @@ def metadata_values(database: sqlite3.Connection, number: int) -> list[Any]:
     return values
 
 
-def stored_rows(folder: pathlib.Path, fields: Mapping[str, Any], database: sqlite3.Connection) -> Rows:
-    """All rows `(M, D)` of an index as they are kept, those that no photo has any longer among them."""
-    shape = fields["dimensions"]
-    segments = []
+def stored_rows(folder: pathlib.Path, fields: Mapping[str, Any], database: sqlite3.Connection, kind: str = "descriptor") -> Rows:
+    """All rows `(M, D)` of a kind as they are kept, those that no photo has any longer among them."""
+    dimensions, dtype = layout(fields, kind)
+    segments, block_rows = [], KINDS[kind].block_rows
     for number, file, first, count in database.execute(
-        "SELECT id, file, first, count FROM segments WHERE kind = 'descriptor' ORDER BY first"
+        "SELECT id, file, first, count FROM segments WHERE kind = ? ORDER BY first", (kind,)
     ).fetchall():
         checksums = [crc for (crc,) in database.execute("SELECT crc32 FROM blocks WHERE segment = ? ORDER BY block", (number,))]
-        if len(checksums) != -(-count // BLOCK_ROWS) or pathlib.PurePath(file).name != file:
+        if len(checksums) != -(-count // block_rows) or pathlib.PurePath(file).name != file:
             raise damaged(folder, f"its entry of {file!r} is not whole")
-        segments.append(
-            Segment(folder / file, mapped(folder / file, (count, shape), fields["dtype"]), first, BLOCK_ROWS, checksums)
-        )
-    return Rows(segments, shape, fields["dtype"])
+        segments.append(Segment(folder / file, mapped(folder / file, (count, dimensions), dtype), first, block_rows, checksums))
+    return Rows(segments, dimensions, dtype)
+
+
+def regions_in(database: sqlite3.Connection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers `(n,)` of descriptors' rows, ascending, those of their first region vectors, and how many each has."""
+    parts = [[], [], []]
+    for chunk in chunks(
+        database,
+        "SELECT count(*), max(row), group_concat(row), group_concat(first), group_concat(count) FROM (SELECT row, first, count "
+        "FROM regions WHERE row > ? ORDER BY row LIMIT ?)",
+    ):
+        for column, text in zip(parts, chunk):
+            column.append(np.fromstring(text, "int64", sep=","))
+    rows, first, counts = (np.concatenate([np.empty(0, "int64"), *column]) for column in parts)
+    return rows, first, counts
+
+
+def stored_regions(
+    folder: pathlib.Path, fields: Mapping[str, Any], database: sqlite3.Connection, rows: np.ndarray
+) -> Regions | None:
+    """The region vectors of photos, by the numbers `(N,)` of their descriptors' rows; `None` where the index holds none.
+
+    Raises:
+        DamageError: when one of these rows has no entry, or an entry names region vectors that there are not.
+    """
+    if not fields.get("regions"):
+        return None
+    known, first, counts = regions_in(database)
+    places = np.searchsorted(known, rows)
+    if len(rows) and (places.max() >= len(known) or not np.array_equal(known[places], rows)):
+        raise damaged(folder, "it holds descriptors without an entry of their region vectors")
+    first, counts = first[places], counts[places]
+    vectors, boxes = (stored_rows(folder, fields, database, kind) for kind in ("region", "box"))
+    last = first + np.maximum(counts, 1) - 1
+    places = [np.where(counts > 0, own.places(first), 0) for own in (vectors, boxes)]
+    ends = [np.where(counts > 0, own.places(last), 0) for own in (vectors, boxes)]
+    same = np.array_equal(*places) and all(np.array_equal(end, places[0] + last - first) for end in ends)
+    if counts.min(initial=0) < 0 or not same or places[0].min(initial=0) < 0:
+        raise damaged(folder, "it names region vectors that there are not")
+    return Regions(vectors, boxes, places[0], counts)

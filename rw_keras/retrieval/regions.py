@@ -150,6 +150,28 @@ def encode(photos: Sequence[Any] | Kept | Regions, spec: Mapping[str, Any]) -> K
     return Kept(encoded(vectors if dtype == "int8" else unit_rows(vectors.astype("float64")), dtype), boxes, counts)
 
 
+def fitting(regions: Sequence[Any] | Kept | Regions | None, spec: Mapping[str, Any] | None, count: int) -> Kept | None:
+    """Region vectors that come to an index, as it keeps them; `None` where it holds none.
+
+    Args:
+        regions: see `encode`; `None`: none were given.
+        spec: how the index keeps them; `None`: it holds none.
+        count: of how many photos they have to be.
+
+    Raises:
+        ValueError: when they are there and should not be, or the other way round; and as for `encode`.
+    """
+    if not spec and regions is None:
+        return None
+    given = 0 if regions is None else len(regions.counts) if isinstance(regions, Kept) else len(regions)
+    if not spec or regions is None or given != count:
+        raise ValueError(
+            f"The index holds {'' if spec else 'no '}region vectors, but got {f'those of {given}' if given else 'none'} for "
+            f"{count} photos; {'give `regions`, those of each' if spec else 'leave `regions` out, or make the index with them'}."
+        )
+    return encode(regions, spec)
+
+
 def check_spec(spec: Mapping[str, Any]) -> tuple[str, int]:
     """The dtype and the dimensions that region vectors are kept with; a ValueError when there are none such."""
     dtype, dimensions = spec["dtype"], spec["dimensions"]

@@ -34,11 +34,11 @@ class QueryRegions:
 
     def __init__(self, vectors: ArrayLike, boxes: ArrayLike | None = None) -> None:
         vectors = np.asarray(vectors)
-        if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not np.isfinite(vectors).all():
+        infinite = " with such values" if vectors.dtype.kind in "fiu" and not np.isfinite(vectors).all() else ""
+        if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or infinite:
             raise ValueError(
-                f"The regions of a query are finite vectors (R, D), but got the shape {vectors.shape} of {vectors.dtype}"
-                f"{', with NaN or infinite values' if vectors.dtype.kind == 'f' and not np.isfinite(vectors).all() else ''}; "
-                "describe the photo with `rw_keras.describe(..., regions=True)`."
+                f"The regions of a query are vectors (R, D) without NaN or infinite values, but got the shape {vectors.shape} of "
+                f"{vectors.dtype}{infinite}; describe the photo with `rw_keras.describe(..., regions=True)`."
             )
         self.vectors = unit_rows(vectors.astype("float64", order="C")).astype("float32")
         self.boxes = None if boxes is None else np.asarray(boxes, "float32")
@@ -66,8 +66,8 @@ class QueryRegions:
         """
         if self.vectors.shape[1] < dimensions:
             raise ValueError(
-                f"The query's region vectors have {self.vectors.shape[1]} dimensions, and those of the index {dimensions}; describe "
-                "the query with the model that made the index."
+                f"The query's region vectors have {self.vectors.shape[1]} dimensions, and those of the index {dimensions}; "
+                "describe the query with the model that made the index."
             )
         vectors = self.vectors
         if vectors.shape[1] > dimensions:

@@ -13,88 +13,132 @@ import numpy as np
 
 from rw_keras.retrieval import store
 from rw_keras.retrieval.int8 import encoded
-from rw_keras.retrieval.segments import BLOCK_ROWS, naming, synced
+from rw_keras.retrieval.regions import Kept
+from rw_keras.retrieval.schema import KINDS, layout
+from rw_keras.retrieval.segments import naming, synced
 
 
 class RowFiles:
-    """Where the rows of a transaction go: behind those of the last segment, then into new ones.
+    """Where the rows of a transaction go: behind those of the last segment of their kind, then into new ones.
 
     Args:
         folder: the index.
         database: its database, in a transaction.
-        about: the fields of the index; `next_row` is kept up to date in it.
+        about: the fields of the index; `next_row` and `next_region` are kept up to date in it.
     """
 
     def __init__(self, folder: pathlib.Path, database: sqlite3.Connection, about: dict[str, Any]) -> None:
         self._folder, self._database, self._about = folder, database, about
-        self._row_bytes = about["dimensions"] * np.dtype(about["dtype"]).itemsize
-        self._tails: list[_Tail] = []  # those with rows that the database does not count, and the last one
-        self._is_continued = True  # whether the last segment of the database takes more rows
+        self._begin()
+
+    def _begin(self):
+        # Of each kind those with rows that the database does not count, and the last one.
+        self._tails: dict[str, list[_Tail]] = {kind: [] for kind in KINDS}
+        self._retired: set[str] = set()  # the kinds whose last segment in the database takes no more rows
 
     def append(self, vectors: np.ndarray) -> np.ndarray:
         """Writes rows `(n, D)`; their numbers `(n,)`."""
-        vectors = encoded(np.reshape(vectors, (-1, self._about["dimensions"])), self._about["dtype"])
+        dimensions, dtype = layout(self._about, "descriptor")
+        vectors = encoded(np.reshape(vectors, (-1, dimensions)), dtype)
         first = self._about["next_row"]
-        start = 0
-        while start < len(vectors):
-            if not self._tails or self._tails[-1].count >= store.SEGMENT_ROWS:
-                self._tails.append(self._next_tail(first + start))
-            tail = self._tails[-1]
-            part = vectors[start : start + store.SEGMENT_ROWS - tail.count]
-            tail.write(part)
-            start += len(part)
+        self._append("descriptor", vectors, first)
         self._about["next_row"] += len(vectors)
         return np.arange(first, first + len(vectors))
 
+    def append_regions(self, kept: Kept) -> np.ndarray:
+        """Writes region vectors of n photos, and their boxes; the numbers `(n,)` of each photo's first."""
+        first, kinds = self._about["next_region"], ("region", "box")
+        if not self._tails["region"] and None in [self._continued(kind, first) for kind in kinds]:
+            self._retired |= {*kinds}  # together, so that both have the same rows in each file
+        self._append("region", kept.vectors, first)
+        self._append("box", kept.boxes, first)
+        self._about["next_region"] += len(kept.vectors)
+        return first + np.cumsum(kept.counts) - kept.counts
+
+    def _append(self, kind, rows, first):
+        tails, most, start = self._tails[kind], _most(kind), 0
+        while start < len(rows):
+            if not tails or tails[-1].count >= most:
+                tails.append(self._next_tail(kind, first + start))
+            part = rows[start : start + most - tails[-1].count] if KINDS[kind].is_split else rows
+            tails[-1].write(part)
+            start += len(part)
+
     def count(self) -> None:
         """Syncs what was written, and lets the database count it."""
-        for tail in self._tails:
-            tail.sync()
-            self._database.execute(
-                "INSERT OR REPLACE INTO segments VALUES (?, 'descriptor', ?, ?, ?)",
-                (tail.number, tail.path.name, tail.first, tail.count),
-            )
-            blocks = [(tail.number, block, crc) for block, crc in tail.crcs.items()]
-            self._database.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", blocks)
+        for kind, tails in self._tails.items():
+            for tail in tails:
+                tail.sync()
+                self._database.execute(
+                    "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?)",
+                    (tail.number, kind, tail.path.name, tail.first, tail.count),
+                )
+                blocks = [(tail.number, block, crc) for block, crc in tail.crcs.items()]
+                self._database.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", blocks)
 
     def committed(self) -> None:
         """What the database counts is committed."""
-        for tail in self._tails:
-            tail.committed()
-        for tail in self._tails[:-1]:
-            tail.leave()
-        self._tails = self._tails[-1:]
+        for tails in self._tails.values():
+            for tail in tails:
+                tail.committed()
+            for tail in tails[:-1]:
+                tail.leave()
+            del tails[:-1]
 
-    def retire(self) -> None:
-        """From now on rows go to a new segment."""
-        self.leave()
-        self._is_continued = False
+    def retire(self, kind: str) -> None:
+        """From now on rows of a kind go to a new segment. What was written is committed."""
+        for tail in self._tails[kind]:
+            tail.leave()
+        self._tails[kind] = []
+        self._retired.add(kind)
 
     def leave(self) -> None:
         """Closes the files, without what is not committed."""
-        for tail in self._tails:
+        for tail in self._open():
             tail.leave()
-        self._tails, self._is_continued = [], True
+        self._begin()
 
     def close(self) -> None:
         """Closes the files as they are; what is not committed is cut off when they are appended to again."""
-        for tail in self._tails:
+        for tail in self._open():
             tail.close()
-        self._tails, self._is_continued = [], True
+        self._begin()
 
-    def _next_tail(self, row):
-        """The segment for a row: the last one, where there is room and its file is whole; else a new one."""
-        last = self._database.execute("SELECT id, file, first, count FROM segments ORDER BY id DESC LIMIT 1").fetchone()
-        is_continued = self._is_continued and not self._tails
-        if is_continued and last is not None and last[3] < store.SEGMENT_ROWS and last[2] + last[3] == row:
-            path = self._folder / last[1]
-            if path.is_file() and path.stat().st_size >= last[3] * self._row_bytes:
-                query = "SELECT crc32 FROM blocks WHERE segment = ? AND block = ?"
-                crc = self._database.execute(query, (last[0], last[3] // BLOCK_ROWS)).fetchone()
-                return _Tail(last[0], path, last[2], last[3], crc[0] if crc else 0, self._row_bytes)
-        number = max((last or [0])[0], *(tail.number for tail in self._tails), 0) + 1
-        path = self._folder / f"rows-{self._about['identity'][:8]}-{number:05d}.bin"
-        return _Tail(number, path, row, 0, 0, self._row_bytes)
+    def _open(self):
+        return [tail for tails in self._tails.values() for tail in tails]
+
+    def _continued(self, kind, row):
+        """The last segment of a kind, where it takes the row: its id, file, first row and count, if there is room, and the file is
+        whole."""
+        query = "SELECT id, file, first, count FROM segments WHERE kind = ? ORDER BY id DESC LIMIT 1"
+        last = self._database.execute(query, (kind,)).fetchone()
+        if kind in self._retired or last is None or last[3] >= _most(kind) or last[2] + last[3] != row:
+            return None
+        path = self._folder / last[1]
+        return last if path.is_file() and path.stat().st_size >= last[3] * self._row_bytes(kind) else None
+
+    def _row_bytes(self, kind):
+        dimensions, dtype = layout(self._about, kind)
+        return dimensions * np.dtype(dtype).itemsize
+
+    def _next_tail(self, kind, row):
+        """The segment for a row: the last one of its kind, or a new one."""
+        row_bytes, block_rows = self._row_bytes(kind), KINDS[kind].block_rows
+        last = None if self._tails[kind] else self._continued(kind, row)
+        if last is not None:
+            query = "SELECT crc32 FROM blocks WHERE segment = ? AND block = ?"
+            crc = self._database.execute(query, (last[0], last[3] // block_rows)).fetchone()
+            return _Tail(last[0], self._folder / last[1], last[2], last[3], crc[0] if crc else 0, row_bytes, block_rows)
+        counted = self._database.execute("SELECT coalesce(max(id), 0) FROM segments").fetchone()[0]
+        number = max(counted, *(tail.number for tail in self._open()), 0) + 1
+        while (path := self._folder / f"{KINDS[kind].prefix}{self._about['identity'][:8]}-{number:05d}.bin").exists():
+            number += 1  # a file that was just given up may be open in a reader
+        return _Tail(number, path, row, 0, 0, row_bytes, block_rows)
+
+
+def _most(kind):
+    """Rows from which on a file takes no more."""
+    return KINDS[kind].length * store.SEGMENT_ROWS
 
 
 class _Tail:
@@ -107,11 +151,12 @@ class _Tail:
         count: its rows that count; what stands behind them is cut off.
         crc: the checksum of those in the last block, where that is not full.
         row_bytes: bytes of a row.
+        block_rows: rows that one checksum is over.
     """
 
-    def __init__(self, number: int, path: pathlib.Path, first: int, count: int, crc: int, row_bytes: int) -> None:
+    def __init__(self, number: int, path: pathlib.Path, first: int, count: int, crc: int, row_bytes: int, block_rows: int) -> None:
         self.number, self.path, self.first, self.count = number, path, first, count
-        self._row_bytes, self._crc = row_bytes, crc
+        self._row_bytes, self._block_rows, self._crc = row_bytes, block_rows, crc
         self.crcs: dict[int, int] = {}  # block -> its checksum, of blocks that have changed since they were committed
         self._start = count, crc  # as the database has it
         is_new = not path.exists()
@@ -130,9 +175,9 @@ class _Tail:
             while left:
                 left = left[self._file.write(left) :]
         while len(rows):
-            block = self.count // BLOCK_ROWS
-            part = rows[: BLOCK_ROWS - self.count % BLOCK_ROWS]
-            self._crc = zlib.crc32(np.ascontiguousarray(part), self._crc if self.count % BLOCK_ROWS else 0)
+            block, used = divmod(self.count, self._block_rows)
+            part = rows[: self._block_rows - used]
+            self._crc = zlib.crc32(np.ascontiguousarray(part), self._crc if used else 0)
             self.crcs[block] = self._crc
             self.count += len(part)
             rows = rows[len(part) :]

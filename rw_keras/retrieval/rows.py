@@ -122,6 +122,17 @@ class Rows:
         parts = [np.arange(segment.first, segment.first + len(segment.array)) for segment in self.segments]
         return np.concatenate([np.empty(0, "int64"), *parts])
 
+    def places(self, numbers: np.ndarray) -> np.ndarray:
+        """The ids of the segments' rows with these numbers, -1 where there is none. Segments are in the order of their numbers."""
+        if not self.segments:
+            return np.full(len(numbers), -1)
+        first = np.array([segment.first for segment in self.segments])
+        own = np.maximum(np.searchsorted(first, numbers, side="right") - 1, 0)
+        ends = np.array(self._ends)
+        starts = ends - [len(segment.array) for segment in self.segments]
+        places = starts[own] + numbers - first[own]
+        return np.where((places >= starts[own]) & (places < ends[own]), places, -1)
+
     def ids(self) -> np.ndarray:
         """The ids `(N,)`, by position."""
         return np.arange(self.ids_given) if self._ids is None else self._ids

@@ -108,7 +108,8 @@ def save(
     about = store.about(path)
     if own is not None and own.folder == path.resolve() and about is not None:
         own.check(path, about)
-        if dtype == about["dtype"] and about["dimensions"] == index.descriptors.shape[1]:
+        kept = about["dtype"], about["dimensions"], about.get("regions")
+        if kept == (dtype, index.descriptors.shape[1], _spec(index)):
             return _save_changes(index, path, about, own)
     elif about is not None and not overwrite:
         listed = store.count_listed(path)
@@ -129,19 +130,21 @@ def _save_changes(index, path, about, own):
         writer.drop(np.setdiff1d(own.all_ids, own.ids))
         changed = np.flatnonzero(~own.is_saved & (own.ids >= 0))
         for part in _parts(len(changed)):
-            writer.replace(own.ids[changed[part]].tolist(), rows[changed[part]])
+            places = changed[part]
+            writer.replace(own.ids[places].tolist(), rows[places], _regions_of(index, places))
         added = np.flatnonzero(own.ids < 0)
         names = [index.names[position] for position in added]
         writer.drop(known.id for known in writer.find(names).values())  # they could not be read, and now have a descriptor
         for part in _parts(len(added)):
-            writer.put(names[part], rows[added[part]], [None] * len(names[part]), listed=False)
+            stamps = [None] * len(names[part])
+            writer.put(names[part], rows[added[part]], stamps, listed=False, regions=_regions_of(index, added[part]))
         writer.set("recipe", index.recipe)
         return _save_rest(index, writer, rows, own, own.searcher_file)
 
 
 def _save_whole(index, path, dtype, own, origin):
     rows = Rows.of(index.descriptors)
-    with Writer(path, index.recipe, index.descriptors.shape[1], dtype, beside=True) as writer:
+    with Writer(path, index.recipe, index.descriptors.shape[1], dtype, beside=True, regions=_spec(index)) as writer:
         if own is not None and own.folder == path.resolve() and not writer.is_new:
             if writer.has_converted:
                 own.convert(store.read(path))
@@ -150,14 +153,24 @@ def _save_whole(index, path, dtype, own, origin):
         for part in _parts(len(index)):
             names = index.names[part]
             stamps, listed = _from_origin(origin, names) if own is None else _from_disk(known, own.ids[part], own.rows[part])
-            writer.put(names, rows[part], stamps, listed)
+            writer.put(names, rows[part], stamps, listed, _regions_of(index, part))
         for name, reason in index.failures:
             writer.fail(name, reason, failures.get(name), None)
         if origin is not None:
             fields["source"] = origin.source
-        for field in fields.keys() & {"source", "versions"}:
+        for field in fields.keys() & {"source", "versions", "preset"}:
             writer.set(field, fields[field])
         return _save_rest(index, writer, rows, own, None, dtype == stored_dtype(index.descriptors))
+
+
+def _spec(index):
+    """How the region vectors of an index are kept; `None` where it holds none."""
+    return None if index.regions is None else index.regions.spec
+
+
+def _regions_of(index, places):
+    """The region vectors of photos, by their positions or a slice of them, as the index holds them."""
+    return None if index.regions is None else index.regions.kept(places)
 
 
 def _from_origin(origin, names):
@@ -186,6 +199,8 @@ def _save_rest(index, writer, rows, own, searcher_file, with_structure=True):
     """What is saved alike in place and elsewhere."""
     if index.described_with:
         writer.set("described_with", index.described_with)
+    if index.search_defaults or writer.about.get("search"):
+        writer.set("search", dict(index.search_defaults))
     writer.set_metadata(index.metadata)
     writer.compact()
     ids, numbers = writer.described()

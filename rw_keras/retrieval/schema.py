@@ -14,28 +14,58 @@ import json
 import os
 import pathlib
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rw_keras.retrieval import old_formats
-from rw_keras.retrieval.segments import DamageError
+from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError
 
-FORMAT = 3
+FORMAT = 4
 DATABASE, LOCK = "index.sqlite", ".lock"
 # Where a database grows that takes the place of another when it is whole.
 BESIDE = "rebuilt.sqlite"
 DTYPES = ("float32", "float16", "int8")
 # Seconds that a reader waits while a writer commits, and a writer for readers to let it.
 _PATIENCE = 60
-# What a file of an index is called, so that a folder with nothing else may become one.
-_OWN = ("rows-", "searcher-", ".part-", BESIDE)
 
+
+class Kind(NamedTuple):
+    """A kind of rows of an index, which has files of its own.
+
+    Attributes:
+        prefix: what the names of its files begin with.
+        block_rows: rows that one checksum is over. A file of descriptors is read from end to end, one of region vectors here and
+            there, a photo's few at a time: 128 of them are 64 KB.
+        length: how many times the rows of a file of descriptors a file holds, so that it has as many bytes.
+        is_split: whether rows that are written together may stand in two files. Those of one photo stand in one.
+    """
+
+    prefix: str
+    block_rows: int
+    length: int
+    is_split: bool
+
+
+# Region vectors and boxes have the same numbers: those of one region stand at the same place of both.
+KINDS = {
+    "descriptor": Kind("rows-", BLOCK_ROWS, 1, True),
+    "region": Kind("regions-", 128, 4, False),
+    "box": Kind("boxes-", BLOCK_ROWS, 4, False),
+}
+# What files are called that go when no database names them.
+STRAYS = (*(kind.prefix for kind in KINDS.values()), "searcher-", ".part-")
+# What a file of an index is called, so that a folder with nothing else may become one.
+_OWN = (*STRAYS, BESIDE)
+
+# What format 4 has beyond format 3.
+REGIONS = "CREATE TABLE regions(row INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL)"
 # `photos.id` is the order of the index. `row` is the number of the photo's row: those of a segment are `first` to `first` + `count`
 # - 1, and a number is never used twice. `size`, `time` and `sha256` are the photo's stamp, by which a change is seen. `listed` is 1
 # where a source listed the photo, 0 where it was added by hand, NULL where that is not known. `fault` says why it cannot be read.
-# A photo with a fault and a row keeps its row. The segments of other vectors of a photo, of which it may have any number, will have
-# a `kind` of their own, and a table from photos to their rows.
-SCHEMA = """
+# A photo with a fault and a row keeps its row. `regions` has, by the number of a descriptor's row, those of the region vectors that
+# were described with it: a descriptor that takes the place of another one never finds that one's. `kind` is one of `KINDS`.
+SCHEMA = (
+    """
 CREATE TABLE about(field TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE photos(
     id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, row INTEGER,
@@ -48,6 +78,8 @@ CREATE TABLE blocks(segment INTEGER, block INTEGER, crc32 INTEGER NOT NULL, PRIM
 CREATE TABLE metadata_columns(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE metadata(column_id INTEGER, photo INTEGER, value TEXT NOT NULL, PRIMARY KEY(column_id, photo)) WITHOUT ROWID;
 """
+    + REGIONS
+)
 
 # Size in bytes and time of the last change in nanoseconds, and where it was asked for the SHA-256 of the content.
 Stamp = list[Any]
@@ -64,6 +96,14 @@ def fields_of(folder: pathlib.Path, database: sqlite3.Connection) -> dict[str, A
             "later version."
         )
     return fields
+
+
+def layout(fields: Mapping[str, Any], kind: str) -> tuple[int, str]:
+    """The dimensions and the dtype of the rows of a kind."""
+    if kind == "box":
+        return 4, "uint16"
+    own = fields if kind == "descriptor" else fields["regions"]
+    return own["dimensions"], own["dtype"]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,29 +20,33 @@ from rw_keras.retrieval.queries import (
     failures_of,
     metadata_values,
     photos_of,
+    stored_regions,
     stored_rows,
 )
+from rw_keras.retrieval.regions import Regions
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.schema import (
     DATABASE,
     DTYPES,
-    FORMAT,
+    KINDS,
     LOCK,
     Stamp,
     check_target,
     damaged,
     fields_of,
+    layout,
     name_bytes,
     reading,
     stamp_of,
 )
-from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, Segment, mapped
+from rw_keras.retrieval.segments import DamageError, Segment, mapped
 
 __all__ = [
     "DATABASE",
     "DTYPES",
     "LOCK",
     "SEGMENT_ROWS",
+    "ByHand",
     "Damage",
     "DamageError",
     "Known",
@@ -72,13 +76,15 @@ class Snapshot:
     Attributes:
         folder: where it lies.
         about: fields of the index as a whole: `format`, `identity`, `generation`, `recipe`, `dimensions`, `dtype`, and where they
-            are known `described_with`, `versions`, `source`, `searcher`.
+            are known `described_with`, `versions`, `source`, `searcher`, `preset`; `regions`: how region vectors are kept (see
+            `rw_keras.retrieval.writer.Writer`), where there are any; `search`: see `Index.search_defaults`.
         names: of the N described photos, in order.
         ids: `(N,)`, of these photos.
         rows: all rows `(M, D)` as they are kept, memory-mapped, those that no photo has any longer among them.
         places: `(N,)`, which row is whose; `None`: each in order.
         failures: (name, reason) of the photos without a descriptor, sorted.
         metadata: column -> N values, `None` where there is none.
+        regions: the region vectors of the N photos as they are kept, memory-mapped; `None` where the index holds none.
     """
 
     folder: pathlib.Path
@@ -89,6 +95,7 @@ class Snapshot:
     places: np.ndarray | None
     failures: list[tuple[str, str]]
     metadata: dict[str, list[Any]]
+    regions: Regions | None = None
 
     def numbers(self) -> np.ndarray:
         """The numbers `(N,)` of the described photos' rows."""
@@ -169,6 +176,7 @@ def _snapshot(folder, fields, database):
             name: metadata_values(database, number)
             for number, name in database.execute("SELECT id, name FROM metadata_columns ORDER BY id")
         },
+        stored_regions(folder, fields, database, rows),
     )
 
 
@@ -181,17 +189,32 @@ def photos(folder: str | os.PathLike[str]) -> list[Listed]:
         return list(photos_of(database))
 
 
-def added_by_hand(folder: pathlib.Path) -> tuple[list[str], np.ndarray, list[Stamp | None]]:
-    """Names, descriptors `(n, D)` and stamps of the photos of an index that no source listed."""
+class ByHand(NamedTuple):
+    """The n photos of an index that no source listed.
+
+    Attributes:
+        names, stamps: of each.
+        descriptors: `(n, D)`, as they are kept.
+        regions: their region vectors; `None` where the index holds none.
+    """
+
+    names: list[str]
+    descriptors: np.ndarray
+    stamps: list[Stamp | None]
+    regions: Regions | None
+
+
+def added_by_hand(folder: pathlib.Path) -> ByHand:
+    """The photos of an index that no source listed."""
     with reading(folder) as database:
         fields = fields_of(folder, database)
         query = "SELECT name, row, size, time, sha256 FROM photos WHERE row IS NOT NULL AND listed = 0 ORDER BY id"
         found = database.execute(query).fetchall()
         if not found:
-            return [], np.empty((0, fields["dimensions"])), []
-        stored = stored_rows(folder, fields, database)
-        rows = stored[np.searchsorted(stored.numbers(), [row for _, row, *_ in found])]
-    return [os.fsdecode(name) for name, *_ in found], rows, [stamp_of(*stamp) for _, _, *stamp in found]
+            return ByHand([], np.empty((0, fields["dimensions"])), [], None)
+        stored, numbers = stored_rows(folder, fields, database), np.array([row for _, row, *_ in found])
+        rows, regions = stored[stored.places(numbers)], stored_regions(folder, fields, database, numbers)
+    return ByHand([os.fsdecode(name) for name, *_ in found], rows, [stamp_of(*stamp) for _, _, *stamp in found], regions)
 
 
 def metadata_by_name(folder: pathlib.Path) -> dict[str, list[tuple[bytes, str]]]:
@@ -277,15 +300,16 @@ def check(folder: str | os.PathLike[str]) -> list[Damage]:
     try:
         with reading(folder) as database:
             fields = fields_of(folder, database)
-            if fields["format"] == FORMAT:
-                found += [Damage(DATABASE, words, []) for (words,) in database.execute("PRAGMA integrity_check") if words != "ok"]
+            found += [Damage(DATABASE, words, []) for (words,) in database.execute("PRAGMA integrity_check") if words != "ok"]
             for table, total in sums.of(database).items() if sums.FIELD in fields else ():
                 if total != fields[sums.FIELD][table]:
                     found.append(Damage(DATABASE, f"a value of its table {table!r} is not as it was written", []))
-            for number, file, first, count in database.execute("SELECT id, file, first, count FROM segments").fetchall():
-                found += _damages(folder, fields, database, number, file, first, count)
+            for number, kind, file, first, count in database.execute("SELECT * FROM segments").fetchall():
+                found += _damages(folder, fields, database, number, kind, file, first, count)
             if not found:
-                _snapshot(folder, fields, database)
+                snapshot = _snapshot(folder, fields, database)
+                if snapshot.regions is not None:
+                    found += _strange_regions(database, len(snapshot.names))
             searcher = fields.get("searcher") or {}
             if searcher.get("file") and crc_of(folder / searcher["file"]) != searcher["crc32"]:
                 found.append(
@@ -296,19 +320,30 @@ def check(folder: str | os.PathLike[str]) -> list[Damage]:
     return found
 
 
-def _damages(folder, fields, database, number, file, first, count):
+def _strange_regions(database, described):
+    """Region vectors of no photo: each entry is that of a described one."""
+    (entries,) = database.execute("SELECT count(*) FROM regions").fetchone()
+    what = f"it names region vectors of {entries} photos, and {described} are described"
+    return [Damage(DATABASE, what, [])] if entries != described else []
+
+
+def _damages(folder, fields, database, number, kind, file, first, count):
+    query = "SELECT name FROM photos WHERE row < ? AND row >= ? ORDER BY id"
+    if kind != "descriptor":
+        query = "SELECT name FROM photos JOIN regions USING (row) WHERE first < ? AND first + count > ? AND count > 0 ORDER BY id"
+
     def photos(start, stop):
-        query = "SELECT name FROM photos WHERE row >= ? AND row < ? ORDER BY id"
-        return [os.fsdecode(name) for (name,) in database.execute(query, (first + start, first + stop))]
+        return [os.fsdecode(name) for (name,) in database.execute(query, (first + stop, first + start))]
 
     checksums = [crc for (crc,) in database.execute("SELECT crc32 FROM blocks WHERE segment = ? ORDER BY block", (number,))]
     try:
-        array = mapped(folder / file, (count, fields["dimensions"]), fields["dtype"])
+        dimensions, dtype = layout(fields, kind)
+        array = mapped(folder / file, (count, dimensions), dtype)
     except DamageError as error:
         return [Damage(file, str(error), photos(0, count))]
     return [
         Damage(file, f"rows {start} to {stop - 1} are not as they were written", photos(start, stop))
-        for start, stop in Segment(folder / file, array, first, BLOCK_ROWS, checksums).damaged()
+        for start, stop in Segment(folder / file, array, first, KINDS[kind].block_rows, checksums).damaged()
     ]
 
 

@@ -22,7 +22,8 @@ class Summary:
         unread: how many of `photos` could not be read when the index was last brought up to date, and keep their descriptors.
         added_by_hand: how many of `photos` no source listed.
         metadata: column -> how many photos have a value there.
-        bytes: "rows", "database" and "searcher" -> the size of these files; those that another process is writing are among them.
+        bytes: "rows", "regions", "database" and "searcher" -> the size of these files; those that another process is writing are
+            among them.
     """
 
     about: dict[str, Any]
@@ -37,6 +38,7 @@ class Summary:
 # The beginnings of the names of files, of this format and the earlier ones.
 _FILES = {
     "rows": ("rows-", "descriptors-"),
+    "regions": ("regions-", "boxes-"),
     "database": (schema.DATABASE, schema.BESIDE, old_formats.MANIFEST, "photos-", "names-", "journal.bin"),
     "searcher": ("searcher-", "engine-"),
 }

@@ -15,6 +15,7 @@ TABLES = {
     "about": ("field", "value"),
     "photos": ("id", "name", "row", "size", "time", "sha256", "listed", "fault"),
     "segments": ("id", "kind", "file", "first", "count"),
+    "regions": ("row", "first", "count"),
     "blocks": ("segment", "block", "crc32"),
     "metadata_columns": ("id", "name"),
     "metadata": ("column_id", "photo", "value"),
@@ -30,9 +31,12 @@ def _crc(row):
 
 
 def of(database: sqlite3.Connection) -> dict[str, int]:
-    """Table -> sum, of all rows that there are."""
+    """Table -> sum, of all rows that there are; only for the tables that the index's format has."""
     found = {}
+    known = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for table, columns in TABLES.items():
+        if table not in known:
+            continue
         rows = database.execute(f"SELECT {', '.join(columns)} FROM {table} WHERE {_is_summed(table)}")
         found[table] = sum(map(_crc, rows)) % 2**64
     return found

@@ -14,9 +14,12 @@ import numpy as np
 
 from rw_keras.retrieval import queries, sums
 from rw_keras.retrieval.queries import Known
+from rw_keras.retrieval.regions import Kept, Regions, fitting
 from rw_keras.retrieval.row_files import RowFiles
 from rw_keras.retrieval.schema import (
     DATABASE,
+    FORMAT,
+    REGIONS,
     Stamp,
     connected,
     fault_bytes,
@@ -27,6 +30,12 @@ from rw_keras.retrieval.schema import (
     stamp_columns,
 )
 
+# What became of a photo's region vectors when its descriptor goes; while it stays, nothing takes them away.
+_FORGETTING = (
+    "CREATE TEMP TRIGGER forget_replaced AFTER UPDATE OF row ON main.photos WHEN OLD.row IS NOT NEW.row "
+    "BEGIN DELETE FROM regions WHERE row = OLD.row; END",
+    "CREATE TEMP TRIGGER forget_dropped AFTER DELETE ON main.photos BEGIN DELETE FROM regions WHERE row = OLD.row; END",
+)
 # Photos that one statement puts, which takes half the time of as many statements. Their values are fewer than the 999 that every
 # SQLite takes.
 _TOGETHER = 64
@@ -55,8 +64,29 @@ class Transaction:
         self.path, self.database = path, connected(path)
         self.database.execute("BEGIN IMMEDIATE")
         self.about = fields_of(self.folder, self.database)
+        is_of_now = self.about["format"] == FORMAT
+        if not is_of_now:
+            self.database.execute(REGIONS)
         self._sums = sums.Sums(self.database, self.about.get(sums.FIELD))
+        if not is_of_now:
+            self._upgrade()
+        for statement in _FORGETTING if self.about.get("regions") else ():
+            self.database.execute(statement)
         self.files, self._has_changed = RowFiles(self.folder, self.database, self.about), False
+
+    def _upgrade(self):
+        """What format 4 has beyond format 3: region vectors, of which there are none yet. It is the same state of the index, so its
+        generation stays."""
+        for field, value in {"format": FORMAT, "next_region": 0}.items():
+            self.about[field] = value
+            self._write_field(field, value)
+        self._write_sums()
+        self.database.execute("COMMIT")
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def _write_sums(self):
+        self.about[sums.FIELD] = self._sums.values()
+        self._write_field(sums.FIELD, self.about[sums.FIELD])
 
     def end(self) -> None:
         """Closes the database and the files, without what was not committed."""
@@ -80,10 +110,9 @@ class Transaction:
             with said(self.folder, DATABASE):
                 self.files.count()
                 self.about["generation"] += 1
-                for field in ("generation", "next_row"):
+                for field in ("generation", "next_row", "next_region"):
                     self._write_field(field, self.about[field])
-                self.about[sums.FIELD] = self._sums.values()
-                self._write_field(sums.FIELD, self.about[sums.FIELD])
+                self._write_sums()
                 self.database.execute("COMMIT")
                 self.database.execute("BEGIN IMMEDIATE")
         except BaseException:
@@ -134,14 +163,27 @@ class Transaction:
         descriptors: np.ndarray,
         stamps: Sequence[Stamp | None],
         listed: bool | Sequence[bool | None] | None = True,
+        regions: Sequence[Any] | Kept | Regions | None = None,
     ) -> None:
-        """Adds descriptors `(n, D)`, or gives photos that are known other ones; those keep their place in the order."""
-        listed = listed if isinstance(listed, Sequence) else [listed] * len(names)
-        self._put(names, self._append(descriptors), stamps, listed, [None] * len(names))
+        """Adds descriptors `(n, D)`, or gives photos that are known other ones; those keep their place in the order.
 
-    def replace(self, photos: Sequence[int], descriptors: np.ndarray) -> None:
-        """Gives photos, by their ids, other descriptors `(n, D)`; their stamps stay."""
-        self.run("UPDATE photos SET row = ?, fault = NULL WHERE id = ?", list(zip(self._append(descriptors), photos)))
+        Args:
+            names, descriptors, stamps: of n photos.
+            listed: whether a source listed them; `None` where that is not known. One for all, or a sequence of one each.
+            regions: the region vectors of the n photos, a `PhotoRegions` each, where the index holds such, and only there.
+
+        Raises:
+            ValueError: for a name that is none, or region vectors that do not fit.
+        """
+        listed = listed if isinstance(listed, Sequence) else [listed] * len(names)
+        self._put(names, self._append(descriptors, regions), stamps, listed, [None] * len(names))
+
+    def replace(
+        self, photos: Sequence[int], descriptors: np.ndarray, regions: Sequence[Any] | Kept | Regions | None = None
+    ) -> None:
+        """Gives photos, by their ids, other descriptors `(n, D)` and `regions`, as for `put`; their stamps stay."""
+        rows = self._append(descriptors, regions)
+        self.run("UPDATE photos SET row = ?, fault = NULL WHERE id = ?", list(zip(rows, photos)))
 
     def fail(self, name: str, reason: str, stamp: Stamp | None, listed: bool | None = True) -> None:
         """Notes a photo that cannot be read; if there was a descriptor of it, it goes."""
@@ -218,9 +260,13 @@ class Transaction:
         self.run(_putting(given, _TOGETHER), together)
         self.run(_putting(given, 1), photos[whole:])
 
-    def _append(self, descriptors):
+    def _append(self, descriptors, regions):
+        kept = fitting(regions, self.about.get("regions"), len(descriptors))
         rows = self.files.append(descriptors).tolist()
         self._has_changed |= bool(rows)
+        if kept is not None:  # before a photo has the row: one that is given twice lets go of its first
+            entries = zip(rows, self.files.append_regions(kept).tolist(), kept.counts.tolist())
+            self.run("INSERT INTO regions VALUES (?, ?, ?)", list(entries))
         return rows
 
     def _write_field(self, field, value):

@@ -8,15 +8,14 @@ import os
 import pathlib
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import filelock
-import numpy as np
 
 from rw_keras.model.recipe import Recipe
-from rw_keras.retrieval import databases, old_formats, store
-from rw_keras.retrieval.queries import stored_rows
+from rw_keras.retrieval import compaction, databases, old_formats, store
+from rw_keras.retrieval.regions import check_spec
 from rw_keras.retrieval.schema import BESIDE, DATABASE, FORMAT, LOCK, check_target, connected, fields_of, said
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, naming
 from rw_keras.retrieval.transaction import Transaction
@@ -35,6 +34,8 @@ class Writer(Transaction):
         dtype: "float32", "float16" for half the space, or "int8" for a quarter. Default: the index's own, for a new one "float32".
         beside: whether to write a new index, which takes the place of the one that is there when `finish` is called.
         go_on: whether what a killed process left of a new index is gone on with, where it is of this recipe.
+        regions: how region vectors are kept, {"dtype": "int8" or "float16", "dimensions": how many, the first ones}. Default: as
+            the index has it, for a new one none.
 
     Attributes:
         beside: whether what is written is not the index yet.
@@ -55,8 +56,10 @@ class Writer(Transaction):
         *,
         beside: bool = False,
         go_on: bool = False,
+        regions: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = pathlib.Path(folder)
+        self._regions = None if regions is None else dict(zip(("dtype", "dimensions"), check_spec(regions)))
         self._recipe = json.loads(json.dumps(recipe))
         self._dimensions, self._dtype = int(dimensions), dtype
         self.beside, self._go_on, self.has_converted = beside, go_on, False
@@ -128,9 +131,11 @@ class Writer(Transaction):
             "identity": uuid.uuid4().hex,
             "generation": 0,
             "next_row": 0,
+            "next_region": 0,
             "recipe": self._recipe,
             "dimensions": self._dimensions,
             "dtype": self._dtype or "float32",
+            "regions": self._regions,
         }
         databases.create(path, fields)
 
@@ -142,8 +147,8 @@ class Writer(Transaction):
                 own = fields_of(self.folder, database)
         except (sqlite3.Error, ValueError):
             return False
-        asked = (self._recipe, self._dimensions, self._dtype or "float32")
-        return (own["recipe"], own["dimensions"], own["dtype"]) == asked
+        asked = (self._recipe, self._dimensions, self._dtype or "float32", self._regions)
+        return (own["recipe"], own["dimensions"], own["dtype"], own.get("regions")) == asked
 
     def _check(self):
         about, folder = self.about, self.folder
@@ -159,6 +164,10 @@ class Writer(Transaction):
             differing.append(f"it has {about['dimensions']} dimensions, the one asked for {self._dimensions}")
         if self._dtype not in (None, about["dtype"]):
             differing.append(f"its dtype is {about['dtype']!r}, the one asked for {self._dtype!r}")
+        if self._regions not in (None, about.get("regions")):
+            differing.append(
+                f"its region vectors are {_in_words(about.get('regions'))}, those asked for {_in_words(self._regions)}"
+            )
         if differing:
             raise ValueError(
                 f"The index {folder} was made in another way: {'; '.join(differing)}. Update it as it was made, make it again with "
@@ -171,6 +180,7 @@ class Writer(Transaction):
         wanted, self._dtype = self._dtype, old.about["dtype"]
         recipe, self._recipe = self._recipe, old.about["recipe"]
         dimensions, self._dimensions = self._dimensions, old.about["dimensions"]
+        regions, self._regions = self._regions, None
         beside = self.folder / BESIDE
         databases.remove(beside)
         self._create(beside)
@@ -190,7 +200,7 @@ class Writer(Transaction):
         self._swap()
         old_formats.remove(self.folder)
         self.has_converted = True
-        self._dtype, self._recipe, self._dimensions = wanted, recipe, dimensions
+        self._dtype, self._recipe, self._dimensions, self._regions = wanted, recipe, dimensions, regions
 
     def _swap(self):
         """What was written beside takes the place of the index."""
@@ -203,35 +213,9 @@ class Writer(Transaction):
     def compact(self) -> None:
         """Writes the rows that are left of half-empty files together, in one step, and removes those files."""
         self.commit()
-        emptied = self._emptied()
-        if not emptied:
-            return
-        last = self.database.execute("SELECT max(id) FROM segments").fetchone()[0]
-        if last in emptied:
-            self.files.retire()
         with said(self.folder, DATABASE):
-            stored = stored_rows(self.folder, self.about, self.database)
-            numbers = stored.numbers()
-            for number in emptied:
-                first, count = emptied[number]
-                query = "SELECT id, row FROM photos WHERE row >= ? AND row < ? ORDER BY id"
-                left = self.database.execute(query, (first, first + count)).fetchall()
-                for start in range(0, len(left), BLOCK_ROWS):
-                    part = left[start : start + BLOCK_ROWS]
-                    rows = self.files.append(stored[np.searchsorted(numbers, [row for _, row in part])]).tolist()
-                    self.run("UPDATE photos SET row = ? WHERE id = ?", [(row, photo) for row, (photo, _) in zip(rows, part)])
-                self.run("DELETE FROM segments WHERE id = ?", [(number,)])
-                self.run("DELETE FROM blocks WHERE segment = ?", [(number,)])
+            compaction.compact(self)
         self.commit()
-
-    def _emptied(self):
-        """Segment -> its first row and count, of those with more rows that no photo has than rows that one has."""
-        found = {}
-        for number, first, count in self.database.execute("SELECT id, first, count FROM segments ORDER BY first").fetchall():
-            query = "SELECT count(*) FROM photos WHERE row >= ? AND row < ?"
-            if 2 * self.database.execute(query, (first, first + count)).fetchone()[0] < count:
-                found[number] = first, count
-        return found
 
     def finish(self) -> None:
         """Commits, gives space back, and where the index was written beside another one puts it in its place."""
@@ -263,14 +247,31 @@ class Writer(Transaction):
         replaced = store.about(self.folder)
         if replaced is None:
             return
-        names, rows, stamps = store.added_by_hand(self.folder)
-        lacking = [place for place, name in enumerate(names) if not self.find([name])]
-        if lacking:
-            self.put([names[place] for place in lacking], rows[lacking], [stamps[place] for place in lacking], listed=False)
+        added = store.added_by_hand(self.folder)
+        self.take_over(added, [place for place, name in enumerate(added.names) if not self.find([name])])
         if replaced.get("searcher"):
             self.set("searcher", {field: replaced["searcher"][field] for field in ("name", "parameters")})
         for column, values in store.metadata_by_name(self.folder).items():
             self.set_values(column, values)
+
+    def check_takes(self, added: store.ByHand) -> None:
+        """Raises a ValueError when this index holds region vectors, and photos that were added by hand to another one have none."""
+        asked, own = self.about.get("regions"), None if added.regions is None else added.regions.spec
+        if added.names and asked and (own is None or own["dimensions"] < asked["dimensions"]):
+            raise ValueError(
+                f"{self.folder} holds {len(added.names)} descriptors that were added by hand, whose region vectors are "
+                f"{_in_words(own)}, and those of the new index {_in_words(asked)}. Remove them first (`Index.remove`), or choose "
+                "another name."
+            )
+
+    def take_over(self, added: store.ByHand, places: Sequence[int]) -> None:
+        """Puts photos that were added by hand to another index, those at `places`; errors as for `check_takes`."""
+        self.check_takes(added)
+        if not places:
+            return
+        regions = added.regions.kept(places) if added.regions is not None and self.about.get("regions") else None
+        names, stamps = ([column[place] for place in places] for column in (added.names, added.stamps))
+        self.put(names, added.descriptors[places], stamps, listed=False, regions=regions)
 
     def abandon(self) -> bool:
         """Gives up an index that has never held a descriptor; whether it was one."""
@@ -279,6 +280,10 @@ class Writer(Transaction):
         self.end()
         databases.remove(self.path)
         return True
+
+
+def _in_words(regions):
+    return f"{regions['dtype']} of {regions['dimensions']} dimensions" if regions else "none"
 
 
 def _holder(path):
