@@ -58,6 +58,22 @@ def region_windows(height: Any, width: Any, levels: int = 3, include_whole_map: 
     return _int(xp, xp.concatenate(windows, axis=0))
 
 
+def region_boxes(height: Any, width: Any, levels: int = 3, include_whole_map: bool = True) -> Any:
+    """The windows of `region_windows` as shares of the map's sides.
+
+    Args:
+        height, width, levels, include_whole_map: as for `region_windows`.
+
+    Returns:
+        `(R, 4)` float32: x1, y1, x2, y2 of each window, 0 to 1, in the order of `region_windows`. A NumPy array for whole numbers,
+        else a tensor.
+    """
+    xp = _for(height, width)
+    tops, lefts, bottoms, rights = (_float(xp, region_windows(height, width, levels, include_whole_map)[:, side]) for side in range(4))
+    height, width = _float(xp, height), _float(xp, width)
+    return xp.stack([lefts / width, tops / height, rights / width, bottoms / height], axis=1)
+
+
 def region_axes(height: Any, width: Any, levels: int = 3) -> list[tuple[Any, Any, Any]]:
     """The windows of `region_windows` scale by scale: every top with every left.
 
@@ -102,6 +118,10 @@ def _starts(xp, length, side, count):
 
 def _int(xp, values):
     return np.asarray(values, "int32") if xp is np else xp.cast(values, "int32")
+
+
+def _float(xp, values):
+    return np.asarray(values, "float32") if xp is np else xp.cast(values, "float32")
 
 
 def window_masks(starts: Any, stops: Any, length: Any) -> Any:

@@ -15,6 +15,7 @@ from rw_keras import runtimes
 from rw_keras._moved import renamed
 from rw_keras.description.reader import read_ahead
 from rw_keras.model.descriptor import Descriptor
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
 from rw_keras.photos.sources import folder_items
@@ -35,6 +36,7 @@ def describe(
     box: Box | Sequence[Box | None] | None = None,
     max_side: int | str | None = "auto",
     *,
+    regions: bool = False,
     runtime: str = "tensorflow",
     precision: str = "exact",
 ) -> Descriptor:
@@ -55,18 +57,22 @@ def describe(
             (`None`: the whole photo).
         max_side: pixels; `None`: no limit. "auto", the default: that of the model's recipe, where it has one, as a model does that
             was built from an index's (`rw_keras.model.build.from_recipe`); else 1024.
+        regions: whether the descriptor gets the region vectors that it is the sum of, as its attribute `regions`: what
+            `Index.search(..., rerank=400)` compares. They take no further time.
         runtime: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
             `rw_keras.runtimes.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
         precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999.
 
     Returns:
         `(D,)` float32 of unit length for one photo, `(N, D)` for a list: an array whose `recipe` says how it was made, so that
-        `Index.search` can warn where its own photos were described in another way.
+        `Index.search` can warn where its own photos were described in another way. With `regions=True` its `regions` is a
+        `rw_keras.model.photo_regions.PhotoRegions` for one photo, a list of them for several.
 
     Raises:
         FileNotFoundError: when there is no such file.
         ImageError: (a ValueError) when a photo cannot be read or is under 16 pixels a side (for VGG16), or the box does
             not lie in it.
+        ValueError: with `regions`, for a model whose descriptor is no sum of whitened region vectors (`whiten_on="global"`).
         ValueError, ImportError, OSError: when the runtime cannot be used; see `rw_keras.runtimes.load`.
     """
     known = getattr(model, "recipe", None)  # of any other model it is not worth looking for
@@ -76,13 +82,15 @@ def describe(
     single = isinstance(images, (str, os.PathLike)) or (hasattr(images, "ndim") and images.ndim != 4)
     images = [images] if single else list(images)
     boxes = [box] if single else _boxes(box, len(images))
-    vectors = []
-    for _, described, error in describe_each(model, images, boxes, max_side=max_side, min_side=smallest_side(model)):
+    vectors, kept = [], []
+    for _, described, error in _each(describing(model, regions), images, boxes, max_side, smallest_side(model)):
         if error is not None:
             raise error
-        vectors.append(described[0])
+        vectors.append(described.descriptors[0])
+        kept += described.regions or []
     found = np.zeros((0, model.output_shape[-1]), "float32") if not vectors else vectors[0] if single else np.stack(vectors)
-    return Descriptor.of(found, known.at(max_side) if isinstance(known, Recipe) else None)
+    made = known.at(max_side) if isinstance(known, Recipe) else None
+    return Descriptor.of(found, made, None if not regions else kept[0] if single else kept)
 
 
 def describe_each(
@@ -107,7 +115,11 @@ def describe_each(
         (image, output, error) in the order of `images`: the model's output for a batch of one, or `None` and the
         FileNotFoundError or ImageError that says why not.
     """
-    run = function_of(model)
+    return _each(function_of(model), images, boxes, max_side, min_side, progress)
+
+
+def _each(run, images, boxes, max_side, min_side, progress=None):
+    """As `describe_each`, with the function from pixels to what is made of them."""
     pairs = zip(images, itertools.repeat(None) if boxes is None else boxes)
     if progress:
         import tqdm
@@ -141,6 +153,53 @@ def on_runtime(
 def function_of(model: keras.Model | runtimes.Describer) -> Callable[[np.ndarray], np.ndarray]:
     """A function from pixels `(B, H, W, 3)` to the model's output."""
     return model if isinstance(model, runtimes.Describer) else batch_function(model)
+
+
+def regions_function_of(
+    model: keras.Model | runtimes.Describer,
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A function from pixels `(B, H, W, 3)` to descriptors `(B, D)`, region vectors `(B, R, D)` and their boxes `(R, 4)`.
+
+    Raises:
+        ValueError: for a model whose descriptor is no sum of whitened region vectors.
+    """
+    if isinstance(model, runtimes.Describer):
+        return model.with_regions
+    from rw_keras.model.region_outputs import with_regions as with_region_outputs  # loads Keras
+
+    run = batch_function(with_region_outputs(model))
+
+    def with_regions(pixels):
+        descriptors, vectors, boxes = run(pixels)
+        return descriptors, vectors, boxes[0]  # alike for photos of one size
+
+    return with_regions
+
+
+class Batch(NamedTuple):
+    """What is made of photos of one size.
+
+    Attributes:
+        descriptors: `(B, D)` float32.
+        regions: the region vectors of each; `None` where they are not asked for.
+    """
+
+    descriptors: np.ndarray
+    regions: list[PhotoRegions] | None
+
+
+def describing(model: keras.Model | runtimes.Describer, regions: bool) -> Callable[[np.ndarray], Batch]:
+    """A function from pixels `(B, H, W, 3)` to a `Batch`, with region vectors or without; errors as for `regions_function_of`."""
+    if not regions:
+        run = function_of(model)
+        return lambda pixels: Batch(run(pixels), None)
+    run_with = regions_function_of(model)
+
+    def with_regions(pixels):
+        descriptors, vectors, boxes = run_with(pixels)
+        return Batch(descriptors, [PhotoRegions(own, boxes) for own in vectors])
+
+    return with_regions
 
 
 def _boxes(box, count):

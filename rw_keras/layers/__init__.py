@@ -15,6 +15,7 @@ from rw_keras.layers.local_response_normalization import LocalResponseNormalizat
 from rw_keras.layers.pca_whiten import PCAWhiten
 from rw_keras.layers.photo_model import PhotoModel
 from rw_keras.layers.power_norm import PowerNorm
+from rw_keras.layers.region_boxes import RegionBoxes
 from rw_keras.layers.region_sum import RegionSum
 from rw_keras.layers.regional_max_pooling import RegionalMaxPooling
 from rw_keras.layers.regional_sum_pooling import RegionalSumPooling
@@ -33,6 +34,7 @@ __all__ = [
     "PCAWhiten",
     "PhotoModel",
     "PowerNorm",
+    "RegionBoxes",
     "RegionSum",
     "RegionalMaxPooling",
     "RegionalSumPooling",

@@ -12,6 +12,7 @@ from rw_keras import backbones, layers, methods
 from rw_keras._moved import renamed
 from rw_keras.backbones import keras_files
 from rw_keras.layers.image_scale import LARGEST_FACTOR
+from rw_keras.model import region_outputs
 from rw_keras.model import whitening as whitenings
 from rw_keras.model.descriptor_model import DescriptorModel
 from rw_keras.model.recipe import UNSET, Recipe, whitening_layer
@@ -231,8 +232,7 @@ def multi_scale(model: DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0
     photos = keras.Input(model.input_shape[1:], name="photos")
     sizes = [layers.ImageScale(scale, model.min_side, name=f"scale_{place}") for place, scale in enumerate(scales, 1)]
     vectors = [model(resize(photos)) for resize in sizes]
-    total = keras.layers.Add(dtype=vectors[0].dtype, name="scale_sum")(vectors) if len(vectors) > 1 else vectors[0]
-    output = layers.L2Norm(name="multi_scale_descriptor")(total)
+    output = region_outputs.sum_of_scales(vectors)
     return DescriptorModel(photos, output, name=f"multi_scale_{model.name}", recipe={"scales": scales})
 
 

@@ -4,6 +4,7 @@ from typing import Any
 import keras
 
 from rw_keras.layers.photo_model import PhotoModel, check_min_side
+from rw_keras.model import region_outputs
 from rw_keras.model.recipe import Recipe, recipe_with_digests
 
 
@@ -51,6 +52,26 @@ class DescriptorModel(PhotoModel):
         """What its whitening was learned on, with hashes of the photos' names (`photo_ids`); `None` where nothing is noted."""
         noted = self._all_made().get("whitening")
         return None if noted is None else dict(noted)
+
+    def with_regions(self) -> keras.Model:
+        """The model that gives the region vectors beside the descriptor, in one pass. It shares the weights; one is made, and kept.
+
+        Input: photos `(B, H, W, 3)`, as this model takes them. Outputs, float32:
+
+        - descriptors `(B, D)`, this model's own;
+        - vectors `(B, R, D)`, what a descriptor is the sum of: whitened, of unit length, zeros for a region where nothing is. Of a
+          multi-scale model those of all scales, one scale after the other;
+        - boxes `(B, R, 4)`, alike for all photos of a batch: x1, y1, x2, y2 of each region as shares of the photo's sides, 0 to 1.
+          Zeros where it is not known where regions lie, as with a method of one's own that does not pool over the regional grid.
+
+        Raises:
+            ValueError: for a model that whitens the sum of its regions (`whiten_on="global"`).
+
+        Example:
+
+        >>> descriptors, vectors, boxes = model.with_regions()(photos)
+        """
+        return region_outputs.with_regions(self)
 
     def note_whitening(self, provenance: Mapping[str, Any]) -> None:
         """Notes what the whitening that it has now was learned on."""

@@ -20,3 +20,11 @@ class PhotoRegions(NamedTuple):
 
     vectors: np.ndarray
     boxes: np.ndarray
+
+
+def without_regions(name: str) -> ValueError:
+    """The error for a model whose descriptor is no sum of whitened region vectors; `name` is words for it."""
+    return ValueError(
+        f'{name} has no whitened region vectors, because it whitens their sum (whiten_on="global"); build it with '
+        'whiten_on="regions".'
+    )

@@ -4,7 +4,9 @@ import re
 import numpy as np
 import pytest
 
+import rw_keras
 from rw_keras.description.describe import describe, describe_each, describe_folder
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.photos.sources import list_photos
 
@@ -102,6 +104,53 @@ class TestDescribe:
 
     def test_black_has_no_features(self, model):
         assert not describe(model, np.zeros((40, 50, 3), "uint8")).any()
+
+
+class TestRegions:
+    def test_of_one_photo(self, model, draw):
+        plain, found = describe(model, draw(1)), describe(model, draw(1), regions=True)
+        np.testing.assert_array_equal(found, plain)
+        assert plain.regions is None
+        _, vectors, boxes = model.with_regions()(draw(1)[None])
+        assert isinstance(found.regions, PhotoRegions)
+        np.testing.assert_allclose(found.regions.vectors, vectors[0], atol=1e-6)
+        np.testing.assert_array_equal(found.regions.boxes, boxes[0])
+        total = found.regions.vectors.astype("float64").sum(axis=0)
+        np.testing.assert_allclose(total / np.linalg.norm(total), found, atol=1e-6)
+
+    def test_of_several_of_other_shapes_and_boxes(self, model, draw):
+        photos, boxes = [draw(1), draw(2, 96, 32), np.zeros((40, 50, 3), "uint8")], [(3, 2, 60, 38), None, None]
+        found = describe(model, photos, boxes, max_side=50, regions=True)
+        assert [type(own) for own in found.regions] == [PhotoRegions] * 3
+        assert len({len(own.vectors) for own in found.regions}) > 1
+        for own, photo, box in zip(found, photos, boxes):
+            one = describe(model, photo, box, max_side=50, regions=True)
+            for kept, expected in zip(own.regions, one.regions):
+                np.testing.assert_array_equal(kept, expected)
+                assert kept.dtype == np.float32
+            assert own.regions.vectors.shape == (len(own.regions.boxes), 12)
+        assert not found.regions[2].vectors.any()
+
+    def test_of_none(self, model):
+        assert describe(model, [], regions=True).regions == []
+
+    @pytest.mark.slow
+    def test_of_several_scales(self, model, draw):
+        several = rw_keras.multi_scale(model, (1, 0.5))
+        found = describe(several, draw(1, 96, 64), regions=True).regions
+        halves = [describe(model, draw(1, 96, 64), max_side=side, regions=True).regions for side in (96, 48)]
+        assert len(found.vectors) == sum(len(half.vectors) for half in halves)
+        np.testing.assert_array_equal(found.boxes, np.concatenate([half.boxes for half in halves]))
+
+    def test_models_without_them_are_refused(self, tiny_model, draw):
+        import keras
+
+        with pytest.raises(ValueError, match='whiten_on="global"'):
+            describe(tiny_model(whitening="auto", whiten_on="global"), draw(1), regions=True)
+        photos = keras.Input((None, None, 3))
+        own = keras.Model(photos, keras.layers.GlobalMaxPooling2D()(photos), name="own")
+        with pytest.raises(ValueError, match="'own' has no RegionSum layer"):
+            describe(own, draw(1), regions=True)
 
 
 class TestDescribeEach:

@@ -10,6 +10,8 @@ import pytest
 import rw_keras
 from rw_keras.model.build import from_recipe
 from rw_keras.model.descriptor import Descriptor
+from rw_keras.model.photo_regions import PhotoRegions
+from rw_keras.model.recipe import Recipe
 from rw_keras.retrieval import Index
 
 
@@ -70,6 +72,73 @@ class TestArray:
         assert type(index.recipe) is dict and index.recipe == vectors.recipe
         assert type(Index(["a", "b"], vectors).descriptors) is np.ndarray
         assert type(index.descriptors[:]) is np.ndarray
+
+
+class TestRegions:
+    """Whole rows keep the region vectors that they are the sums of."""
+
+    @pytest.fixture
+    def several(self):
+        random = np.random.default_rng(0)
+        regions = [PhotoRegions(random.random((count, 4), "float32"), np.zeros((count, 4), "float32")) for count in (3, 0, 5)]
+        return Descriptor.of(random.random((3, 4), "float32"), Recipe(), regions)
+
+    @pytest.mark.parametrize(
+        ("key", "rows"),
+        [
+            (0, 0),
+            (-1, 2),
+            (np.int64(1), 1),
+            ((2, slice(None)), 2),
+            ((1, Ellipsis), 1),
+            (slice(None), [0, 1, 2]),
+            (slice(1, None), [1, 2]),
+            (slice(None, None, -1), [2, 1, 0]),
+            (slice(3, None), []),
+            ([2, 0, 2], [2, 0, 2]),
+            (np.array([True, False, True]), [0, 2]),
+            (Ellipsis, [0, 1, 2]),
+            ((Ellipsis, slice(None)), [0, 1, 2]),
+            ((), [0, 1, 2]),
+        ],
+        ids=str,
+    )
+    def test_of_rows(self, several, key, rows):
+        found = several[key]
+        np.testing.assert_array_equal(found, np.asarray(several)[key])
+        if isinstance(rows, int):
+            assert found.regions is several.regions[rows]
+        else:
+            assert [id(own) for own in found.regions] == [id(several.regions[row]) for row in rows]
+
+    @pytest.mark.parametrize(
+        "key", [(slice(None), slice(2)), (slice(None), [0, 1]), (Ellipsis, 0), None, [[0, 1], [1, 2]], (0, None)], ids=str
+    )
+    def test_other_parts_have_none(self, several, key):
+        assert several[key].regions is None
+        assert several[several > 0.5].regions is None
+
+    def test_of_one(self, several):
+        one = several[2]
+        for same in (one[:], one[...], one[()]):
+            assert same.regions is one.regions
+        for row in (one[None], one[None, :], np.atleast_2d(one)):
+            assert row.shape == (1, 4)
+            assert len(row.regions) == 1 and row.regions[0] is one.regions
+        assert one[:2].regions is one[:, None].regions is None
+
+    def test_iterated_and_pickled(self, several):
+        again = pickle.loads(pickle.dumps(several))
+        for own, row, kept in zip(several.regions, several, again.regions):
+            assert row.regions is own
+            assert isinstance(kept, PhotoRegions)
+            np.testing.assert_array_equal(kept.vectors, own.vectors)
+        assert isinstance(pickle.loads(pickle.dumps(several[0])).regions, PhotoRegions)
+
+    def test_what_is_computed_has_none(self, several):
+        computed = several * 2, several.astype("float64"), several.copy(), several.T, several.reshape(-1), np.stack([*several])
+        for plain in computed:
+            assert getattr(plain, "regions", None) is None
 
 
 class TestSearch:
