@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rw_keras.description.extract import extract
     from rw_keras.description.learning import fit_whitening
     from rw_keras.export import export_litert, export_onnx, export_openvino, export_saved_model
-    from rw_keras.model.build import build_descriptor, load_model, multi_scale
+    from rw_keras.model.build import build_descriptor, load_model
+    from rw_keras.model.scales import multi_scale
     from rw_keras.model.whitening import save_whitening
 
 __version__ = "0.1.0"
@@ -33,7 +34,7 @@ _HOMES = {
     "extract": "description.extract",
     "fit_whitening": "description.learning",
     "load_model": "model.build",
-    "multi_scale": "model.build",
+    "multi_scale": "model.scales",
     "save_whitening": "model.whitening",
 }  # where each function lives; the other public names are modules
 __all__ = [

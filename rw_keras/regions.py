@@ -69,7 +69,9 @@ def region_boxes(height: Any, width: Any, levels: int = 3, include_whole_map: bo
         else a tensor.
     """
     xp = _for(height, width)
-    tops, lefts, bottoms, rights = (_float(xp, region_windows(height, width, levels, include_whole_map)[:, side]) for side in range(4))
+    tops, lefts, bottoms, rights = (
+        _float(xp, region_windows(height, width, levels, include_whole_map)[:, side]) for side in range(4)
+    )
     height, width = _float(xp, height), _float(xp, width)
     return xp.stack([lefts / width, tops / height, rights / width, bottoms / height], axis=1)
 

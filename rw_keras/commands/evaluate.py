@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from rw_keras.commands import model_flags, runtime_flags
 from rw_keras.commands.evaluation_flags import add_missing
 from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
-from rw_keras.commands.parser import Parser, UsageError, number, text, whole_number
+from rw_keras.commands.parser import Parser, UsageError, number, or_none, text, whole_number
 from rw_keras.commands.programs import DONE
 from rw_keras.files import printable
 
@@ -32,7 +32,7 @@ def define(parser: Parser) -> None:
     parser.flag("labels", "What the photos show: folders, a CSV file, or a folder of ground truth.", text("LABELS"), required=True)
     parser.flag("k", "Ranks to take precision and recall at.", whole_number(1), (1, 5, 10), repeat=True)
     default = "Default: as the index is searched."
-    parser.flag("rerank", f"Put so many of the first photos in the order of their regions; 0: none. {default}", whole_number(0))
+    parser.flag("rerank", f"Put so many of the first photos in the order of their regions. {default}", or_none(whole_number(1)))
     parser.flag("expand", f"Query expansion over so many photos, the query among them; 1: none. {default}", whole_number(1))
     parser.flag("alpha", f"Goes with --expand: weigh each photo by its cosine to this power. {default}", number(0))
     parser.flag("queries", "Ask so many of the queries, evenly spread. Default: all.", whole_number(1))
@@ -84,7 +84,7 @@ def _searched(index, values):
     known = {flag: value for flag, value in index.search_defaults.items() if flag != "rerank" or index.regions is not None}
     given = {flag: getattr(values, flag) for flag in ("rerank", "expand", "alpha") if flag in values.given}
     found = {"rerank": None, "expand": None, "alpha": 0.0, **known, **given}
-    if found["rerank"]:
+    if found["rerank"] is not None:
         index.check_rerank(found["rerank"])
     expanded = (found["expand"] or 1) > 1
     if given.get("alpha") and not expanded:
@@ -92,7 +92,7 @@ def _searched(index, values):
             f"--alpha {given['alpha']:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
         )
     return {
-        "rerank": found["rerank"] or None,
+        "rerank": found["rerank"],
         "expand": found["expand"] if expanded else None,
         "alpha": float(found["alpha"] or 0.0) if expanded else 0.0,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rw_keras.commands import model_flags
-from rw_keras.commands.parser import Parser, number, one_of, text, whole_number
+from rw_keras.commands.parser import Parser, one_of, text, whole_number
 
 # Those of `rw_keras.evaluation.protocol`, whose import takes long.
 MISSING = ("refuse", "drop_queries", "allow")
@@ -24,22 +24,16 @@ def add_evaluation(parser: Parser, qe: Sequence[int]) -> None:
     add_cache(parser, "descriptors")
     parser.switch("per_query", "Print every query's average precision.")
     parser.section("The model")
-    parser.flag("backbone", "The network.", text("NAME"), "vgg16")
+    model_flags.add_preset(parser, "paper's parts")
     parser.flag("weights", "The network's weights: `imagenet` or a file.", text("FILE"), "imagenet")
     parser.flag("layer", "The layer to cut the network at. Default: the network's own.", text("NAME"))
-    parser.flag("method", "The method.", text("NAME"), "rw")
-    model_flags.add_levels(parser)
     words = (
         "What the whitening is learned on, another set than the one tested: a folder of photos, or a file of "
         "rw_keras.save_whitening; `auto`: the one that ships with the package; `none`: no whitening."
     )
     parser.flag("whitening", words, text("PATH"), "auto")
-    model_flags.add_whiten_on(parser)
-    parser.flag("components", "Dimensions that the whitening keeps. Default: all.", whole_number(1))
-    words = "How far the whitening's eigenvalues are drawn to their mean. Default: the method's own."
-    parser.flag("shrinkage", words, number(0, 1))
-    model_flags.add_scales(parser)
-    model_flags.add_max_side(parser)
+    model_flags.add_parts(parser)
+    model_flags.add_max_side(parser, None)
 
 
 def add_photos_and_truth(parser: Parser) -> None:

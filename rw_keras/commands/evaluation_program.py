@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from rw_keras.commands.evaluation_flags import add_evaluation
-from rw_keras.commands.models import load_keras_quietly
+from rw_keras.commands.models import NO_WHITENING, build, load_keras_quietly
 from rw_keras.commands.parser import Parser
 from rw_keras.commands.programs import refuse_arguments, run_program
+from rw_keras.model.presets import PRESETS
 
 
 def evaluation_program(description: str, title: str, qe: Sequence[int], corrupt: Collection[str] = frozenset()) -> NoReturn:
@@ -35,6 +36,8 @@ def _run(program, title, values, corrupt):
     from rw_keras.evaluation.protocol import check_missing, evaluate
 
     check_missing(values.photos, values.ground_truth, values.missing, corrupt)  # before a network is built, or a whitening learned
+    if values.max_side is None:
+        values.max_side = PRESETS[values.preset or "paper"].max_side
     model = _model(values)
     result = evaluate(
         model,
@@ -51,23 +54,12 @@ def _run(program, title, values, corrupt):
 
 def _model(values):
     """The model as the flags say, whitened as it is to be."""
-    from rw_keras.model.build import build_descriptor, multi_scale
-
     learned_here = os.path.isdir(values.whitening)
-    model = build_descriptor(
-        values.backbone,
-        weights=values.weights,
-        layer=values.layer,
-        method=values.method,
-        levels=values.levels,
-        components=values.components,
-        shrinkage=values.shrinkage,
-        whitening=None if values.whitening == "none" or learned_here else values.whitening,
-        whiten_on=values.whiten_on,
-    )
+    model = build(values, values.preset, NO_WHITENING if learned_here else values.whitening)
     if learned_here:
-        _learn_whitening(model, values.whitening, values.max_side, values.cache)
-    return model if values.scales is None else multi_scale(model, values.scales)
+        # Of a multi-scale model the one within has the whitening.
+        _learn_whitening(model.inner or model, values.whitening, values.max_side, values.cache)
+    return model
 
 
 def _table(title, model, values, result):
@@ -80,7 +72,7 @@ def _table(title, model, values, result):
     yield f"{title}: {result.photos} photos, {len(queries)} queries, longer side {values.max_side}"
     backbone = made["backbone"].partition(" ")[0]
     scales = f", scales {' '.join(f'{scale:.4g}' for scale in made['scales'])}" if "scales" in made else ""
-    yield f"{values.method} on {backbone} {made['layer']}, levels {made['levels']}{scales}"
+    yield f"{made['method']} on {backbone} {made['layer']}, levels {made['levels']}{scales}"
     shrinkage = whitening_layer(model).shrinkage
     on = " of global vectors" if "whiten" in made else ""
     yield f"whitening{on}: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"

@@ -13,6 +13,7 @@ from rw_keras.commands.models import check_model_flags, new_model
 from rw_keras.commands.parser import Parser, UsageError, one_of
 from rw_keras.commands.programs import DONE
 from rw_keras.files import checked_path
+from rw_keras.model.presets import default_max_side
 
 # Format -> the function of `rw_keras.export` that writes it, and the flags that go with it.
 _FORMATS = {
@@ -47,6 +48,8 @@ def run(values: Namespace) -> int:
     if os.path.exists(checked_path(path)):
         raise FileExistsError(f"{path} exists already; choose another name, or the next version's folder")
     model = new_model(values)
+    if "max_side" in takes:
+        given.setdefault("max_side", default_max_side(model))
     from rw_keras import export
 
     getattr(export, name)(model, path, **given)

@@ -12,8 +12,8 @@ import os
 from argparse import Namespace
 
 from rw_keras.commands import model_flags, runtime_flags
-from rw_keras.commands.models import check_model_flags, model_of, new_model, take_files
-from rw_keras.commands.parser import Parser, UsageError, one_of, text, whole_number
+from rw_keras.commands.models import check_model_flags, load_keras_quietly, model_of, new_model, take_files, whitened_model
+from rw_keras.commands.parser import Parser, UsageError, one_of, or_none, text, whole_number
 from rw_keras.commands.programs import DONE, LEFT_OUT
 from rw_keras.commands.settings import check_flags, known_settings
 from rw_keras.files import printable
@@ -33,8 +33,12 @@ def define(parser: Parser) -> None:
     model_flags.add_new_model(parser)
     parser.section("The computation")
     runtime_flags.add_runtime(parser, earlier=["engine"])
-    words = "What descriptors are kept as: float32, float16 or int8. Default: float32."
+    words = "What descriptors are kept as: float32, float16 or int8. Default: the preset's."
     parser.flag("dtype", words, one_of(("float32", "float16", "int8")))
+    words = "What the vectors of regions are kept as, for `search --rerank`: int8, float16 or none. Default: the preset's."
+    parser.flag("regions", words, or_none(one_of(("int8", "float16"))))
+    words = "Dimensions that are kept of the vectors of regions, the strongest ones. Default: the preset's."
+    parser.flag("region_components", words, whole_number(1))
     words = "Photos of one size that the network takes at once. Default: as many as fit."
     parser.flag("batch_size", words, whole_number(1))
     parser.flag("workers", "Threads that read photos. Default: one a processor.", whole_number(1))
@@ -49,6 +53,7 @@ def run(values: Namespace) -> int:
         )
     if not values.output:
         raise UsageError("index needs -o NAME, the index to write")
+    _check_regions(values)
     from rw_keras.description.extract import extract, listed_photos
     from rw_keras.description.update import check_loss
     from rw_keras.retrieval import columns, store
@@ -66,24 +71,29 @@ def run(values: Namespace) -> int:
     settings = take_files(values, about)
     model = _model(values, about, known)
 
-    def settled(flag):
-        return getattr(values, flag) if flag in values.given else known.get(flag, getattr(values, flag))
+    def settled(flag, usual):
+        """A flag's value; where it is not given, the index's, and for a new one, or one of another preset, `usual`."""
+        if flag in values.given:
+            return getattr(values, flag)
+        return usual if "preset" in values.given else known.get(flag, usual)
 
     done = extract(
         model,
         items,
         values.output,
-        max_side=settled("max_side"),
+        max_side=settled("max_side", "auto"),
         batch_size=values.batch_size or "auto",
         workers=values.workers or "auto",
         resume=not values.force,
-        dtype=settled("dtype"),
+        dtype=settled("dtype", None),
+        regions=settled("regions", "auto"),
+        region_components=settled("region_components", None),
         checksum=values.checksum,
         strict=values.strict,
         progress=not values.quiet,
         source=os.path.abspath(source) if os.path.isdir(source) else None,
-        runtime=settled("runtime"),
-        precision=settled("precision"),
+        runtime=values.runtime if "runtime" in values.given else known.get("runtime", values.runtime),
+        precision=values.precision if "precision" in values.given else known.get("precision", values.precision),
         prune=values.prune,
         settings=settings,
     )
@@ -93,14 +103,21 @@ def run(values: Namespace) -> int:
     return LEFT_OUT if done.failures or done.unread else DONE
 
 
+def _check_regions(values):
+    if "region_components" in values.given and "regions" in values.given and values.regions is None:
+        raise UsageError(f"--region_components {values.region_components} does not go with --regions none, which keeps none")
+
+
 def _model(values, about, known):
     """The model to describe with: as the flags say, and where they say nothing as an index that is there was made."""
     given = values.given & set(model_flags.OF_THE_MODEL)
-    if about is None or about["recipe"] is None or (values.force and given):
-        for flag in known.keys() & set(model_flags.OF_THE_MODEL) - given:
-            setattr(values, flag, known[flag])
+    if about is None or "preset" in given or about["recipe"] is None:
         return new_model(values)
-    return model_of(about["recipe"], values)
+    if not (values.force and given):
+        return model_of(about["recipe"], values, about.get("preset"))
+    load_keras_quietly()
+    # Made again with other parts: the rest is as it was.
+    return whitened_model(values, known["preset"], {part: known[part] for part in model_flags.PARTS if part in known})
 
 
 def _tell(values, done, dimensions):

@@ -38,9 +38,9 @@ def run(values: Namespace) -> int:
 
 def _plain(name, found):
     about = found.about
-    fields = ("format", "dimensions", "dtype", "recipe", "described_with", "versions", "source", "settings", "searcher")
+    fields = ("format", "dimensions", "dtype", "preset", "recipe", "regions", "search", "described_with", "versions")
     counts = {field: getattr(found, field) for field in ("photos", "left_out", "unread", "added_by_hand")}
-    rest = {field: about.get(field) for field in fields}
+    rest = {field: about.get(field) for field in (*fields, "source", "settings", "searcher")}
     return {"index": name, **counts, **rest, "metadata": found.metadata, "bytes": found.bytes}
 
 
@@ -62,7 +62,12 @@ def _rows(found):
     if found.added_by_hand:
         yield "added by hand", f"{found.added_by_hand:,} of the photos, which are not from the source"
     yield "descriptors", f"{about['dimensions']:,} dimensions, {about['dtype']}"
+    yield "regions", _regions_in_words(about.get("regions"))
+    if about.get("preset"):
+        yield "preset", about["preset"]
     yield from _recipe_rows(about.get("recipe"))
+    if about.get("search"):
+        yield "searched", _search_in_words(about["search"])
     for made in map(with_runtime, about.get("described_with") or ()):
         yield "described by", f"{made.get('runtime')} in {made.get('computes_in', 'float32')}, precision {made.get('precision')}"
     if about.get("versions"):
@@ -78,6 +83,21 @@ def _rows(found):
         yield "searcher", f"{searcher['name']}{given}"
     yield "on disk", ", ".join(f"{kind} {_size(size)}" for kind, size in found.bytes.items() if size) or "nothing"
     yield "format", f"{about['format']}"
+
+
+def _regions_in_words(regions):
+    return f"vectors of {regions['dimensions']:,} dimensions, {regions['dtype']}" if regions else "none are kept"
+
+
+def _search_in_words(search):
+    rerank, expand = search.get("rerank"), search.get("expand")
+    alpha = f", weighed by cosines to the power of {search['alpha']:g}" if expand and search.get("alpha") else ""
+    return "; ".join(
+        [
+            f"the best {rerank:,} in order by their regions" if rerank else "without re-ranking",
+            f"expanded over {expand} photos{alpha}" if expand else "without expansion",
+        ]
+    )
 
 
 def _recipe_rows(recipe):

@@ -9,7 +9,20 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from rw_keras.commands import check, demo, duplicates, evaluate, export, export_vectors, index, info, merge, runtimes, search
+from rw_keras.commands import (
+    check,
+    demo,
+    duplicates,
+    evaluate,
+    export,
+    export_vectors,
+    index,
+    info,
+    merge,
+    presets,
+    runtimes,
+    search,
+)
 from rw_keras.commands.parser import Parser, UsageError
 from rw_keras.commands.programs import DONE, USAGE, finish
 
@@ -23,6 +36,7 @@ _USAGE = """rw-keras: find photos of the same thing.
   rw-keras check NAME                compare all of the index NAME with its checksums
   rw-keras merge NAME NAME -o NAME   join indices of one recipe into a new one
   rw-keras export-vectors NAME FILE  write the descriptors of NAME to a .npy or .parquet file
+  rw-keras presets                   whole recipes by name: what --preset takes
   rw-keras runtimes                  what computes the network, and how fast it is on this machine
   rw-keras export PATH               write a model that serves: SavedModel, ONNX, OpenVINO, LiteRT
   rw-keras demo                      try it on ten photos that need no download
@@ -44,6 +58,7 @@ COMMANDS: dict[str, ModuleType] = {
     "check": check,
     "merge": merge,
     "export-vectors": export_vectors,
+    "presets": presets,
     "runtimes": runtimes,
     "export": export,
     "demo": demo,

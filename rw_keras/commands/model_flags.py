@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from rw_keras.commands.parser import Kind, Parser, number, numbers, one_of, text, whole_number
+from rw_keras.model.presets import PRESETS
 
-# What a saved model has of its own, or an index's recipe says.
-OF_THE_MODEL = ("backbone", "levels", "shrinkage", "whiten_on", "scales")
+# What a preset says, what is given beside it replaces, and a saved model or an index's recipe has of its own.
+PARTS = ("backbone", "method", "levels", "scales", "components", "shrinkage", "whiten_on")
+OF_THE_MODEL = ("preset", *PARTS)
 # Files that a model is made of.
 FILES = ("model", "weights", "whitening")
 
@@ -14,30 +16,51 @@ def add_new_model(parser: Parser) -> None:
     """All that a model is built by, under a title of its own."""
     parser.section("The model")
     add_model(parser)
-    parser.flag("backbone", "The network: vgg16, alexnet, or one of keras.applications.", text("NAME"), "vgg16")
+    add_preset(parser, "recommended")
     add_weights(parser)
-    add_levels(parser)
-    add_whiten_on(parser)
-    parser.flag("shrinkage", "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", number(0, 1), 0.0)
-    add_scales(parser)
-    add_max_side(parser)
+    add_parts(parser)
+    add_max_side(parser, None)
 
 
 def add_model(parser: Parser) -> None:
     """The flag `--model`."""
-    words = "A .keras file of a descriptor model, in place of VGG16 and the method rw."
-    parser.flag("model", words, text("FILE"))
+    words = "A .keras file of a descriptor model, or a folder of save_to_preset, in place of a model built by a preset."
+    parser.flag("model", words, text("PATH"))
+
+
+def add_preset(parser: Parser, usual: str) -> None:
+    """The flag `--preset`, whose value is `None` where it is not given.
+
+    Args:
+        parser: the program's.
+        usual: what the program then takes.
+    """
+    words = f"A whole recipe by name, see `rw-keras presets`: {', '.join(PRESETS)}. Default: {usual}."
+    parser.flag("preset", words, one_of(PRESETS))
 
 
 def add_weights(parser: Parser) -> None:
     """The flags `--weights` and `--whitening`, files that are optional."""
     parser.flag("weights", "A file of the network's weights. Default: the published ones.", text("FILE"))
-    parser.flag("whitening", "A whitening file. Default: the one that ships, where it fits.", text("FILE"))
+    words = "A whitening file, or none. Default: the one that ships, where it fits."
+    parser.flag("whitening", words, text("FILE"))
 
 
-def add_levels(parser: Parser) -> None:
+def add_parts(parser: Parser) -> None:
+    """Flags for the parts of a preset. Where one is not given, its value is `None`, and the part the preset's."""
+    words = "The network: vgg16, alexnet, or one of keras.applications. Default, here and below: the preset's."
+    parser.flag("backbone", words, text("NAME"))
+    parser.flag("method", "What makes region vectors of a feature map: rw, root_rw, rmac, crow, spoc, mac, gem, sum.", text("NAME"))
+    add_levels(parser, None)
+    add_whiten_on(parser, None)
+    parser.flag("components", "Dimensions that the whitening keeps, the strongest ones.", whole_number(1))
+    parser.flag("shrinkage", "How far the whitening's eigenvalues are drawn to their mean, 0 to 1.", number(0, 1))
+    add_scales(parser)
+
+
+def add_levels(parser: Parser, default: int | None = 3) -> None:
     """The flag `--levels`."""
-    parser.flag("levels", "Scales of the regional grid.", Kind(_levels, "N"), 3)
+    parser.flag("levels", "Scales of the regional grid.", Kind(_levels, "N"), default)
 
 
 def _levels(given):
@@ -46,18 +69,24 @@ def _levels(given):
     return whole_number(1, MOST_LEVELS).read(given)
 
 
-def add_whiten_on(parser: Parser) -> None:
+def add_whiten_on(parser: Parser, default: str | None = "regions") -> None:
     """The flag `--whiten_on`, before: `--whiten`."""
     words = "What is whitened: the vectors of regions, or the global one, their sum."
-    parser.flag("whiten_on", words, one_of(("regions", "global"), "WHAT"), "regions", earlier=["whiten"])
+    parser.flag("whiten_on", words, one_of(("regions", "global"), "WHAT"), default, earlier=["whiten"])
 
 
 def add_scales(parser: Parser) -> None:
-    """The flag `--scales`."""
-    words = "Factors of a photo's sides, such as 1,0.7071,0.5, at which its descriptors are added. Default: 1 alone."
-    parser.flag("scales", words, numbers())
+    """The flag `--scales`, whose value is `None` for the photo as it is alone."""
+    words = "Factors of a photo's sides, such as 1,0.7071,0.5, at which its descriptors are added; 1: the photo as it is."
+    parser.flag("scales", words, Kind(_scales, numbers().metavar))
 
 
-def add_max_side(parser: Parser, default: int = 1024, least: int = 1) -> None:
+def _scales(given):
+    scales = numbers().read(given)
+    return None if scales == [1] else scales
+
+
+def add_max_side(parser: Parser, default: int | None = 1024, least: int = 1) -> None:
     """The flag `--max_side`."""
-    parser.flag("max_side", "Longer side, in pixels, that photos are reduced to.", whole_number(least), default)
+    words = "Longer side, in pixels, that photos are reduced to." + (" Default: the preset's." if default is None else "")
+    parser.flag("max_side", words, whole_number(least), default)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rw_keras.commands.model_flags import FILES, OF_THE_MODEL
+from rw_keras.commands.model_flags import FILES, OF_THE_MODEL, PARTS
 from rw_keras.commands.parser import UsageError
+from rw_keras.model.presets import PRESETS
 from rw_keras.model.recipe import Recipe, max_side_of
 
 if TYPE_CHECKING:
@@ -16,12 +18,18 @@ if TYPE_CHECKING:
 
     from rw_keras.runtimes import Describer
 
+# What `--whitening` takes in place of a file.
+NO_WHITENING = "none"
+
 
 def check_model_flags(values: Namespace) -> None:
-    """Refuses flags that say what a saved model says itself."""
+    """Refuses flags that say what a saved model says itself, and those of a whitening where there is to be none."""
     for flag in (*OF_THE_MODEL, "weights", "whitening"):
         if values.model is not None and flag in values.given:
             raise UsageError(f"--{flag} does not go with --model: a saved model has its own")
+    if values.whitening == NO_WHITENING:
+        for flag in values.given & {"shrinkage", "components"}:
+            raise UsageError(f"--{flag} {getattr(values, flag)} is of a whitening, and does not go with --whitening none")
 
 
 def take_files(values: Namespace, about: Mapping[str, Any] | None) -> dict[str, str]:
@@ -38,7 +46,8 @@ def take_files(values: Namespace, about: Mapping[str, Any] | None) -> dict[str, 
     for flag in FILES:
         if flag not in values.given and "model" not in values.given and noted.get(flag):
             setattr(values, flag, noted[flag])
-    return {flag: os.path.abspath(getattr(values, flag)) for flag in FILES if getattr(values, flag)}
+    named = {flag: getattr(values, flag) for flag in FILES if getattr(values, flag)}
+    return {flag: path if path == NO_WHITENING else os.path.abspath(path) for flag, path in named.items()}
 
 
 def recipe_of_index(name: str, made: Mapping[str, Any] | None) -> Recipe:
@@ -46,30 +55,79 @@ def recipe_of_index(name: str, made: Mapping[str, Any] | None) -> Recipe:
     return Recipe.from_dict(made, f"{name} is damaged: its recipe")
 
 
-def new_model(values: Namespace) -> keras.Model:
-    """The model of a .keras file, or one built as the flags of `model_flags.add_new_model` say."""
+def new_model(values: Namespace, usual: str = "recommended") -> keras.Model:
+    """The model of a .keras file, or one built as the flags of `model_flags.add_new_model` say.
+
+    Args:
+        values: the flags. One that was not given is a part of the preset.
+        usual: the preset to take where none is given; a line on standard error says so.
+
+    Raises:
+        UsageError: for parts that do not go together.
+    """
     load_keras_quietly()
-    from rw_keras.model.build import build_descriptor, load_descriptor, multi_scale
+    from rw_keras.model.build import load_descriptor
 
     if values.model is not None:
         return load_descriptor(values.model)
-    model = build_descriptor(
-        values.backbone,
-        weights=values.weights or "imagenet",
-        levels=values.levels,
-        shrinkage=values.shrinkage,
-        whitening=values.whitening or "auto",
-        whiten_on=values.whiten_on,
-    )
-    return model if values.scales is None else multi_scale(model, values.scales)
+    model = whitened_model(values, values.preset or usual)
+    if values.preset is None:
+        print(f"rw-keras: the preset is {model.preset.name}; --preset paper is the publication's own.", file=sys.stderr)
+    return model
 
 
-def model_of(recipe: Mapping[str, Any], values: Namespace) -> keras.Model:
+def whitened_model(values: Namespace, preset: str | None, known: Mapping[str, Any] | None = None) -> keras.Model:
+    """`build`, for a model that is used as it is: one that keeps some components of a whitening has to have one."""
+    from rw_keras.model.recipe import whitening_layer
+
+    if preset in PRESETS and values.whitening == NO_WHITENING:
+        components = {**PRESETS[preset].parts, **(known or {})}["components"]
+        if components is not None:
+            raise UsageError(
+                f"--whitening none does not go with the preset {preset}, which keeps the {components} strongest components of a "
+                "whitening; choose another preset"
+            )
+    model = build(values, preset, values.whitening or "auto", known)
+    layer = whitening_layer(model)
+    if layer.components is not None and not layer.adapted:
+        raise ValueError(
+            f"no whitening that ships fits this model, so there are no {layer.components} strongest components to keep; pass one "
+            "with --whitening, or choose a preset or parts that keep all dimensions"
+        )
+    return model
+
+
+def build(values: Namespace, preset: str | None, whitening: str, known: Mapping[str, Any] | None = None) -> keras.Model:
+    """The model of a preset with the parts that flags give.
+
+    Args:
+        values: the flags of `model_flags.add_parts`, and `weights`; one `layer` too, where the program has it.
+        preset: the preset's name. `None`, or a name that only a later version knows: none.
+        whitening: a file, "auto" or "none".
+        known: parts that take the preset's place where no flag does.
+
+    Raises:
+        UsageError: for parts that do not go together.
+    """
+    from rw_keras import methods
+    from rw_keras.model.build import build_descriptor
+
+    parts = {**(known or {}), **{part: getattr(values, part) for part in (*PARTS, "layer") if part in values.given}}
+    preset = preset if preset in PRESETS else None
+    method = {**(PRESETS[preset].parts if preset else {"method": "rw"}), **parts}["method"]
+    if "levels" in values.given and methods.resolve(method, values.levels)[2] is None:
+        raise UsageError(f"--levels {values.levels} does not go with the method {method}, which has no regional grid")
+    whitening = None if whitening == NO_WHITENING else whitening
+    return build_descriptor(preset=preset, weights=values.weights or "imagenet", whitening=whitening, **parts)
+
+
+def model_of(recipe: Mapping[str, Any], values: Namespace, preset: str | None = None) -> keras.Model:
     """The model that made an index: of a .keras file, or built as the index's recipe says.
 
     Args:
         recipe: the index's.
         values: the flags of `model_flags.add_model` and `add_weights`.
+        preset: the one that the index notes.
 
     Raises:
         ValueError: when the recipe is of a model that cannot be built from it.
@@ -80,7 +138,8 @@ def model_of(recipe: Mapping[str, Any], values: Namespace) -> keras.Model:
     if values.model is not None:
         return load_descriptor(values.model)
     try:
-        return from_recipe(recipe, weights=values.weights or "imagenet", whitening=values.whitening or "auto")
+        files = {"weights": values.weights or "imagenet", "whitening": values.whitening or "auto"}
+        return from_recipe(recipe, **files, preset=preset)
     except ValueError as error:
         raise ValueError(
             f"the model that made the index is not one that its recipe can build; pass it with --model ({error})"

@@ -78,6 +78,20 @@ def one_of(choices: Iterable[str], metavar: str = "NAME") -> Kind:
     return Kind(read, metavar)
 
 
+def or_none(kind: Kind) -> Kind:
+    """What another kind takes, or the word none, which is `None`."""
+
+    def read(given):
+        if given.lower() == "none":
+            return None
+        try:
+            return kind.read(given)
+        except ValueError as error:
+            raise ValueError(f"{error}, or none") from None
+
+    return Kind(read, f"{kind.metavar}|none")
+
+
 def text(metavar: str) -> Kind:
     """Any text, such as the name of a file."""
     return Kind(str, metavar)

@@ -13,6 +13,7 @@ from rw_keras.commands import model_flags, runtime_flags
 from rw_keras.commands.models import check_model_flags, new_model
 from rw_keras.commands.parser import Parser
 from rw_keras.commands.programs import DONE, refuse_arguments
+from rw_keras.model.presets import default_max_side
 
 
 def define(parser: Parser) -> None:
@@ -31,7 +32,8 @@ def run(values: Namespace) -> int:
     from rw_keras import runtimes
     from rw_keras.model.recipe import smallest_side
 
-    size = runtimes.usual_size(values.max_side, smallest_side(model))
+    max_side = values.max_side or default_max_side(model)
+    size = runtimes.usual_size(max_side, smallest_side(model))
     choice = runtimes.choose(model, values.precision, size, anew=values.force)
     print(json.dumps(dataclasses.asdict(choice)) if values.json else choice)
     return DONE

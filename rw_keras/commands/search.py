@@ -8,7 +8,7 @@ from argparse import Namespace
 
 from rw_keras.commands import model_flags, runtime_flags
 from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
-from rw_keras.commands.parser import Parser, UsageError, number, text, whole_number
+from rw_keras.commands.parser import Parser, UsageError, number, or_none, text, whole_number
 from rw_keras.commands.programs import DONE
 from rw_keras.files import file_to_write, inside, printable, written_whole
 from rw_keras.model.recipe import max_side_of
@@ -18,7 +18,9 @@ def define(parser: Parser) -> None:
     """Adds the command's flags."""
     parser.flag("box", "The part of PHOTO that is asked for, in its pixels.", text("x1,y1,x2,y2"))
     parser.flag("k", "How many hits.", whole_number(1), 10)
-    parser.flag("expand", "Query expansion over so many photos, the query among them.", whole_number(1))
+    words = "Put so many of the best photos in order by their regions. Default: as the index was made for, see `rw-keras info`."
+    parser.flag("rerank", words, or_none(whole_number(1)))
+    parser.flag("expand", "Query expansion over so many photos, the query among them; 1: none.", whole_number(1))
     parser.flag("alpha", "Goes with --expand: weigh each photo by its cosine to this power.", number(0), 0.0)
     words = (
         "Only photos whose names begin with this; or a condition on a column, such as city=Oxford or year>=2005. May be repeated."
@@ -53,7 +55,16 @@ def run(values: Namespace) -> int:
     from rw_keras.retrieval import Index, columns, store
 
     name, photo = values.arguments
-    take_files(values, store.about(name))
+    about = store.about(name)
+    take_files(values, about)
+    usual = (about or {}).get("search") or {}
+    if "expand" not in values.given and usual.get("expand"):
+        values.expand, values.alpha = usual["expand"], usual.get("alpha") or 0.0
+    if values.rerank is not None and about is not None and not about.get("regions"):
+        raise ValueError(
+            f"{name} keeps no vectors of regions, and you asked for --rerank {values.rerank}; leave it out, or make the index "
+            "again with --regions int8 and --force"
+        )
     _check_to_write(values)
     index = Index.load(name, searcher=values.searcher)
     if index.recipe is None:
@@ -63,6 +74,8 @@ def run(values: Namespace) -> int:
     model = describer_of(recipe, values)
     within = columns.condition(values.within, index.metadata)
     options = {"within": within, "min_score": values.min_score, "alpha": values.alpha}
+    if "rerank" in values.given:  # else `search_photo` does as the index was made for
+        options["rerank"] = values.rerank
     hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
     if values.html or values.sheet:
         _show(name, photo, box, hits, values)

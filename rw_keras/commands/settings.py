@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rw_keras.model import presets
 from rw_keras.model.recipe import with_runtime
 
 
@@ -18,12 +19,16 @@ def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
         Flag -> value, of those that the index knows.
     """
     recipe = about.get("recipe") or {}
-    known = {flag: recipe[flag] for flag in ("backbone", "levels", "max_side") if recipe.get(flag) is not None}
+    known = {flag: recipe[flag] for flag in ("backbone", "method", "levels", "max_side") if recipe.get(flag) is not None}
     if recipe:
         known["whiten_on"], known["scales"] = recipe.get("whiten", "regions"), recipe.get("scales")
         known["max_side"] = recipe.get("max_side")
+        preset = about.get("preset")
+        known["preset"] = None if preset is None else presets.base_name(preset)
     if recipe.get("whitening"):
-        known["shrinkage"] = recipe["whitening"].get("shrinkage", 0.0)
+        known["shrinkage"], known["components"] = recipe["whitening"].get("shrinkage", 0.0), recipe["whitening"].get("components")
+    regions = about.get("regions") or {}
+    known["regions"], known["region_components"] = regions.get("dtype"), regions.get("dimensions")
     last = with_runtime((about.get("described_with") or [{}])[-1])
     return {**known, "dtype": about["dtype"], **{flag: last[flag] for flag in ("runtime", "precision") if flag in last}}
 
@@ -48,4 +53,6 @@ def check_flags(folder: str, known: Mapping[str, Any], given: Mapping[str, Any])
 
 
 def _word(value):
+    if value is None:
+        return "none"
     return ",".join(f"{number:g}" for number in value) if isinstance(value, (list, tuple)) else str(value)

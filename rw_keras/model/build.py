@@ -1,5 +1,7 @@
 """Building the one model: network, method, whitening."""
 
+import functools
+import inspect
 import os
 import re
 import sys
@@ -11,19 +13,35 @@ import keras
 from rw_keras import backbones, layers, methods
 from rw_keras._moved import renamed
 from rw_keras.backbones import keras_files
-from rw_keras.layers.image_scale import LARGEST_FACTOR
-from rw_keras.model import region_outputs
+from rw_keras.model import presets
 from rw_keras.model import whitening as whitenings
 from rw_keras.model.descriptor_model import DescriptorModel
 from rw_keras.model.recipe import UNSET, Recipe, whitening_layer
 from rw_keras.model.recipe import recipe as recipe  # its name for users
+from rw_keras.model.scales import checked_scales, multi_scale
 from rw_keras.regions import check_levels
 
 # What a whitening is learned on and applied to: each region's vector, or their sum.
 WHITEN_ON = ("regions", "global")
 
 
+def _filled_from_preset(function):
+    """Lets `build_descriptor` take from its preset what its caller does not give; its signature shows the publication's values."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def filled(*arguments, **keywords):
+        if keywords.get("preset") is None:
+            return function(*arguments, **keywords)
+        preset = presets.named(keywords["preset"])
+        given = signature.bind(*arguments, **keywords).arguments
+        return function(**{**preset.parts, **given, "preset": preset})
+
+    return filled
+
+
 @renamed(whiten="whiten_on")
+@_filled_from_preset
 def build_descriptor(
     backbone: str | keras.Model = "vgg16",
     *,
@@ -35,6 +53,8 @@ def build_descriptor(
     shrinkage: float | None = None,
     whitening: str | os.PathLike[str] | None = "auto",
     whiten_on: str = "regions",
+    scales: Sequence[float] | None = None,
+    preset: str | presets.Preset | None = None,
     name: str | None = None,
 ) -> DescriptorModel:
     """Builds the model that turns photos into descriptors.
@@ -55,19 +75,24 @@ def build_descriptor(
         method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`.
         levels: the number of scales of the regional grid, 1 to 16. Default 3.
         components: how many dimensions the whitening keeps. Default: all.
-        shrinkage: 0 to 1, see `PCAWhiten`. Default: the method's own, 0.2 for "root_rw" and 0, the publication's, for all others;
-            a whitening learned from few photos, as the shipped ones are, does better with 0.2.
+        shrinkage: 0 to 1, see `PCAWhiten`. Default: 0, the publication's, for the publication's method "rw"; for other methods what
+            the whitening recommends that is put in, where it does, else the method's own, 0.2 for "root_rw" and 0 for the others.
         whitening: the path of a file that `save_whitening` wrote; `"auto"`: the one that ships with the package where
             it fits this very model, else identity; `None`: identity. A line on standard error says which.
         whiten_on: what is whitened: "regions", each region's vector, as in the publication; or "global", the sum of the region
             vectors, one vector a photo.
+        scales: factors of a photo's sides at which its descriptors are added, see `multi_scale`. Default: one, the photo as it is.
+        preset: a name in `rw_keras.model.presets.PRESETS`, such as "recommended": what is not given is taken from it, also where
+            it says something else than the defaults here. Those are "paper", the publication's.
         name: the model's name.
 
     Returns:
-        A functional `keras.Model` whose `recipe`, a `rw_keras.model.recipe.Recipe`, says what it was made of.
+        A functional `keras.Model` whose `recipe`, a `rw_keras.model.recipe.Recipe`, says what it was made of, and whose `preset`
+        what is done with it by default.
 
     Raises:
-        ValueError: for an argument out of range, or a whitening file that does not fit, naming the field that differs.
+        ValueError: for an argument out of range, a preset that there is not, or a whitening file that does not fit, naming the
+            field that differs.
         FileNotFoundError: when the weights, or the whitening file, cannot be found.
     """
     if name is not None and not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", name):
@@ -75,9 +100,55 @@ def build_descriptor(
     _check_whiten_on(whiten_on)
     # Before a network is built.
     check_levels(levels, "build_descriptor")
+    scales = None if scales is None else checked_scales(scales)
     named = whitening is not None and whitening != "auto"
     learned = whitenings.Whitening.load(whitening) if named else None
     network, backbone_name = backbones.network(backbone, weights, layer)
+    built = _single_scale(
+        network, backbone_name, method, levels, components, shrinkage, whiten_on, name if scales is None else None
+    )
+    settled = _settled_shrinkage(shrinkage, built.recipe.method)
+    learned = _apply_whitening(built, whitening, learned, recommended=settled is None)
+    parts = {
+        "backbone": backbone_name,
+        "layer": None if built.recipe.layer == _own_layer(backbone_name) else built.recipe.layer,
+        "method": built.recipe.method,
+        "levels": levels,
+        "components": components,
+        "shrinkage": settled,
+        "whitening": str(learned.provenance.get("name")) if named else whitening,
+        "whiten_on": whiten_on,
+    }
+    built.note_preset(_noted(preset, {**parts, "scales": None}))
+    if scales is None:
+        return built
+    model = multi_scale(built, scales, name)
+    if preset is not None:
+        model.note_preset(_noted(preset, {**parts, "scales": tuple(scales)}))
+    return model
+
+
+def _noted(preset, parts):
+    """The preset to note in a model of these parts: where none is given, "paper" if they are its."""
+    if preset is not None:
+        return preset.but(**parts)
+    paper = presets.PRESETS["paper"]
+    return paper if paper.but(**parts) == paper else None
+
+
+def _settled_shrinkage(shrinkage, method):
+    """What is known of a shrinkage before a whitening is: that of the publication's method is 0 where none is given."""
+    return 0.0 if shrinkage is None and _is_the_publications(method) else shrinkage
+
+
+def _own_layer(backbone):
+    """Where a network of the package is cut by default; `None` for one of a user's own."""
+    function = backbones.BACKBONES.get(backbone)
+    return None if function is None else inspect.signature(function).parameters["layer"].default
+
+
+def _single_scale(network, backbone_name, method, levels, components, shrinkage, whiten_on, name):
+    """The model on a network, not whitened yet."""
     features = backbones.non_negative(network.outputs[0])
     function, method_name, used_levels = methods.resolve(method, levels)
     regions = function(features)
@@ -91,7 +162,7 @@ def build_descriptor(
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
     stages = head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten_on)
-    model = DescriptorModel(
+    return DescriptorModel(
         network.input,
         through(stages, regions),
         name=name or re.sub(r"[^A-Za-z0-9_.-]", "", f"{function_name}_{network.name}"),
@@ -105,8 +176,6 @@ def build_descriptor(
             whiten_on=whiten_on,
         ),
     )
-    _apply_whitening(model, whitening, learned)
-    return model
 
 
 def head_stages(whitening: layers.PCAWhiten, whiten_on: str = "regions") -> list[keras.layers.Layer]:
@@ -150,6 +219,7 @@ def from_recipe(
     weights: str | os.PathLike[str] | None = "imagenet",
     whitening: str | os.PathLike[str] = "auto",
     model: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
 ) -> DescriptorModel:
     """Builds the model that a recipe tells of, such as the one of an index.
 
@@ -160,6 +230,7 @@ def from_recipe(
         weights: see `build_descriptor`.
         whitening: the file of the recipe's whitening, or "auto", see `build_descriptor`; not looked at where the recipe has none.
         model: a `.keras` file of the model, which is loaded in place of all this.
+        preset: the name of the preset by which the recipe came about, such as the field `preset` of an index; the model notes it.
 
     Raises:
         ValueError: for a recipe of which no model can be built, a model file that holds no descriptor model, and as
@@ -167,13 +238,13 @@ def from_recipe(
         FileNotFoundError: when a file cannot be found.
     """
     recipe = Recipe.from_dict(recipe)
-    built = load_descriptor(model) if model is not None else _built(recipe, weights, whitening)
+    built = load_descriptor(model) if model is not None else _built(recipe, weights, whitening, preset)
     if recipe.max_side is not UNSET:
         built.note_max_side(recipe.max_side)
     return built
 
 
-def _built(recipe, weights, whitening):
+def _built(recipe, weights, whitening, preset):
     absent = [field for field in ("backbone", "layer", "method", "levels") if getattr(recipe, field) is UNSET]
     if absent:
         raise ValueError(f"No model can be built of a recipe without {', '.join(absent)}; pass the model's file.")
@@ -183,7 +254,9 @@ def _built(recipe, weights, whitening):
             "install a later rw_keras."
         )
     learned = {} if recipe.whitening is UNSET else recipe.whitening or {}
-    built = build_descriptor(
+    # An index keeps the name with what differs, "recommended, but method rw"; the recipe says it all.
+    preset = None if preset is None else presets.PRESETS.get(presets.base_name(preset))
+    return build_descriptor(
         recipe.backbone,
         weights=weights,
         layer=recipe.layer,
@@ -193,62 +266,9 @@ def _built(recipe, weights, whitening):
         shrinkage=learned.get("shrinkage", 0.0),
         whitening=whitening if learned else None,
         whiten_on=recipe.whiten_on,
+        scales=recipe.scales,
+        preset=preset,
     )
-    return built if recipe.scales is None else multi_scale(built, recipe.scales)
-
-
-def multi_scale(model: DescriptorModel, scales: Sequence[float] = (1, 2**-0.5, 0.5)) -> DescriptorModel:
-    """Builds the model that adds a model's descriptors of a photo at several scales.
-
-    The photo is resized inside the model (`layers.ImageScale`), described at each scale by the one network, and the descriptors, of
-    unit length, are added and scaled to unit length: the sum over scales of Gordo et al. (2017) and Radenovic et al. (2019).
-
-    Input and output are the model's own. A side is never reduced below the fewest pixels that the network takes, so the same
-    photos can be described. The time grows with the sum of the scales' squares: 1.75 times for the default.
-
-    Args:
-        model: a model of `build_descriptor`; its weights and whitening are shared, not copied. Learn the whitening on it.
-        scales: factors of a photo's sides, above 0 and up to 2, all different. 1 is the photo as it is.
-
-    Returns:
-        A `DescriptorModel` with the model's recipe and, in it, `scales`.
-
-    Raises:
-        ValueError: for scales out of range, or a model that is none of `build_descriptor` or is multi-scale already.
-
-    Example:
-
-    >>> model = rw_keras.multi_scale(rw_keras.build_descriptor("vgg16"))
-    >>> rw_keras.describe(model, "photo.jpg").shape
-    (512,)
-    """
-    scales = _checked_scales(scales)
-    if not isinstance(model, DescriptorModel) or "min_side" not in model.recipe:
-        raise ValueError(f"multi_scale takes a model of rw_keras.build_descriptor, but got {model!r}.")
-    if model.inner is not None:
-        raise ValueError(
-            f"The model {model.name!r} is multi-scale already; pass the model that it was made of, {model.inner.name!r}."
-        )
-    photos = keras.Input(model.input_shape[1:], name="photos")
-    sizes = [layers.ImageScale(scale, model.min_side, name=f"scale_{place}") for place, scale in enumerate(scales, 1)]
-    vectors = [model(resize(photos)) for resize in sizes]
-    output = region_outputs.sum_of_scales(vectors)
-    return DescriptorModel(photos, output, name=f"multi_scale_{model.name}", recipe={"scales": scales})
-
-
-def _checked_scales(scales):
-    """The scales as a list of floats, or a ValueError that says what is wrong with them."""
-    try:
-        scales = list(scales)
-        factors = [layers.ImageScale(scale).factor for scale in scales]
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"multi_scale takes numbers above 0, up to {LARGEST_FACTOR:g}, as `scales`, such as (1, 0.7071, 0.5), but "
-            f"got {scales!r}."
-        ) from error
-    if not factors or len(set(factors)) < len(factors):
-        raise ValueError(f"multi_scale takes one or more `scales`, all different, such as (1, 0.7071, 0.5), but got {scales!r}.")
-    return factors
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -280,16 +300,24 @@ def load_descriptor(path: str | os.PathLike[str]) -> DescriptorModel:
     return model
 
 
+def _is_the_publications(method):
+    """Whether a method, by its name in a recipe, is the publication's, perhaps with arguments of one's own."""
+    return method.partition("(")[0] == "rw"
+
+
 def _reason(error):
     """What Keras says is wrong with a file, without the configuration that it shows before."""
     text = str(error).strip()
     return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
 
 
-def _apply_whitening(model, whitening, learned):
-    """Puts what `build_descriptor(whitening=...)` asks for into the model, and says what that was."""
+def _apply_whitening(model, whitening, learned, recommended):
+    """Puts what `build_descriptor(whitening=...)` asks for into the model, and says what that was, and returns it.
+
+    With `recommended`, also the shrinkage that the whitening recommends, where it does.
+    """
     if whitening is None:
-        return
+        return None
     layer, made = whitening_layer(model), model.recipe
     if learned is None:
         shipped = [found for found in whitenings.shipped() if not found.differences(made)]
@@ -299,13 +327,15 @@ def _apply_whitening(model, whitening, learned):
                 "with rw_keras.fit_whitening, or pass whitening=None to do without.",
                 file=sys.stderr,
             )
-            return
+            return None
         learned = shipped[0]
     else:
         differences = learned.differences(made)
         if differences:
             raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")
     learned.apply(model)
-    advice = learned.provenance.get("recommended_shrinkage")
-    advice = f"; shrinkage={advice} is recommended for it" if advice is not None and layer.shrinkage != advice else ""
-    print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}{advice}.", file=sys.stderr)
+    advised = learned.provenance.get("recommended_shrinkage")
+    if recommended and advised is not None:
+        layer.shrinkage = float(advised)
+    print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}, shrinkage {layer.shrinkage:g}.", file=sys.stderr)
+    return learned

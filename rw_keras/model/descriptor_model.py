@@ -5,6 +5,7 @@ import keras
 
 from rw_keras.layers.photo_model import PhotoModel, check_min_side
 from rw_keras.model import region_outputs
+from rw_keras.model.presets import Preset
 from rw_keras.model.recipe import Recipe, recipe_with_digests
 
 
@@ -17,12 +18,13 @@ class DescriptorModel(PhotoModel):
     Args:
         inputs, outputs, name: see `keras.Model`.
         recipe: what it is made of, a `Recipe` or its dictionary, saved with the model. What its weights say is left to them.
+        preset: the `Preset` that it was built by, or its dictionary, saved with the model. Default: none.
 
     Raises:
-        ValueError: for a recipe with a field of another kind than it has.
+        ValueError: for a recipe with a field of another kind than it has, or a preset that is none.
     """
 
-    OWN_ARGUMENTS = ("recipe",)
+    OWN_ARGUMENTS = ("recipe", "preset")
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         made = kwargs.pop("recipe", None) or {}
@@ -31,6 +33,8 @@ class DescriptorModel(PhotoModel):
         check_min_side(made.get("min_side", 1))
         Recipe.from_dict(made, "A model's `recipe`")
         self._made = {field: value for field, value in made.items() if field != "weights"}
+        preset = kwargs.pop("preset", None)
+        self._preset = preset if preset is None or isinstance(preset, Preset) else Preset.from_dict(preset)
         super().__init__(inputs, outputs, name=name, **kwargs)
 
     @property
@@ -42,6 +46,15 @@ class DescriptorModel(PhotoModel):
     def recipe(self) -> Recipe:
         """How it makes descriptors, with the weights and the whitening that it has now."""
         return recipe_with_digests(self._all_made(), self)
+
+    @property
+    def preset(self) -> Preset | None:
+        """The preset that it was built by, which says what is done with it by default; `None` where there is none."""
+        return self._preset
+
+    def note_preset(self, preset: Preset | None) -> None:
+        """Notes the preset that it was built by."""
+        self._preset = preset
 
     @property
     def min_side(self) -> int:
@@ -84,7 +97,9 @@ class DescriptorModel(PhotoModel):
     def get_config(self):
         config = super().get_config()
         del config["min_side"]  # it is the recipe's
-        return {**config, "recipe": dict(self._made)}
+        # A file of a model without one stays as earlier versions read it.
+        preset = {} if self._preset is None else {"preset": self._preset.to_dict()}
+        return {**config, "recipe": dict(self._made), **preset}
 
     def _all_made(self):
         # The inner one's as it is now: a whitening may be learned after.

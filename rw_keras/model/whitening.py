@@ -139,8 +139,8 @@ def layer_to_learn(model: keras.Model) -> layers.PCAWhiten:
     inner = getattr(model, "inner", None)
     if inner is not None:
         raise ValueError(
-            f"The model {model.name!r} is multi-scale and shares the whitening of {inner.name!r}; learn it on that one, the "
-            "model that rw_keras.multi_scale was given."
+            f"The model {model.name!r} is multi-scale and shares the whitening of {inner.name!r}; learn it on that one, "
+            "the model's `inner`."
         )
     return layer
 

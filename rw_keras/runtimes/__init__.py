@@ -10,12 +10,14 @@ one where it is six times as close on the photos of that check.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rw_keras._moved import renamed
+from rw_keras.model.presets import preset_of
 from rw_keras.model.recipe import Recipe
 from rw_keras.runtimes import cache
 from rw_keras.runtimes.choice import Choice, check_arguments, choose, kept_choice, usual_size
@@ -62,7 +64,7 @@ def load(
         name, variant = chosen.runtime, chosen.variant
     else:
         variant = "float32"
-    return own.describer(name, variant, precision)
+    return dataclasses.replace(own.describer(name, variant, precision), preset=preset_of(model))
 
 
 def _is_without_choice(model, precision):
@@ -82,7 +84,8 @@ def _tensorflow(model):
     module = RUNTIMES["tensorflow"]
     function = module.load(model, "float32")
     made, dimensions = Recipe.of(model), model.output_shape[-1]
-    return Describer("tensorflow", "float32", "exact", made, dimensions, 1.0, module.BATCH_PIXELS, function, model)
+    preset = preset_of(model)
+    return Describer("tensorflow", "float32", "exact", made, dimensions, 1.0, module.BATCH_PIXELS, function, model, preset)
 
 
 @renamed(engine="name")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
+from rw_keras.model.presets import Preset
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
 from rw_keras.runtimes import cache, numpy_head
 from rw_keras.runtimes import ncnn as ncnn_runtime
@@ -58,6 +59,7 @@ class Describer:
         batch_pixels: how many pixels go through the network at once; `None`: one photo.
         function: the runtime's.
         model: the Keras model, where TensorFlow computes.
+        preset: that of the model, see `DescriptorModel.preset`.
     """
 
     runtime: str
@@ -69,6 +71,7 @@ class Describer:
     batch_pixels: int | None
     function: Callable[[np.ndarray], np.ndarray]
     model: Any = None
+    preset: Preset | None = None
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.function(pixels)

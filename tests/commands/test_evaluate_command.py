@@ -81,7 +81,7 @@ def test_ways_to_search(command, capsys, labelled, flags, way, words):
     ("flags", "way"),
     [
         ([], {"rerank": 4, "expand": 3, "alpha": 3.0}),
-        (["--rerank=0"], {"rerank": None, "expand": 3, "alpha": 3.0}),
+        (["--rerank=none"], {"rerank": None, "expand": 3, "alpha": 3.0}),
         (["--expand=1"], {"rerank": 4, "expand": None, "alpha": 0.0}),
         (["--alpha=1"], {"rerank": 4, "expand": 3, "alpha": 1.0}),
     ],
@@ -101,12 +101,12 @@ def test_the_index_says_how_it_is_searched(command, capsys, labelled, flags, way
 
 def test_several_are_compared_with_the_first(command, capsys, labelled):
     ((one, first), (other, second)) = labelled
-    assert command("evaluate", one, other, "--labels=folders", "--rerank=0", "--expand=1") == 0
+    assert command("evaluate", one, other, "--labels=folders", "--rerank=none", "--expand=1") == 0
     out = capsys.readouterr().out
     difference = evaluate_index(second, "folders", rerank=None).difference(evaluate_index(first, "folders"))
     assert out.count("mAP") == 2
     assert f"   over {one}: {difference}\n" in out
-    assert command("evaluate", one, other, "--labels=folders", "--rerank=0", "--expand=1", "--json") == 0
+    assert command("evaluate", one, other, "--labels=folders", "--rerank=none", "--expand=1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert "difference" not in found[0]["measures"]["mAP"]
     assert found[1]["measures"]["mAP"]["difference"] == {
@@ -169,7 +169,7 @@ def test_queries_with_a_box_are_described(command, capsys, index, model, model_f
     ("flags", "code", "words"),
     [
         (["--alpha=3"], 2, "--alpha 3 weighs what --expand averages"),
-        (["--rerank=-1"], 2, "flag --rerank=-1: give a whole number of 0 or more"),
+        (["--rerank=-1"], 2, "flag --rerank=-1: give a whole number of 1 or more, or none"),
         (["--labels=none.csv"], 1, "no labels none.csv"),
         (["--model=x", "--weights=y"], 2, "--weights does not go with --model"),
     ],
