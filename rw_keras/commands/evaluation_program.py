@@ -13,7 +13,7 @@ from rw_keras.commands.evaluation_flags import add_evaluation
 from rw_keras.commands.models import NO_WHITENING, build, load_keras_quietly
 from rw_keras.commands.parser import Parser
 from rw_keras.commands.programs import refuse_arguments, run_program
-from rw_keras.model.presets import PRESETS
+from rw_keras.model.presets import PRESETS, preset_of
 
 
 def evaluation_program(description: str, title: str, qe: Sequence[int], corrupt: Collection[str] = frozenset()) -> NoReturn:
@@ -35,16 +35,20 @@ def _run(program, title, values, corrupt):
     load_keras_quietly()
     from rw_keras.evaluation.protocol import check_missing, evaluate
 
-    check_missing(values.photos, values.ground_truth, values.missing, corrupt)  # before a network is built, or a whitening learned
+    # Before a network is built, or a whitening learned.
+    photos = check_missing(values.photos, values.ground_truth, values.missing, corrupt)
     if values.max_side is None:
         values.max_side = PRESETS[values.preset or "paper"].max_side
     model = _model(values)
+    if "rerank" not in values.given:
+        values.rerank = getattr(preset_of(model), "rerank", None)
     result = evaluate(
         model,
-        values.photos,
+        photos,
         values.ground_truth,
         max_side=values.max_side,
         qe=values.qe,
+        rerank=values.rerank,
         missing=values.missing,
         corrupt=corrupt,
         cache=values.cache or None,
@@ -76,6 +80,8 @@ def _table(title, model, values, result):
     shrinkage = whitening_layer(model).shrinkage
     on = " of global vectors" if "whiten" in made else ""
     yield f"whitening{on}: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
+    if values.rerank is not None:
+        yield f"the first {values.rerank} are re-ranked by their regions"
     if values.missing == "allow":
         yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
         yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"

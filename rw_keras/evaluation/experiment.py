@@ -66,9 +66,7 @@ class Experiment:
         }
         self._whitening = functools.cache(self._learn)
         self._described = functools.cache(self._describe)
-        self._regions = functools.lru_cache(maxsize=1)(
-            self._compare
-        )  # they are large, and each is asked for several times in a row
+        self._regions = functools.lru_cache(maxsize=1)(self._compare)  # large, and asked for several times in a row
         self._scores: dict = {}
 
     def compute(self, network: str, methods: Sequence[str], with_distractors: Sequence[str] = (), scale: float = 1.0) -> None:

@@ -220,8 +220,8 @@ def rerank_table(experiment: Experiment, counts: Sequence[int]) -> Table:
     columns = ["method", "scales", "set", "re-ranked", "measured", "95 % interval", "difference from none"]
     columns += ["QE after it", "95 % interval", "difference from QE alone"]
     notes = [
-        f"VGG16, whitened with shrinkage {SHRUNK}; the query is its box alone. The first photos are put in the order of the mean, over the "
-        "query's region vectors, of the highest cosine to one of the photo's, which are kept in 8 bits."
+        f"VGG16, whitened with shrinkage {SHRUNK}; the query is its box alone. The first photos are put in the order of the mean, "
+        "over the query's region vectors, of the highest cosine to one of the photo's. Photos' region vectors are kept in 8 bits."
     ]
     return Table("reranking", "Re-ranking by regions", columns, rows, notes, points)
 

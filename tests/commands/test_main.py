@@ -13,6 +13,7 @@ from rw_keras.commands.parser import UsageError
 NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening", "whiten_on", "scales"]
 EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "force", "prune", "metadata", "strict", "runtime", "precision"]
 SHOWING = ["within", "min_score", "searcher", "runtime", "precision", "html", "sheet", "photos"]
+EVALUATION = ["labels", "k", "rerank", "expand", "alpha", "queries", "missing", "photos", "per_query", "json"]
 
 
 class TestCommandLine:
@@ -36,6 +37,7 @@ class TestCommandLine:
             ("runtimes", ["max_side", "precision", "force", "json", *NEW_MODEL, "help"]),
             ("info", ["json", "help"]),
             ("duplicates", ["threshold", "groups", "json", "help"]),
+            ("evaluate", [*EVALUATION, "model", "weights", "whitening", "runtime", "precision", "help"]),
             ("check", ["json", "help"]),
             ("merge", ["output", "help"]),
             ("export-vectors", ["help"]),
@@ -61,7 +63,7 @@ class TestCommandLine:
 
     def test_unknown_command(self, command, capsys):
         assert command("find", "photo.jpg") == 2
-        only_line(capsys, "'find'", "index, search, info, duplicates, evaluate, check, merge, export-vectors, runtimes, export, demo")
+        only_line(capsys, "'find'", f"choose one of {', '.join(main.COMMANDS)}")
 
     @pytest.mark.parametrize(
         "arguments",
