@@ -201,20 +201,23 @@ class Runs(list):
 @pytest.fixture
 def computed(monkeypatch):
     """What the networks compute from here on."""
-    from rw_keras.description import describe, runner
+    from rw_keras.description import describe
 
-    runs, real = Runs(), runner.batch_function
+    runs = Runs()
 
-    def counting(model):
-        run = real(model)
+    def counting(real):
+        def function(model):
+            run = real(model)
 
-        def counted(pixels):
-            runs.append(pixels.shape)
-            runs.before.get(len(runs), lambda: None)()
-            return run(pixels)
+            def counted(pixels):
+                runs.append(pixels.shape)
+                runs.before.get(len(runs), lambda: None)()
+                return run(pixels)
 
-        return counted
+            return counted
 
-    for module in (describe, runner):
-        monkeypatch.setattr(module, "batch_function", counting)
+        return function
+
+    for name in ("batch_function", "regions_function"):
+        monkeypatch.setattr(describe, name, counting(getattr(describe, name)))
     return runs

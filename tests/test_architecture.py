@@ -28,7 +28,7 @@ FLOORS = (
     {"__main__"},
 )
 # `Index.from_folder` and `Index.search_photo` describe photos.
-UPWARD = {("rw_keras.retrieval.index", "rw_keras.description.describe")}
+UPWARD = {("rw_keras.retrieval.index", f"rw_keras.description.{module}") for module in ("describe", "folder")}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 
 

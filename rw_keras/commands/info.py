@@ -10,7 +10,7 @@ from rw_keras.commands.models import recipe_of_index
 from rw_keras.commands.parser import Parser, UsageError
 from rw_keras.commands.programs import DONE
 from rw_keras.files import printable
-from rw_keras.model.recipe import provenance_in_words, with_runtime
+from rw_keras.model.recipe import provenance_in_words
 
 _WIDTH, _TITLES = 100, 16
 
@@ -68,7 +68,7 @@ def _rows(found):
     yield from _recipe_rows(about.get("recipe"))
     if about.get("search"):
         yield "searched", _search_in_words(about["search"])
-    for made in map(with_runtime, about.get("described_with") or ()):
+    for made in about.get("described_with") or ():
         yield "described by", f"{made.get('runtime')} in {made.get('computes_in', 'float32')}, precision {made.get('precision')}"
     if about.get("versions"):
         yield "versions", ", ".join(f"{package} {version}" for package, version in about["versions"].items())

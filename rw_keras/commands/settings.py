@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rw_keras.model import presets
-from rw_keras.model.recipe import with_runtime
 
 
 def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
         known["shrinkage"], known["components"] = recipe["whitening"].get("shrinkage", 0.0), recipe["whitening"].get("components")
     regions = about.get("regions") or {}
     known["regions"], known["region_components"] = regions.get("dtype"), regions.get("dimensions")
-    last = with_runtime((about.get("described_with") or [{}])[-1])
+    last = (about.get("described_with") or [{}])[-1]
     return {**known, "dtype": about["dtype"], **{flag: last[flag] for flag in ("runtime", "precision") if flag in last}}
 
 

@@ -6,6 +6,7 @@ import concurrent.futures
 
 import numpy as np
 
+from rw_keras.description.describe import Batch
 from rw_keras.description.reader import Reading
 from rw_keras.description.runner import Runner
 
@@ -30,7 +31,7 @@ class Batcher:
         self._waiting = 0
         self._readings: list[Reading] = []
         self._groups: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
-        self._running: list[tuple[list[int], concurrent.futures.Future[np.ndarray]]] = []
+        self._running: list[tuple[list[int], concurrent.futures.Future[Batch]]] = []
 
     @property
     def is_full(self) -> bool:
@@ -55,13 +56,17 @@ class Batcher:
         rows = [row for row, _ in group]
         self._running.append((rows, self._runner.run(np.stack([pixels for _, pixels in group]))))
 
-    def close(self) -> tuple[list[Reading], np.ndarray]:
-        """Describes what still waits, and begins anew: the readings in the order in which they were taken, and `(N, D)` float32."""
+    def close(self) -> tuple[list[Reading], Batch]:
+        """Describes what still waits, and begins anew: the readings in the order they were taken in, and what was made of them."""
         while self._groups:
             self._run(next(iter(self._groups)))
         vectors = np.empty((len(self._readings), self._runner.dimensions), "float32")
+        regions = [None] * len(self._readings) if self._runner.regions else None
         for rows, result in self._running:
-            vectors[rows] = result.result()
+            described = result.result()
+            vectors[rows] = described.descriptors
+            for row, own in zip(rows, described.regions or ()):
+                regions[row] = own
         readings = self._readings
         self._start()
-        return readings, vectors
+        return readings, Batch(vectors, regions)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,12 +14,11 @@ from rw_keras import runtimes
 from rw_keras._moved import renamed
 from rw_keras.description.reader import read_ahead
 from rw_keras.model.descriptor import Descriptor
-from rw_keras.model.photo_regions import PhotoRegions
-from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
+from rw_keras.model.photo_regions import PhotoRegions, without_regions
+from rw_keras.model.presets import default_max_side
+from rw_keras.model.recipe import Recipe, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
-from rw_keras.photos.sources import folder_items
-from rw_keras.retrieval import store
-from rw_keras.runtimes.tensorflow import batch_function
+from rw_keras.runtimes.tensorflow import batch_function, regions_function
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +54,7 @@ def describe(
         box: (x1, y1, x2, y2) in pixels of the upright full-size photo; for a list of images, a list of boxes, one each
             (`None`: the whole photo).
         max_side: pixels; `None`: no limit. "auto", the default: that of the model's recipe, where it has one, as a model does that
-            was built from an index's (`rw_keras.model.build.from_recipe`); else 1024.
+            was built from an index's (`rw_keras.model.build.from_recipe`); else its preset's; else 1024.
         regions: whether the descriptor gets the region vectors that it is the sum of, as its attribute `regions`: what
             `Index.search(..., rerank=400)` compares. They take no further time.
         runtime: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
@@ -77,13 +75,15 @@ def describe(
     """
     known = getattr(model, "recipe", None)  # of any other model it is not worth looking for
     if isinstance(max_side, str) and max_side == "auto":
-        max_side = max_side_of(known if isinstance(known, Recipe) else None)
+        max_side = default_max_side(model)
     model = on_runtime(model, runtime, precision, max_side)
     single = isinstance(images, (str, os.PathLike)) or (hasattr(images, "ndim") and images.ndim != 4)
     images = [images] if single else list(images)
     boxes = [box] if single else _boxes(box, len(images))
     vectors, kept = [], []
-    for _, described, error in _each(describing(model, regions), images, boxes, max_side, smallest_side(model)):
+    for _, described, error in describe_batches(
+        model, images, boxes, regions=regions, max_side=max_side, min_side=smallest_side(model)
+    ):
         if error is not None:
             raise error
         vectors.append(described.descriptors[0])
@@ -118,8 +118,29 @@ def describe_each(
     return _each(function_of(model), images, boxes, max_side, min_side, progress)
 
 
-def _each(run, images, boxes, max_side, min_side, progress=None):
-    """As `describe_each`, with the function from pixels to what is made of them."""
+def describe_batches(
+    model: keras.Model | runtimes.Describer,
+    images: Iterable[Photo],
+    boxes: Iterable[Box | None] | None = None,
+    *,
+    regions: bool,
+    max_side: int | None,
+    min_side: int = 1,
+    progress: str | None = None,
+) -> Iterator[tuple[Photo, Batch | None, Exception | None]]:
+    """As `describe_each`, with a `Batch` of one photo in place of the model's output.
+
+    Args:
+        regions: whether region vectors are wanted as well.
+        model, images, boxes, max_side, min_side, progress: see `describe_each`.
+
+    Raises:
+        ValueError: with `regions`, see `regions_function_of`.
+    """
+    return _each(describing(model, regions), images, boxes, max_side, min_side, progress)
+
+
+def _each(run, images, boxes, max_side, min_side, progress):
     pairs = zip(images, itertools.repeat(None) if boxes is None else boxes)
     if progress:
         import tqdm
@@ -164,16 +185,10 @@ def regions_function_of(
         ValueError: for a model whose descriptor is no sum of whitened region vectors.
     """
     if isinstance(model, runtimes.Describer):
+        if model.made.whiten_on == "global":  # it would say so itself, photos later
+            raise without_regions(f"The model of {model!r}")
         return model.with_regions
-    from rw_keras.model.region_outputs import with_regions as with_region_outputs  # loads Keras
-
-    run = batch_function(with_region_outputs(model))
-
-    def with_regions(pixels):
-        descriptors, vectors, boxes = run(pixels)
-        return descriptors, vectors, boxes[0]  # alike for photos of one size
-
-    return with_regions
+    return regions_function(model)
 
 
 class Batch(NamedTuple):
@@ -209,55 +224,3 @@ def _boxes(box, count):
     if len(boxes) != count or any(one is not None and np.ndim(one) != 1 for one in boxes):
         raise ImageError(f"For {count} images, `box` is a list of {count} boxes (x1, y1, x2, y2) or None, but got {box!r}.")
     return boxes
-
-
-class Described(NamedTuple):
-    """What `Index.from_folder` holds.
-
-    Attributes:
-        names: of the photos: paths below the folder, with "/".
-        descriptors: `(N, D)` float32.
-        stamps: [size in bytes, time of the last change in nanoseconds] of each.
-        recipe: of the model, with `max_side`.
-        failures: (name, reason) of the photos that could not be read.
-    """
-
-    names: list[str]
-    descriptors: np.ndarray
-    stamps: list[store.Stamp | None]
-    recipe: dict[str, Any]
-    failures: list[tuple[str, str]]
-
-
-def describe_folder(
-    model: keras.Model | runtimes.Describer,
-    folder: str | os.PathLike[str],
-    *,
-    max_side: int | None = 1024,
-    progress: bool = True,
-) -> Described:
-    """Describes every photo in a folder, and those below it, as `Described`; of those that cannot be read a warning tells as well.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-        ImageError: when no photo in it can be read.
-    """
-    items = folder_items(folder)
-    found = Described([], [], [], {**Recipe.of(model), "max_side": max_side}, [])
-    words = "describing photos" if progress else None
-    photos = [item.place for item in items if item.fault is None]
-    each = describe_each(model, photos, max_side=max_side, min_side=smallest_side(model), progress=words)
-    for item in items:
-        described, error = (None, item.fault) if item.fault is not None else next(each)[1:]
-        if error is None:
-            found.names.append(item.name)
-            found.descriptors.append(described[0])
-            found.stamps.append(item.stamp)
-        else:
-            found.failures.append((item.name, str(error)))
-    if found.failures:
-        listed = "".join(f"\n  {reason}" for _, reason in found.failures)
-        if not found.names:
-            raise ImageError(f"None of the {len(items)} photos in {folder} can be read:{listed}")
-        warnings.warn(f"{len(found.failures)} of {len(items)} photos were left out:{listed}", stacklevel=3)
-    return found._replace(descriptors=np.stack(found.descriptors))

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from rw_keras import runtimes
 from rw_keras._moved import names, renamed
+from rw_keras.description import defaults
 from rw_keras.description.batcher import Batcher
 from rw_keras.description.describe import on_runtime
 from rw_keras.description.progress import Progress
 from rw_keras.description.reader import read_ahead, read_item
 from rw_keras.description.runner import Runner
 from rw_keras.description.update import Update, check_loss
-from rw_keras.model.recipe import Recipe, max_side_of, smallest_side, with_runtime
-from rw_keras.photos.reading import ImageError, check_max_side
+from rw_keras.model.presets import preset_of
+from rw_keras.model.recipe import Recipe, smallest_side
+from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import store
 from rw_keras.retrieval.writer import Writer
@@ -81,6 +83,8 @@ def extract(
     workers: int | str = "auto",
     resume: bool = True,
     dtype: str | None = None,
+    regions: str | None = "auto",
+    region_components: int | None = None,
     checksum: bool = False,
     strict: bool = False,
     progress: bool = True,
@@ -107,20 +111,28 @@ def extract(
             same order.
         out: the index: a folder, made where it does not exist. `rw_keras.retrieval.Index.load` opens it.
         max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. "auto", the default: as the index was
-            made; 1024 for a new one.
+            made; for a new one the size that the model carries, see `rw_keras.describe`.
         batch_size: photos of one size that go through the network together. "auto": as many as make up one photo of 512 x 384
             (64 of 64 x 48), on a GPU sixteen times as many; with "ncnn" each photo goes alone.
         workers: threads that read and decode. "auto": one a processor, at most 16.
         resume: whether to go on with an index that is there. `False` makes a new one beside it, which takes its place at the end.
-        dtype: "float32", "float16" for half the space, or "int8" for a quarter. Default: the index's own; "float32" for a new one.
+        dtype: "float32", "float16" for half the space, or "int8" for a quarter. Default: the index's own; for a new one that of the
+            model's preset, or "float32".
+        regions: whether the index keeps the region vectors as well, by which a search may re-rank: "int8", about 10 KB a photo at
+            21 regions of 512 dimensions; "float16", twice that; `None`: no. "auto", the default: as the index was made; for a new
+            one as the model's preset says, without one no. An index keeps them of all its photos or of none: to have it otherwise,
+            make it again with `resume=False`. They take no further time of the network.
+        region_components: to how many dimensions region vectors are cut, the strongest ones. Default: as the index was made; for a
+            new one as the model's preset says, else all.
         checksum: whether a change is seen by the SHA-256 of a photo's bytes, and not by its size and time.
         strict: whether a photo that cannot be read ends the run.
         progress: whether to show a progress bar on standard error; where that is no terminal, a line every 30 seconds.
         devices: names of the devices that take batches in turn, such as "GPU:0". Default: all GPUs, else the processor.
         source: the folder that names are relative to, noted for who shows the photos. Default: `photos`, where it is one.
         runtime, precision: what computes the network, and how exactly; see `rw_keras.runtimes.load`. The index notes them. Default:
-            those that described the index last, for a new one "tensorflow" and "exact". An index may be brought up to date by
-            another runtime.
+            those that described the index last; for a new one "auto", the fastest runtime that is installed, and "exact". The first
+            run of a model on a machine takes seconds to measure them. With `devices` the default is "tensorflow". An index may be
+            brought up to date by another runtime.
         prune: whether any number of rows may leave the index: more than half of them at once, all of them when the source is
             missing or empty, and those of changed photos that cannot be decoded when they are more than a tenth.
         settings: what else the index notes for later runs, such as the file of the weights.
@@ -130,27 +142,31 @@ def extract(
 
     Raises:
         ValueError: for an argument out of range, a runtime that cannot be used (see `rw_keras.runtimes.load`), an index that was
-            made in another way, or that another process is writing; and without `prune`, when more than half of it would leave it.
+            made in another way, or that another process is writing; with `regions`, for a model that has no region vectors
+            (`whiten_on="global"`); and without `prune`, when more than half of the index would leave it.
         ImageError: with `strict`, for a photo that cannot be read; when there is no photo.
         OSError: when the index cannot be written, as on a full disk. What was finished stays.
     """
     began = time.monotonic()
     out = store.check_target(out)
     about = store.about(out) if resume else None
-    max_side = _settled_max_side(max_side, about)
-    _check_arguments(batch_size, workers, dtype)
+    max_side = defaults.settled_max_side(max_side, model, about)
+    dtype = defaults.settled_dtype(dtype, model, about)
+    _check_arguments(batch_size, workers)
+    kept_regions = defaults.settled_regions(regions, region_components, model, about)
+    runtime, precision = defaults.settled_runtime(runtime, precision, about, devices)
     items = listed_photos(photos, prune and about is not None)
     count = len(items) if hasattr(items, "__len__") else None
     if count is not None:
         check_loss(out, {item.name for item in items}, prune, beside=not resume)
-    runtime, precision = _settled_runtime(runtime, precision, about)
-    runtimes.check_arguments(runtime, precision)
     made = {**Recipe.of(model), "max_side": max_side}
     source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
-    with Writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True) as writer:
+    with Writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True, regions=kept_regions) as writer:
         update = Update(writer, items, checksum, strict, prune)
+        if writer.about["next_row"] == 0:
+            _note(writer, _defaults_of(model, kept_regions))
         model = on_runtime(model, runtime, precision, max_side)
-        runner = Runner(model, batch_size, devices)
+        runner = Runner(model, batch_size, devices, kept_regions is not None)
         _note(writer, {"source": source, "settings": dict(settings) if settings else None})
         min_side = smallest_side(model)
         with Progress(count, progress) as bar:
@@ -170,27 +186,10 @@ def extract(
     return Extraction(out, *done, seconds, runner.seconds, sorted(update.unread), sorted(update.undecodable))
 
 
-def _check_arguments(batch_size, workers, dtype):
+def _check_arguments(batch_size, workers):
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f'{name} is "auto" or a whole number of at least 1, but got {value!r}.')
-    if dtype not in (None, *store.DTYPES):
-        raise ValueError(f"dtype is one of {', '.join(store.DTYPES)}, but got {dtype!r}.")
-
-
-def _settled_max_side(max_side, about):
-    """What `max_side` stands for: "auto" is as the index was made, 1024 where there is none."""
-    if max_side == "auto":
-        return max_side_of((about or {}).get("recipe"))
-    check_max_side(max_side)
-    return max_side
-
-
-def _settled_runtime(runtime, precision, about):
-    """What `runtime` and `precision` stand for: `None` is what described the index last, or TensorFlow at "exact"."""
-    last = with_runtime(((about or {}).get("described_with") or [{}])[-1])
-    known = last.get("runtime") if last.get("runtime") in runtimes.RUNTIMES else "tensorflow"
-    return runtime or known, precision or (last.get("precision") if last.get("precision") in runtimes.PRECISIONS else "exact")
 
 
 def listed_photos(photos: Any, may_be_none: bool) -> Any:
@@ -207,10 +206,10 @@ def _describe(readings, batcher, update, bar, note):
     """Describes what the reader gives and keeps it, a window at a time. `note` is called before the first descriptors are kept."""
 
     def keep():
-        described, vectors = batcher.close()
-        if described:
+        readings, described = batcher.close()
+        if readings:
             note()
-            update.put(described, vectors)
+            update.put(readings, described)
         update.commit()
 
     for _, reading in readings:
@@ -232,6 +231,12 @@ def _note(writer, fields):
             writer.set(field, value)
 
 
+def _defaults_of(model, regions):
+    """What a new index notes of its model's preset: the name, and how a search is done by default."""
+    preset = preset_of(model)
+    return {} if preset is None else {"preset": preset.name, "search": defaults.search_defaults(model, regions)}
+
+
 def _made_by(writer, model):
     """What an index says beside the recipe: the versions of what described it, and which runtimes did, the last one last."""
     packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
@@ -240,9 +245,13 @@ def _made_by(writer, model):
     if not isinstance(model, runtimes.Describer) or model.model is not None:
         wanted.add("keras")
     versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
-    earlier = map(with_runtime, writer.about.get("described_with") or [])
+    earlier = writer.about.get("described_with") or []
     return {"versions": versions, "described_with": [*(own for own in earlier if own != now), now]}
 
 
 # Where they were in earlier versions.
-__getattr__ = names(__name__, **dict.fromkeys(("describe", "describe_each", "describe_folder"), "description.describe"))
+__getattr__ = names(
+    __name__,
+    **dict.fromkeys(("describe", "describe_each"), "description.describe"),
+    describe_folder="description.folder",
+)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from rw_keras.description.defaults import settled_max_side
 from rw_keras.description.describe import describe_each
 from rw_keras.layers import PCAWhiten
 from rw_keras.model.recipe import smallest_side
@@ -19,7 +20,7 @@ from rw_keras.photos.sources import list_photos
 
 
 def fit_whitening(
-    model: keras.Model, images: Any, max_side: int | None = 1024, name: str | None = None, progress: bool = True
+    model: keras.Model, images: Any, max_side: int | str | None = "auto", name: str | None = None, progress: bool = True
 ) -> Whitening:
     """Learns a model's PCA-whitening from photos, on the unit vectors that it is applied to.
 
@@ -32,7 +33,8 @@ def fit_whitening(
         model: a model of `build_descriptor`, not yet multi-scale. Its whitening is replaced.
         images: a folder (with those below it), a list of paths or arrays, or a `tf.data.Dataset` of photos `(H, W, 3)` or
             of batches of them.
-        max_side: the longer side of a photo is reduced to this many pixels. Default 1024. Take the size that is searched.
+        max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. Take the size that is searched:
+            "auto", the default, is the one that the model carries, see `rw_keras.describe`.
         name: what the set is called in the provenance. Default: the folder's name, else "unnamed".
         progress: whether to show a progress bar on standard error.
 
@@ -44,6 +46,7 @@ def fit_whitening(
         FileNotFoundError: when the folder does not exist.
     """
     layer = layer_to_learn(model)
+    max_side = settled_max_side(max_side, model)
     if hasattr(images, "ndim") and images.ndim in (2, 3):
         images = [images]  # one photo
     elif isinstance(images, (str, os.PathLike)):

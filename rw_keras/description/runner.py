@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rw_keras import runtimes
-from rw_keras.description.describe import function_of
-from rw_keras.runtimes.tensorflow import BATCH_PIXELS, batch_function
+from rw_keras.description.describe import Batch, describing
+from rw_keras.runtimes.tensorflow import BATCH_PIXELS
 
 if TYPE_CHECKING:
     import keras
@@ -29,29 +29,36 @@ class Runner:
     Args:
         model: a model of `build_descriptor`, or what `rw_keras.runtimes.load` made of one.
         batch_size, devices: see `rw_keras.extract`.
+        regions: whether region vectors are wanted as well.
 
     Attributes:
         dimensions: of a descriptor.
+        regions: the same.
         seconds: how long the network has worked, on all devices together.
 
     Raises:
-        ValueError: for devices with a model that is not computed by TensorFlow at full precision.
+        ValueError: for devices with a model that is not computed by TensorFlow at full precision, and for a model without region
+            vectors where they are wanted.
     """
 
     def __init__(
-        self, model: keras.Model | runtimes.Describer, batch_size: int | str = "auto", devices: Sequence[str] | None = None
+        self,
+        model: keras.Model | runtimes.Describer,
+        batch_size: int | str = "auto",
+        devices: Sequence[str] | None = None,
+        regions: bool = False,
     ) -> None:
-        self.dimensions, self.seconds = model.output_shape[-1], 0.0
+        self.dimensions, self.regions, self.seconds = model.output_shape[-1], regions, 0.0
         self._batch_size, self._turn = batch_size, 0
         if isinstance(model, runtimes.Describer):
             if devices is not None:
                 raise ValueError(f'devices={devices!r} goes with runtime="tensorflow" and precision="exact", but got {model!r}.')
             gpus, pixels = _gpus() if model.runtime == "tensorflow" else [], model.batch_pixels or 0
-            chosen, self._functions = [], [function_of(model)]
+            chosen, self._functions = [], [describing(model, regions)]
         else:
             gpus, pixels = _gpus(), BATCH_PIXELS
             chosen = devices if devices is not None else gpus if len(gpus) > 1 else []
-            self._functions = [_replica(model, device) for device in chosen] or [batch_function(model)]
+            self._functions = [_replica(model, device, regions) for device in chosen] or [describing(model, regions)]
         self._pixels = pixels * (_GPU_BATCHES if gpus else 1)
         self._threads = [concurrent.futures.ThreadPoolExecutor(1) for _ in chosen]
         self._waiting: list[collections.deque[concurrent.futures.Future]] = [collections.deque() for _ in chosen]
@@ -60,8 +67,8 @@ class Runner:
         """How many photos of a shape `(H, W, 3)` make a batch."""
         return max(1, self._pixels // (shape[0] * shape[1])) if self._batch_size == "auto" else self._batch_size
 
-    def run(self, pixels: np.ndarray) -> concurrent.futures.Future[np.ndarray]:
-        """A future of the descriptors `(B, D)` of a batch `(B, H, W, 3)`; waits while the device has two batches in hand."""
+    def run(self, pixels: np.ndarray) -> concurrent.futures.Future[Batch]:
+        """A future of what is made of a batch `(B, H, W, 3)`; waits while the device has two batches in hand."""
         if not self._threads:
             result = concurrent.futures.Future()
             result.set_result(self._timed(self._functions[0], pixels))
@@ -76,9 +83,9 @@ class Runner:
 
     def _timed(self, function, pixels):
         began = time.monotonic()
-        vectors = function(pixels)
+        described = function(pixels)
         self.seconds += time.monotonic() - began
-        return vectors
+        return described
 
 
 def _gpus():
@@ -91,14 +98,14 @@ def _gpus():
     return [device.name for device in tf.config.list_logical_devices("GPU")]
 
 
-def _replica(model, device):
+def _replica(model, device, regions):
     """A copy of the model on a device, as a function of pixels."""
     import tensorflow as tf
 
     with tf.device(device):
         copy = type(model).from_config(model.get_config())
         copy.set_weights(model.get_weights())
-    function = batch_function(copy)
+    function = describing(copy, regions)
 
     def run(pixels):
         with tf.device(device):

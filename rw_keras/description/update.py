@@ -9,13 +9,11 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
+from rw_keras.description.describe import Batch
 from rw_keras.description.reader import Reading
-from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.recipe import Recipe
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
@@ -199,9 +197,10 @@ class Update:
         else:
             self._changed_and_bad.append((name, reason, reading.stamp))
 
-    def put(self, readings: list[Reading], vectors: np.ndarray, regions: Sequence[PhotoRegions] | None = None) -> None:
-        """Takes described photos, with the region vectors of each where the index holds such."""
-        self._writer.put([one.item.name for one in readings], vectors, [one.stamp for one in readings], regions=regions)
+    def put(self, readings: list[Reading], described: Batch) -> None:
+        """Takes described photos."""
+        names, stamps = [one.item.name for one in readings], [one.stamp for one in readings]
+        self._writer.put(names, described.descriptors, stamps, regions=described.regions)
         self.described += len(readings)
         self.changed += sum(one.known is not None and one.known.described for one in readings)
 

@@ -61,6 +61,11 @@ class DescriptorModel(PhotoModel):
         return self._all_made().get("min_side", 1)
 
     @property
+    def scales(self) -> tuple[float, ...]:
+        """The factors of a multi-scale model; none for a model of one scale."""
+        return tuple(self._all_made().get("scales") or ())
+
+    @property
     def whitening_provenance(self) -> dict[str, Any] | None:
         """What its whitening was learned on, with hashes of the photos' names (`photo_ids`); `None` where nothing is noted."""
         noted = self._all_made().get("whitening")

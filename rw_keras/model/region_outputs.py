@@ -33,8 +33,8 @@ def with_regions(model: keras.Model) -> keras.Model:
 def scales_of(model: keras.Model) -> list[layers.ImageScale]:
     """The layers that resize the photos of a multi-scale model, in the order of its recipe's scales."""
     factors = {layer.factor: layer for layer in model.layers if isinstance(layer, layers.ImageScale)}
-    scales = model.recipe.scales
-    if scales is None or set(scales) != set(factors):
+    scales = model.scales
+    if set(scales) != set(factors):
         raise ValueError(
             f"The model {model.name!r} is built around {model.inner.name!r}, and not by rw_keras.multi_scale, so its scales are not "
             f"known; make it with rw_keras.multi_scale({model.inner.name}, scales)."
@@ -48,13 +48,13 @@ def sum_of_scales(descriptors: Sequence[Any]) -> Any:
 
 
 def _of_one_scale(model):
-    addition = next((layer for layer in model.layers if isinstance(layer, layers.RegionSum)), None)
-    if addition is None:
+    additions = [layer for layer in model.layers if isinstance(layer, layers.RegionSum)]
+    if not additions:
         raise ValueError(
             f"The model {model.name!r} has no RegionSum layer that adds regions; build it with rw_keras.build_descriptor."
         )
-    whitening = find_whitening(model)
-    # Layers are in the order of the data.
+    # Layers are in the order of the data; a method of one's own may add regions, too.
+    addition, whitening = additions[-1], find_whitening(model)
     if whitening is not None and model.layers.index(whitening) > model.layers.index(addition):
         raise without_regions(f"The model {model.name!r}")
     vectors = addition.input

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rw_keras.files import written_whole
-from rw_keras.model.recipe import Recipe, with_runtime
+from rw_keras.model.recipe import Recipe
 from rw_keras.retrieval import store
 from rw_keras.retrieval.index import Index
 from rw_keras.retrieval.rows import Rows
@@ -56,7 +56,7 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         for field, value in shared.items():
             writer.set(field, value)
         writer.set("versions", first.get("versions"))
-        writer.set("described_with", _all_of(map(with_runtime, snapshot.about.get("described_with") or []) for snapshot in found))
+        writer.set("described_with", _all_of(snapshot.about.get("described_with") or [] for snapshot in found))
         for snapshot in found:
             _copy(snapshot, writer, holder, "source" in shared)
         columns = dict.fromkeys(column for snapshot in found for column in snapshot.metadata)

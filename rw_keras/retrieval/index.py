@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras._moved import renamed
-from rw_keras.model.recipe import Recipe, max_side_of, with_runtime
+from rw_keras.model.recipe import Recipe, max_side_of
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
@@ -277,7 +277,7 @@ class Index(Searchable):
         differing = own.differences(Recipe.of(model).of_any_size(), "the model's")
         if differing:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
-        unknown = [with_runtime(own) for own in self.described_with if own.get("precision") not in PRECISIONS]
+        unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
         if unknown:
             warnings.warn(
                 f"The index was described by {unknown[0].get('runtime')!r} at the precision {unknown[0].get('precision')!r}, and "
@@ -287,7 +287,16 @@ class Index(Searchable):
 
     @classmethod
     def from_folder(
-        cls, model: keras.Model | Describer, folder: str | os.PathLike[str], *, max_side: int | None = 1024, progress: bool = True
+        cls,
+        model: keras.Model | Describer,
+        folder: str | os.PathLike[str],
+        *,
+        max_side: int | str | None = "auto",
+        regions: str | None = "auto",
+        region_components: int | None = None,
+        runtime: str | None = None,
+        precision: str | None = None,
+        progress: bool = True,
     ) -> Index:
         """Describes every photo in a folder, and those below it.
 
@@ -297,19 +306,19 @@ class Index(Searchable):
         Args:
             model: a model of `rw_keras.build_descriptor`, or what `rw_keras.runtimes.load` made of one.
             folder: where the photos lie.
-            max_side: see `rw_keras.describe`. Default 1024.
+            max_side, regions, region_components, runtime, precision: as for a new index of `rw_keras.extract`.
             progress: whether to show a progress bar on standard error.
 
         Raises:
             FileNotFoundError: when there is no such folder.
-            ValueError: when no photo in it can be read.
+            ValueError: when no photo in it can be read, and as for `rw_keras.extract`.
         """
-        from rw_keras.description.describe import describe_folder
-        from rw_keras.runtimes.describer import described_with
+        from rw_keras.description.folder import describe_folder
 
-        found = describe_folder(model, folder, max_side=max_side, progress=progress)
-        index = cls(found.names, found.descriptors, recipe=found.recipe)
-        index.failures, index.described_with = found.failures, [described_with(model)]
+        options = {"max_side": max_side, "regions": regions, "region_components": region_components, "progress": progress}
+        found = describe_folder(model, folder, runtime=runtime, precision=precision, **options)
+        index = cls(found.names, found.descriptors, recipe=found.recipe, regions=found.regions)
+        index.failures, index.described_with, index.search_defaults = found.failures, [found.described_with], found.search
         index._origin = Origin(os.path.abspath(folder), dict(zip(found.names, found.stamps)))
         return index
 
@@ -365,7 +374,7 @@ class Index(Searchable):
         index.descriptors = descriptors
         index.names, index.failures, index.metadata = found.names, found.failures, found.metadata
         index.regions, index.search_defaults = found.regions, dict(about.get("search") or {})
-        index.recipe, index.described_with = about["recipe"], list(map(with_runtime, about.get("described_with") or []))
+        index.recipe, index.described_with = about["recipe"], about.get("described_with") or []
         own = Stored(pathlib.Path(path).resolve(), about["identity"], about["generation"], found.ids, found.numbers())
         index._stored = own
         saved = about.get("searcher") or {"name": "numpy", "parameters": {}}

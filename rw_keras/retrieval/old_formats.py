@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rw_keras.model.recipe import with_runtime
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.segments import DamageError, Segment
 
@@ -147,6 +148,7 @@ def _manifest(folder):
         searcher = manifest.pop("engine", None)
         if searcher:
             manifest["searcher"] = {"name": searcher["name"], "parameters": searcher["parameters"]}
+        manifest["described_with"] = [with_runtime(entry) for entry in manifest.get("described_with") or ()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, error) from error
     return manifest

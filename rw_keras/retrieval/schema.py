@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rw_keras.model.recipe import with_runtime
 from rw_keras.retrieval import old_formats
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError
 
@@ -95,6 +96,8 @@ def fields_of(folder: pathlib.Path, database: sqlite3.Connection) -> dict[str, A
             f"The index at {folder} has format {fields['format']}, and this version of rw_keras reads up to {FORMAT}; install a "
             "later version."
         )
+    if fields.get("described_with"):
+        fields["described_with"] = [with_runtime(entry) for entry in fields["described_with"]]
     return fields
 
 
@@ -143,7 +146,7 @@ def said(folder: pathlib.Path, file: str) -> Iterator[None]:
         if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise OSError(errno.EIO, str(error), str(folder / file)) from error
         raise damaged(folder, str(error)) from error
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, OverflowError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError, OverflowError) as error:
         raise damaged(folder, f"{type(error).__name__}: {error}") from error
 
 

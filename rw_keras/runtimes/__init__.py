@@ -121,7 +121,7 @@ def load_cached(
     files = cache.built(known.stem(name), module.SUFFIXES)
     if files is None or not keeps(check.get("cosine", 0), precision):
         return None
-    return known.describer(name, variant, precision, made, check["cosine"], known.with_head(module.load(files, variant)))
+    return known.describer(name, variant, precision, made, check["cosine"], known.head.function(module.load(files, variant)))
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
+from rw_keras.model.photo_regions import without_regions
 from rw_keras.model.presets import Preset
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
 from rw_keras.runtimes import cache, numpy_head
@@ -38,13 +39,18 @@ _MARGIN = 6
 # The longer side of those photos, in pixels.
 _CHECK_SIDE = 320
 
+# Part of the names of what is known, checked and measured of a model, so that an earlier version's counts as not there. That of
+# version 1 knew nothing of regions and scales. A network's own files go on being used.
+_FORMAT = 2
+
 # Model -> the state that it was in, and its `ModelRuntimes`.
 _of_models = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Describer:
-    """Pixels to descriptors by one runtime: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32.
+    """Pixels to descriptors by one runtime: `describer(pixels)`, `(B, H, W, 3)` uint8 to `(B, D)` float32; `with_regions(pixels)`
+    gives the region vectors as well.
 
     It stands for the model wherever photos are described: `rw_keras.describe`, `Index.search_photo`. It keeps the weights that the
     model had when it was made; TensorFlow in float32, which is the model itself, computes with those that it has now.
@@ -57,7 +63,7 @@ class Describer:
         dimensions: of a descriptor.
         cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
         batch_pixels: how many pixels go through the network at once; `None`: one photo.
-        function: the runtime's.
+        function: the runtime's: `function(pixels)` gives descriptors, `function(pixels, regions=True)` what `with_regions` gives.
         model: the Keras model, where TensorFlow computes.
         preset: that of the model, see `DescriptorModel.preset`.
     """
@@ -69,12 +75,29 @@ class Describer:
     dimensions: int
     cosine: float
     batch_pixels: int | None
-    function: Callable[[np.ndarray], np.ndarray]
+    function: Callable[..., Any]
     model: Any = None
     preset: Preset | None = None
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.function(pixels)
+
+    def with_regions(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Descriptors, and the region vectors that they are the sums of, in one pass of the network.
+
+        Args:
+            pixels: `(B, H, W, 3)` uint8.
+
+        Returns:
+            Descriptors `(B, D)`, region vectors `(B, R, D)` and boxes `(R, 4)`, float32; see `DescriptorModel.with_regions`. The boxes
+            are those of every photo of the batch, since all are of one size.
+
+        Raises:
+            ValueError: for a model that whitens the sum of its regions (`whiten_on="global"`).
+        """
+        if self.made.whiten_on == "global":
+            raise without_regions(f"The model of {self!r}")
+        return self.function(pixels, regions=True)
 
     def __repr__(self) -> str:
         return f"<Describer by {self.runtime} {self.variant}, {self.dimensions} dimensions>"
@@ -105,19 +128,21 @@ class KnownModel:
     Attributes:
         recipe: see `rw_keras.model.recipe.Recipe`, without a `max_side`.
         dimensions: of a descriptor.
-        network: what the files of its network are known by.
-        steps: its head.
+        network: what the files of its network are known by. A multi-scale model has those of the model that it is made of.
+        head: all but its network.
     """
 
     recipe: Recipe
     dimensions: int
     network: str
-    steps: list[numpy_head.Step]
+    head: numpy_head.Head
 
     def save(self) -> None:
-        arrays = {f"{number} {name}": array for number, step in enumerate(self.steps) for name, array in step.arrays.items()}
-        plain = [{"kind": step.kind, "settings": step.settings} for step in self.steps]
-        text = json.dumps({"recipe": self.recipe.to_dict(), "dimensions": self.dimensions, "network": self.network, "steps": plain})
+        steps = self.head.steps
+        arrays = {f"{number} {name}": array for number, step in enumerate(steps) for name, array in step.arrays.items()}
+        plain = [{"kind": step.kind, "settings": step.settings} for step in steps]
+        about = {"recipe": self.recipe.to_dict(), "dimensions": self.dimensions, "network": self.network}
+        text = json.dumps({**about, "steps": plain, "scales": self.head.scales})
         with written_whole(cache.folder() / self._name(self.recipe)) as file:
             np.savez(file, about=np.frombuffer(text.encode(), "uint8"), **arrays)
 
@@ -137,15 +162,15 @@ class KnownModel:
         except Exception:  # not there, no zip file, cut short, other fields
             return None
         steps = [numpy_head.Step(step["kind"], step["settings"], own) for step, own in zip(about["steps"], arrays)]
-        return cls(known, about["dimensions"], about["network"], steps)
+        return cls(known, about["dimensions"], about["network"], numpy_head.Head(steps, about["scales"]))
 
     @staticmethod
     def _name(recipe):
-        return f"model-{cache.key(recipe.to_dict())}.npz"
+        return f"model-{cache.key(_FORMAT, recipe.to_dict())}.npz"
 
     def measured_name(self) -> str:
         """The file of what was checked and measured of this model on this machine."""
-        return f"machine-{cache.key(cache.machine(), self.recipe.to_dict())}.json"
+        return f"machine-{cache.key(_FORMAT, cache.machine(), self.recipe.to_dict())}.json"
 
     def stem(self, runtime: str) -> str:
         """The name of a runtime's files of this network, less their suffixes."""
@@ -158,9 +183,6 @@ class KnownModel:
         batch = RUNTIMES[runtime].BATCH_PIXELS
         return Describer(runtime, variant, precision, recipe, self.dimensions, cosine, batch, function, model)
 
-    def with_head(self, feature_maps: Callable) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda pixels: numpy_head.run(self.steps, feature_maps(pixels))
-
 
 class ModelRuntimes:
     """A Keras model, and what runtimes have made of it. One a model, until its weights change."""
@@ -170,10 +192,11 @@ class ModelRuntimes:
 
         self._model = weakref.ref(model)
         self._functions: dict[tuple[str, str], Callable] = {}
+        self._maps: dict[tuple[str, str], Callable] = {}
         made = Recipe.of(model).of_any_size()
-        self.network, steps = numpy_head.split(model)
+        self.network, head = numpy_head.split(model)
         stages = backbones.digest_of_stages(self.network.inputs, self.network.outputs)
-        self.known = KnownModel(made, model.output_shape[-1], cache.key(made.weights, stages), steps)
+        self.known = KnownModel(made, model.output_shape[-1], cache.key(made.weights, stages), head)
 
     @property
     def model(self) -> keras.Model:
@@ -191,8 +214,8 @@ class ModelRuntimes:
             _of_models[model] = state, cls(model)
         return _of_models[model][1]
 
-    def function(self, runtime: str, variant: str) -> Callable[[np.ndarray], np.ndarray]:
-        """The runtime's function from pixels to descriptors, built where it is not.
+    def function(self, runtime: str, variant: str) -> Callable[..., Any]:
+        """What `Describer.function` is, built where it is not.
 
         Raises:
             ImportError: where the runtime's package is not installed.
@@ -201,14 +224,23 @@ class ModelRuntimes:
         """
         if (runtime, variant) not in self._functions:
             check_installed(runtime)
-            module = RUNTIMES[runtime]
             if runtime == "tensorflow":
-                function = module.load(self.model, variant)
+                function = tensorflow_runtime.load(self.model, variant)
             else:
-                files = cache.build(self.known.stem(runtime), module.SUFFIXES, lambda: module.make(self.network))
-                function = self.known.with_head(module.load(files, variant))
+                function = self.known.head.function(self._feature_maps(runtime, variant))
             self._functions[runtime, variant] = function
         return self._functions[runtime, variant]
+
+    def _feature_maps(self, runtime, variant):
+        """The runtime's function from pixels to feature maps: the one of the model within, where there is one."""
+        inner = getattr(self.model, "inner", None)
+        if inner is not None:
+            return ModelRuntimes.of(inner)._feature_maps(runtime, variant)
+        if (runtime, variant) not in self._maps:
+            module = RUNTIMES[runtime]
+            files = cache.build(self.known.stem(runtime), module.SUFFIXES, lambda: module.make(self.network))
+            self._maps[runtime, variant] = module.load(files, variant)
+        return self._maps[runtime, variant]
 
     def check(self, runtime: str, variant: str) -> dict[str, Any]:
         """How a runtime's descriptors compare with TensorFlow's in float32, on this machine; found out once.

@@ -38,7 +38,7 @@ def make(network: keras.Model) -> tuple[bytes, bytes]:
 
 
 def load(files: list[pathlib.Path], variant: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pixels `(B, H, W, 3)` uint8 to feature maps `(B, h, w, C)` float32."""
+    """A function from pixels `(B, H, W, 3)`, uint8 or float32, to feature maps `(B, h, w, C)` float32."""
     import ncnn
 
     text, weights = (str(path) for path in files)

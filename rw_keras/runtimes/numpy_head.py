@@ -8,11 +8,13 @@ Keras model's own layers and kept as plain values and arrays.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rw_keras.regions import region_axes, region_windows, window_masks
+from rw_keras.regions import region_axes, region_boxes, region_windows, window_masks
+from rw_keras.runtimes.numpy_scale import scaled
 
 if TYPE_CHECKING:
     import keras
@@ -33,20 +35,66 @@ class Step:
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def run(steps: list[Step], features: np.ndarray) -> np.ndarray:
-    """Takes feature maps `(B, H, W, C)` to descriptors `(B, D)`, float32."""
-    values = np.asarray(features, "float32")
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """All of a descriptor model but its network.
+
+    Attributes:
+        steps: from the feature map to the descriptor.
+        scales: `factor` and `min_side` of each scale of a multi-scale model, whose descriptors are added; `None`: the photo as it is.
+    """
+
+    steps: list[Step]
+    scales: list[dict[str, Any]] | None = None
+
+    def function(self, feature_maps: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Any]:
+        """What `Describer.function` is, of a function from pixels to feature maps."""
+
+        def described(pixels, regions=False):
+            scales = [{"factor": 1.0, "min_side": 1}] if self.scales is None else self.scales
+            each = [run(self.steps, feature_maps(scaled(pixels, **scale)), regions) for scale in scales]
+            descriptors, vectors, boxes = zip(*each)
+            descriptors = descriptors[0] if self.scales is None else _l2_norm(sum(descriptors), axis=-1)
+            return (descriptors, np.concatenate(vectors, axis=1), np.concatenate(boxes)) if regions else descriptors
+
+        return described
+
+
+def run(steps: list[Step], features: np.ndarray, regions: bool = False) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Takes feature maps `(B, H, W, C)` to descriptors `(B, D)`, region vectors `(B, R, D)` and their boxes `(R, 4)`, float32.
+
+    Vectors and boxes as `DescriptorModel.with_regions` gives them; `None` where `regions` are not wanted.
+    """
+    values, vectors, boxes = np.asarray(features, "float32"), None, np.zeros((0, 4), "float32")
     for step in steps:
+        if regions and step.kind.startswith("Regional"):
+            boxes = region_boxes(*values.shape[1:3], **step.settings)
+        if regions and step.kind == "RegionSum":
+            vectors = values
         values = _STEPS[step.kind][0](values, **step.settings, **step.arrays)
-    return values
+    if vectors is None:
+        return values, None, None
+    count = vectors.shape[1]
+    if len(boxes) != count:
+        whole = np.array([[0, 0, 1, 1]], "float32")
+        boxes = whole if count == 1 else np.zeros((count, 4), "float32")
+    return values, vectors, boxes
 
 
-def split(model: keras.Model) -> tuple[keras.Model, list[Step]]:
-    """The network of a descriptor model, up to its feature map `(B, h, w, C)`, and the head after it.
+def split(model: keras.Model) -> tuple[keras.Model, Head]:
+    """The network of a descriptor model, up to its feature map `(B, h, w, C)`, and the head; of a multi-scale model the network of
+    the model within.
 
     Raises:
         ValueError: for a model that does not end in layers of this package, naming the layer.
     """
+    inner = getattr(model, "inner", None)
+    if inner is not None:
+        from rw_keras.model.region_outputs import scales_of
+
+        network, head = split(inner)
+        scales = [{"factor": layer.factor, "min_side": layer.min_side} for layer in scales_of(model)]
+        return network, Head(head.steps, scales)
     import keras
 
     steps, tensor = [], model.outputs[0]
@@ -62,7 +110,7 @@ def split(model: keras.Model) -> tuple[keras.Model, list[Step]]:
             f"Only TensorFlow computes {model.name!r}: its layer {layer.name!r} ({type(layer).__name__}), after the feature map, "
             'is none that the other runtimes know; use runtime="tensorflow" and precision="exact".'
         )
-    return keras.Model(model.inputs[0], tensor, name=f"{model.name}_network"), steps[::-1]
+    return keras.Model(model.inputs[0], tensor, name=f"{model.name}_network"), Head(steps[::-1])
 
 
 def _is_stated(layer):

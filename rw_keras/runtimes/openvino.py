@@ -88,7 +88,7 @@ def converted_to_openvino(model: keras.Model, dtype: str = "float32") -> Any:
 
 
 def load(files: list[pathlib.Path], variant: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pixels `(B, H, W, 3)` uint8 to feature maps `(B, h, w, C)` float32."""
+    """A function from pixels `(B, H, W, 3)`, uint8 or float32, to feature maps `(B, h, w, C)` float32."""
     openvino = imported("openvino")
     core = openvino.Core()
     # The hint has to be given: left to itself OpenVINO takes bfloat16 where the processor has it.
@@ -97,6 +97,9 @@ def load(files: list[pathlib.Path], variant: str) -> Callable[[np.ndarray], np.n
         network = core.read_model(files[0])
     except RuntimeError as error:
         raise ValueError(f"OpenVINO cannot read {files[0]}; remove it, and it is written again.") from error
+    # Scaled photos are float32, and so are the others then: a second network would have the weights in memory twice.
+    network.inputs[0].get_node().set_element_type(openvino.Type.f32)
+    network.validate_nodes_and_infer_types()
     options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     # For any size at once: compiled for the size of a photo it is no faster.
     compiled = core.compile_model(network, "CPU", options)
@@ -104,6 +107,6 @@ def load(files: list[pathlib.Path], variant: str) -> Callable[[np.ndarray], np.n
 
     def feature_maps(pixels):
         with one_at_a_time:
-            return compiled(pixels)[0]
+            return compiled(np.ascontiguousarray(pixels, "float32"))[0]
 
     return feature_maps

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,12 +36,23 @@ def batch_function(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
             return model.predict_on_batch
         weak = weakref.ref(model)  # the function must not keep alive the model that it is kept for
         _compiled[model] = _graph(lambda pixels: weak()(pixels, training=False), model.input_shape)
-    graph = _compiled[model]
-    return lambda pixels: keras.tree.map_structure(lambda output: output.numpy(), graph(pixels))
+    return _as_arrays(_compiled[model])
 
 
-def load(model: keras.Model, variant: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pixels `(B, H, W, 3)` uint8 to descriptors `(B, D)` float32. It does not keep the model alive.
+def regions_function(model: keras.Model) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A function from pixels `(B, H, W, 3)`, uint8, to descriptors `(B, D)`, region vectors `(B, R, D)` and their boxes `(R, 4)`,
+    see `DescriptorModel.with_regions`; compiled once for all sizes.
+
+    Raises:
+        ValueError: for a model without region vectors.
+    """
+    from rw_keras.model.region_outputs import with_regions
+
+    return _with_shared_boxes(batch_function(with_regions(model)))
+
+
+def load(model: keras.Model, variant: str) -> Callable[..., Any]:
+    """What `Describer.function` is. It does not keep the model alive.
 
     The layers after the network compute in float32 whatever it computes in.
 
@@ -49,15 +61,40 @@ def load(model: keras.Model, variant: str) -> Callable[[np.ndarray], np.ndarray]
     """
     import keras
 
+    from rw_keras.model.region_outputs import with_regions
+
+    weak = weakref.ref(model)
     if variant == "float32":
-        return batch_function(model)
+        plain = batch_function(model)
+        return lambda pixels, regions=False: (regions_function(weak()) if regions else plain)(pixels)
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"Keras runs on {keras.backend.backend()}, where there is no {variant}; set KERAS_BACKEND=tensorflow.")
     dtype, _, xla = variant.partition(" ")
     copy = None if dtype == "float32" else _in_precision(model, f"mixed_{dtype}")
-    weak = weakref.ref(model)
-    graph = _graph(lambda pixels: (copy or weak())(pixels, training=False), model.input_shape, jit_compile=xla == "xla")
-    return lambda pixels: graph(pixels).numpy()
+
+    @functools.cache
+    def compiled(regions):
+        source = with_regions(copy or weak()) if regions else copy or weak()
+        held = weakref.ref(source)
+        graph = _graph(lambda pixels: held()(pixels, training=False), source.input_shape, jit_compile=xla == "xla")
+        run = _as_arrays(graph)
+        return _with_shared_boxes(run) if regions else run
+
+    return lambda pixels, regions=False: compiled(regions)(pixels)
+
+
+def _as_arrays(graph):
+    import keras
+
+    return lambda pixels: keras.tree.map_structure(lambda output: output.numpy(), graph(pixels))
+
+
+def _with_shared_boxes(function):
+    def described(pixels):
+        descriptors, vectors, boxes = function(pixels)
+        return descriptors, vectors, boxes[0]
+
+    return described
 
 
 def _graph(call, shape, **options):
@@ -74,6 +111,11 @@ def _in_precision(model, policy):
     """
     import keras
 
+    from rw_keras.model.build import multi_scale
+    from rw_keras.model.descriptor_model import DescriptorModel
+
+    if getattr(model, "inner", None) is not None:
+        return multi_scale(_in_precision(model.inner, policy), model.scales)
     stages = [layer for layer in numpy_head.split(model)[0].layers if not isinstance(layer, keras.layers.InputLayer)]
     first = next((place for place, layer in enumerate(stages) if layer.weights), -1)
     network = {layer.name for layer in stages[first + 1 :]}
@@ -86,7 +128,7 @@ def _in_precision(model, policy):
 
     copy = keras.models.clone_model(keras.Model(model.inputs[0], model.outputs[0]), clone_function=copied)
     copy.set_weights(model.get_weights())
-    return copy
+    return DescriptorModel(copy.inputs[0], copy.outputs[0], name=model.name, recipe=model.get_config().get("recipe"))
 
 
 def has_gpu() -> bool:

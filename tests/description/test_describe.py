@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import rw_keras
-from rw_keras.description.describe import describe, describe_each, describe_folder
+from rw_keras.description.describe import describe, describe_each
+from rw_keras.description.folder import describe_folder
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.photos.sources import list_photos
@@ -182,40 +183,42 @@ class TestDescribeEach:
 
 class TestDescribeFolder:
     def test_names_vectors_and_recipe(self, model, photo_folder):
-        names, vectors, stamps, recipe, failures = describe_folder(model, photo_folder, max_side=48, progress=False)
+        found = describe_folder(model, photo_folder, max_side=48, runtime="tensorflow", progress=False)
+        names, recipe = found.names, found.recipe
         assert names == ["a.png", "b.png", "c.jpg", "d.png", "more/a.png", "more/e.png"]
-        np.testing.assert_array_equal(vectors, describe(model, [photo_folder / name for name in names], max_side=48))
+        np.testing.assert_array_equal(found.descriptors, describe(model, [photo_folder / name for name in names], max_side=48))
         assert (recipe["backbone"].partition(" ")[0], recipe["method"], recipe["levels"], recipe["max_side"]) == (
             "tiny",
             "rw",
             3,
             48,
         )
-        assert failures == []
-        assert stamps == [[path.stat().st_size, path.stat().st_mtime_ns] for path in (photo_folder / name for name in names)]
+        assert (found.failures, found.regions, found.search) == ([], None, {})
+        assert found.described_with["runtime"] == "tensorflow"
+        assert found.stamps == [[path.stat().st_size, path.stat().st_mtime_ns] for path in (photo_folder / name for name in names)]
 
     def test_failures_are_warned_of_and_listed(self, model, photo_folder):
         spoil(photo_folder)
         with pytest.warns(UserWarning, match=r"2 of 8 photos were left out:\n.*b_text\.jpg.*\n.*more/empty\.png.*0 bytes"):
-            names, vectors, _, _, failures = describe_folder(model, photo_folder, progress=False)
-        assert [name for name, _ in failures] == ["b_text.jpg", "more/empty.png"]
-        assert len(names) == len(vectors) == 6
-        assert "b_text.jpg" not in names
+            found = describe_folder(model, photo_folder, runtime="tensorflow", progress=False)
+        assert [name for name, _ in found.failures] == ["b_text.jpg", "more/empty.png"]
+        assert len(found.names) == len(found.descriptors) == 6
+        assert "b_text.jpg" not in found.names
 
     def test_nothing_readable(self, model, tmp_path):
         (tmp_path / "a.jpg").write_text("no photo")
         (tmp_path / "b.jpg").touch()
         with pytest.raises(ImageError, match=r"None of the 2 photos in .*\n.*a\.jpg.*\n.*b\.jpg"):
-            describe_folder(model, tmp_path, progress=False)
+            describe_folder(model, tmp_path, runtime="tensorflow", progress=False)
 
     def test_no_folder(self, model, tmp_path):
         with pytest.raises(FileNotFoundError, match="none"):
             describe_folder(model, tmp_path / "none")
 
     def test_progress_goes_to_standard_error(self, model, photo_folder, capsys):
-        describe_folder(model, pathlib.Path(photo_folder))
+        describe_folder(model, pathlib.Path(photo_folder), runtime="tensorflow")
         captured = capsys.readouterr()
         assert captured.out == ""
         assert "describing photos" in captured.err
-        describe_folder(model, photo_folder, progress=False)
+        describe_folder(model, photo_folder, runtime="tensorflow", progress=False)
         assert capsys.readouterr().err == ""

@@ -23,7 +23,7 @@ from PIL import Image
 from small_indices import held, quiet, save
 
 from rw_keras.description import batcher, progress, reader, runner
-from rw_keras.description.describe import describe
+from rw_keras.description.describe import Batch, describe
 from rw_keras.description.extract import Extraction, extract
 from rw_keras.description.runner import Runner
 from rw_keras.model.recipe import recipe
@@ -302,9 +302,9 @@ class TestBatches:
         def slow(pixels):
             began.release()
             assert go_on.acquire(timeout=20)
-            return np.zeros((len(pixels), 12), "float32")
+            return Batch(np.zeros((len(pixels), 12), "float32"), None)
 
-        monkeypatch.setattr(runner, "_replica", lambda model, device: slow)
+        monkeypatch.setattr(runner, "_replica", lambda model, device, regions: slow)
         network, found = Runner(model, 1, ["CPU:0"]), []
         thread = threading.Thread(target=lambda: found.extend(network.run(np.zeros((1, 8, 8, 3))) for _ in range(5)))
         thread.start()
@@ -315,12 +315,12 @@ class TestBatches:
         for _ in range(5):
             go_on.release()
         thread.join(20)
-        assert [future.result(20).shape for future in found] == [(1, 12)] * 5
+        assert [future.result(20).descriptors.shape for future in found] == [(1, 12)] * 5
 
     @pytest.mark.parametrize("devices", [["CPU:0"], ["CPU:0", "CPU:0"]], ids=len)
     def test_named_devices_get_the_batches(self, model, folder, out, tmp_path, devices, monkeypatch):
         asked, real = [], runner._replica
-        monkeypatch.setattr(runner, "_replica", lambda model, device: asked.append(device) or real(model, device))
+        monkeypatch.setattr(runner, "_replica", lambda model, device, regions: asked.append(device) or real(model, device, regions))
         quiet(model, folder, out)
         assert asked == []
         quiet(model, folder, tmp_path / "named", devices=devices)
@@ -887,13 +887,13 @@ class TestProgress:
 # kills itself in the n-th call of a function, or is killed from outside.
 CHILD = """
 import hashlib, os, signal, sys
-from rw_keras.description import batcher, runner, update
+from rw_keras.description import batcher, describe, update
 from rw_keras.retrieval import Index, store
 import rw_keras
 batcher.WINDOW, store.SEGMENT_ROWS = 16, 64
 model, photos, out, log, call, number = sys.argv[1:]
 log = open(log, "a", buffering=1)
-batch_function, commit, window = runner.batch_function, update.Update.commit, []
+batch_function, commit, window = describe.batch_function, update.Update.commit, []
 
 def logged(model):
     run = batch_function(model)
@@ -910,7 +910,7 @@ def kept(self):
         print("kept", digest, file=log)
     window.clear()
 
-runner.batch_function, update.Update.commit = logged, kept
+describe.batch_function, update.Update.commit = logged, kept
 if call:
     function, count = getattr(os, call), 0
     def deadly(*arguments):

@@ -29,8 +29,8 @@ def maps(height, width, seed=0, scale=1.0):
 
 def both(model, features):
     """The descriptors of maps by the layers, and by NumPy."""
-    network, steps = numpy_head.split(model)
-    return np.asarray(keras.Model(network.output, model.output)(features)), numpy_head.run(steps, features)
+    network, head = numpy_head.split(model)
+    return np.asarray(keras.Model(network.output, model.output)(features)), numpy_head.run(head.steps, features)[0]
 
 
 class TestMethods:
@@ -74,9 +74,9 @@ class TestMethods:
 class TestSplit:
     def test_the_network_is_all_before_the_map(self):
         model = model_of("rw")
-        network, steps = numpy_head.split(model)
+        network, head = numpy_head.split(model)
         assert network.layers[-1].name == "conv"
-        assert [step.kind for step in steps[:3]] == ["SpatialWeight", "IDFChannelWeight", "RegionalSumPooling"]
+        assert [step.kind for step in head.steps[:3]] == ["SpatialWeight", "IDFChannelWeight", "RegionalSumPooling"]
 
     def test_refuses_a_layer_it_does_not_know(self):
         def method(features):
