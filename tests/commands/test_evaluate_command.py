@@ -24,20 +24,6 @@ def labelled(tmp_path):
     return made
 
 
-@pytest.fixture(autouse=True)
-def defaults_are_kept(monkeypatch, labelled):
-    """What an index is searched by is given to it here, however it is kept on the disk."""
-    real, known = Index.load.__func__, {folder: index for folder, index in labelled}
-
-    def load(cls, path, searcher=None):
-        index = real(cls, path, searcher)
-        if str(path) in known:
-            index.search_defaults, index.regions = known[str(path)].search_defaults, known[str(path)].regions
-        return index
-
-    monkeypatch.setattr(Index, "load", classmethod(load))
-
-
 def table(measured):
     return [
         f"{measure:10s}  {scores.mean:6.4f}  {scores.low:.3f} to {scores.high:.3f}"
