@@ -25,8 +25,11 @@ import numpy as np
 from small_stores import (
     DIMENSIONS,
     RECIPE,
+    REGIONS,
+    as_format_3,
     bring_up_to_date,
     check_whole,
+    regions_of,
     some_changes,
     some_photos,
     visible,
@@ -57,10 +60,23 @@ FEW = {name: PHOTOS[name] for name in list(PHOTOS)[::5]}
 OTHER = {**RECIPE, "max_side": 32}
 
 
-def _with_rows_by_hand(folder):
+def _described(folder, photos=PHOTOS):
+    bring_up_to_date(folder, photos, regions=REGIONS)
+
+
+def _of_format_3(folder):
     bring_up_to_date(folder, PHOTOS)
+    as_format_3(folder)
+
+
+def _regions(index, vectors):
+    return None if index.regions is None else list(map(regions_of, vectors))
+
+
+def _with_rows_by_hand(folder):
+    _described(folder)
     index = Index.load(folder)
-    index.add(["by hand 1", "by hand 2"], np.eye(DIMENSIONS)[:2])
+    index.add(["by hand 1", "by hand 2"], np.eye(DIMENSIONS)[:2], regions=_regions(index, np.eye(DIMENSIONS)[:2]))
     index.metadata = {"place": [f"row {place}" for place in range(len(index))]}
     index.save(folder)
 
@@ -71,8 +87,8 @@ def _save_in_place(folder, log):
         with Writer(folder, RECIPE, DIMENSIONS):  # it was saved, and broken off after that
             return
     index.remove(index.names[40:170])
-    index.update(index.names[3:6], np.eye(DIMENSIONS)[:3])
-    index.add(["added.jpg"], np.eye(DIMENSIONS)[3:])
+    index.update(index.names[3:6], np.eye(DIMENSIONS)[:3], _regions(index, np.eye(DIMENSIONS)[:3]))
+    index.add(["added.jpg"], np.eye(DIMENSIONS)[3:], regions=_regions(index, np.eye(DIMENSIONS)[3:]))
     index.metadata = {"place": list(range(len(index)))}
     index.save(folder)
 
@@ -84,21 +100,22 @@ def _copy(folder, log):
 
 
 def _two_indices(folder):
-    bring_up_to_date(folder / "source", PHOTOS)
-    bring_up_to_date(folder / "copy", FEW)
+    _described(folder / "source")
+    _described(folder / "copy", FEW)
 
 
 SCENARIOS = {
-    "a first run": Scenario(lambda folder, log: bring_up_to_date(folder, PHOTOS, log)),
-    "an update": Scenario(
-        lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), lambda folder: bring_up_to_date(folder, PHOTOS)
-    ),
-    "a compaction": Scenario(
-        lambda folder, log: bring_up_to_date(folder, FEW, log), lambda folder: bring_up_to_date(folder, PHOTOS)
-    ),
+    "a first run": Scenario(lambda folder, log: bring_up_to_date(folder, PHOTOS, log, regions=REGIONS)),
+    "an update": Scenario(lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _described),
+    "a compaction": Scenario(lambda folder, log: bring_up_to_date(folder, FEW, log), _described),
     "a rebuild": Scenario(
+        lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log, beside=True, go_on=True, regions=REGIONS),
+        _with_rows_by_hand,
+    ),
+    "a rebuild without region vectors": Scenario(
         lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log, beside=True, go_on=True), _with_rows_by_hand
     ),
+    "an update of format 3": Scenario(lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _of_format_3),
     "a conversion": Scenario(
         lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log),
         lambda folder: write_old(folder, PHOTOS, journal=20),
@@ -106,7 +123,8 @@ SCENARIOS = {
     "a conversion of format 1": Scenario(
         lambda folder, log: bring_up_to_date(folder, PHOTOS, log), lambda folder: write_old(folder, PHOTOS, version=1)
     ),
-    "a save in place": Scenario(_save_in_place, lambda folder: bring_up_to_date(folder, PHOTOS)),
+    "a save in place": Scenario(_save_in_place, _described),
+    "a save in place of format 3": Scenario(_save_in_place, _of_format_3),
     "a save elsewhere": Scenario(_copy, _two_indices, lambda folder: folder / "copy"),
 }
 

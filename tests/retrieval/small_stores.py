@@ -8,14 +8,17 @@ import sqlite3
 import numpy as np
 
 from rw_keras.description.update import Reading, Update
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
-from rw_keras.retrieval import Index, store
+from rw_keras.retrieval import Index, store, sums
 from rw_keras.retrieval.int8 import encoded
+from rw_keras.retrieval.regions import encode
 from rw_keras.retrieval.writer import Writer
 
 RECIPE = {"backbone": "none", "max_side": 64}
 DIMENSIONS, WINDOW = 4, 16
+REGIONS = {"dtype": "int8", "dimensions": 3}
 # What becomes of a photo: its bytes are none, or they cannot be read now.
 BAD, AWAY = "bad", "away"
 
@@ -28,6 +31,32 @@ def some_photos(count, seed=0):
         f"{number:04d}.jpg": ([100 + seed, number], BAD if number % 11 == 10 else AWAY if number % 23 == 22 else vectors[number])
         for number in range(count)
     }
+
+
+def regions_of(vector):
+    """The region vectors of the photo that a descriptor is of: none, or up to five, all made of the descriptor's own numbers."""
+    vector = np.asarray(vector, "float32")
+    vectors = np.array([np.roll(vector, place) * (place + 1) for place in range(int(abs(vector[0]) * 1e5) % 6)])
+    vectors = vectors.reshape(-1, len(vector))
+    return PhotoRegions(vectors, np.tile(np.abs(vectors).clip(0, 1), 4)[:, :4])
+
+
+def check_regions(found, vectors):
+    """Checks that each photo of an index has the region vectors that were described with its descriptor, and no others."""
+    wanted = encode([regions_of(vector) for vector in vectors], found.about["regions"])
+    for one, other in zip(found.regions.kept(slice(None)), wanted):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+def as_format_3(folder):
+    """An index as the version before region vectors wrote it."""
+    with sqlite3.connect(folder / store.DATABASE) as database:
+        database.execute("DROP TABLE regions")
+        database.execute("UPDATE about SET value = '3' WHERE field = 'format'")
+        database.execute("DELETE FROM about WHERE field IN ('next_region', 'regions')")
+        totals = json.dumps(sums.of(database))
+        database.execute("UPDATE about SET value = ? WHERE field = 'sums'", (totals,))
+    database.close()
 
 
 def some_changes(photos):
@@ -57,7 +86,8 @@ def bring_up_to_date(folder, photos, log=lambda line: None, recipe=RECIPE, **arg
 
         def keep():
             if window:
-                update.put(window, np.array([photos[one.item.name][1] for one in window], "float32"))
+                vectors = np.array([photos[one.item.name][1] for one in window], "float32")
+                update.put(window, vectors, list(map(regions_of, vectors)) if writer.about.get("regions") else None)
             update.commit()
             for one in window:
                 log(f"kept {one.item.name} {one.stamp}")
@@ -87,7 +117,7 @@ def visible(folder):
         return None
     rows = np.asarray(found.rows if found.places is None else found.rows[found.places])
     known, _, failed = store.records(pathlib.Path(folder), found.about["identity"])
-    fields = ("recipe", "dimensions", "dtype", "described_with", "versions", "source")
+    fields = ("recipe", "dimensions", "dtype", "described_with", "versions", "source", "regions")
     marked = []
     if (folder / store.DATABASE).is_file():
         with sqlite3.connect(folder / store.DATABASE) as database:
@@ -102,6 +132,7 @@ def visible(folder):
         found.metadata,
         sorted(marked),
         [found.about.get(field) for field in fields],
+        None if found.regions is None else [array.tobytes() for array in found.regions.kept(slice(None))],
     )
 
 
@@ -116,6 +147,8 @@ def check_holds(folder, photos, dtype="float32", before=None):
     rows = np.asarray(found.rows if found.places is None else found.rows[found.places])
     wanted = np.array([expected[name] for name in found.names], dtype).reshape(-1, DIMENSIONS)
     np.testing.assert_array_equal(rows, wanted, strict=True)
+    if found.regions is not None:
+        check_regions(found, [expected[name] for name in found.names])
     why = {BAD: "is empty", AWAY: "is away"}
     assert found.failures == sorted(
         (name, f"{name} {why[vector]}") for name, (_, vector) in photos.items() if isinstance(vector, str) and name not in expected
@@ -241,6 +274,8 @@ def observed(folder):
     try:
         index = Index.load(folder)
         answers = index.search_batch(np.eye(DIMENSIONS), 200) + index.search_batch(-np.eye(DIMENSIONS), 3)
+        if index.regions is not None:
+            answers += index.search_batch(np.eye(DIMENSIONS), 200, rerank=200, regions=[np.eye(DIMENSIONS)] * DIMENSIONS)
         near = index.near_duplicates(0.99, groups=True)
         return visible(folder), answers, near, index.searcher_config
     except (ValueError, FileNotFoundError) as error:

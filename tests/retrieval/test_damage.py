@@ -1,6 +1,7 @@
 """Damage of an index on disk is found, and never written again as sound."""
 
 import contextlib
+import json
 import random
 import re
 import shutil
@@ -12,21 +13,25 @@ from small_stores import (
     DIMENSIONS,
     KINDS,
     RECIPE,
+    REGIONS,
     bring_up_to_date,
+    check_regions,
     check_whole,
     damaged,
     importable,
     observed,
+    regions_of,
     rows_of,
     some_photos,
     some_rows,
     write,
 )
 
-from rw_keras.retrieval import Index, store
+from rw_keras.retrieval import Index, store, sums
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError
 from rw_keras.retrieval.writer import Writer
 
+ROWS = ("rows", "regions", "boxes")
 DTYPES = ("float32", "float16", "int8")
 
 
@@ -34,12 +39,12 @@ class TestDamage:
     @pytest.fixture(scope="class", name="whole")
     @staticmethod
     def an_index(tmp_path_factory):
-        """An index of three files of rows, with everything in it; and what a reader gets from it."""
+        """An index of three files of rows and two of region vectors, with everything in it; and what a reader gets from it."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(store, "SEGMENT_ROWS", 64)
             folder = tmp_path_factory.mktemp("damage") / "index"
             photos = some_photos(190)
-            bring_up_to_date(folder, photos)
+            bring_up_to_date(folder, photos, regions=REGIONS)
             bring_up_to_date(folder, {**photos, **some_photos(20, seed=3)})
             index = Index.load(folder)
             index.metadata = {"place": [f"row {row}" for row in range(len(index))], "year": list(range(len(index)))}
@@ -86,9 +91,9 @@ class TestDamage:
         print(f"\n{count} damages: {found} found by check, {refused} refused; {sum(bool(one[5]) for one in results)} of no effect")
         silent = [one for one in results if not one[3] and not one[4] and not one[5]]
         assert silent == []
-        searched = [one for one in results if one[0] == "rows" and not one[4] and not one[5]]
+        searched = [one for one in results if one[0] in ROWS and not one[4] and not one[5]]
         assert searched == []
-        undetected = [one for one in results if one[0] == "rows" and not one[2] and one[1] != "longer" and not (one[3] and one[4])]
+        undetected = [one for one in results if one[0] in ROWS and not one[2] and one[1] != "longer" and not (one[3] and one[4])]
         assert undetected == []
 
     @pytest.mark.parametrize("place", [0, 100, 700, -1])
@@ -96,17 +101,19 @@ class TestDamage:
         source, _ = whole
         folder = tmp_path / "index"
         shutil.copytree(source, folder)
-        for path in sorted(folder.glob("rows-*")):
+        for path in sorted(path for kind in ROWS for path in folder.glob(f"{kind}-*")):
             content = bytearray(path.read_bytes())
-            content[place] ^= 1
+            content[place % len(content)] ^= 1
             path.write_bytes(content)
             index = Index.load(folder, searcher="numpy")
             with pytest.raises(DamageError, match=re.escape(str(path)) + ".*rw-keras check"):
                 index.search([1, 0, 0, 0], 5)
+                index.search([1, 0, 0, 0], 5, rerank=len(index), regions=np.eye(DIMENSIONS))
+                index.regions.kept(slice(None))
             (damage,) = store.check(folder)
             assert damage.file == path.name
             assert len(damage.photos) > 0 and set(damage.photos) <= set(index.names)
-            content[place] ^= 1
+            content[place % len(content)] ^= 1
             path.write_bytes(content)
         assert store.check(folder) == []
 
@@ -118,6 +125,7 @@ class TestDamage:
             ("metadata", "UPDATE metadata SET value = '\"row 9\"' WHERE photo = 5 AND column_id = 1"),
             ("metadata_columns", "UPDATE metadata_columns SET name = 'plase' WHERE id = 1"),
             ("about", "UPDATE about SET value = value + 4 WHERE field = 'next_row'"),
+            ("regions", "UPDATE regions SET count = count - 1 WHERE row = (SELECT max(row) FROM regions WHERE count > 2)"),
         ],
     )
     def test_a_changed_value_of_the_database_is_found_and_stays_found(self, whole, tmp_path, table, change):
@@ -132,8 +140,34 @@ class TestDamage:
             assert (damage.file, damage.photos) == ("index.sqlite", [])
             assert f"table '{table}'" in damage.what
             with Writer(folder, RECIPE, DIMENSIONS) as writer:
-                writer.put([name], some_rows(1, DIMENSIONS), [None])
+                row = some_rows(1, DIMENSIONS)
+                writer.put([name], row, [None], regions=list(map(regions_of, row)))
                 writer.finish()
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ("DELETE FROM regions WHERE row = (SELECT max(row) FROM regions)", "without an entry of their region vectors"),
+            ("INSERT INTO regions VALUES (9999, 0, 2)", "region vectors of [0-9]+ photos, and [0-9]+ are described"),
+            ("UPDATE regions SET first = 99999 WHERE count > 0", "names region vectors that there are not"),
+            ("UPDATE regions SET count = -1 WHERE row = (SELECT max(row) FROM regions)", "names region vectors that there are not"),
+            ("DELETE FROM blocks WHERE segment = (SELECT max(id) FROM segments WHERE kind = 'region')", "is not whole"),
+        ],
+    )
+    def test_entries_of_region_vectors_that_do_not_fit(self, whole, tmp_path, change, words):
+        """Also where the sums of the tables would not tell."""
+        source, _ = whole
+        folder = tmp_path / "index"
+        shutil.copytree(source, folder)
+        with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as database:
+            assert database.execute(change).rowcount
+            database.execute("UPDATE about SET value = ? WHERE field = 'sums'", (json.dumps(sums.of(database)),))
+            database.commit()
+        (damage,) = store.check(folder)
+        assert damage.file == "index.sqlite" and re.search(words, damage.what)
+        if "9999" not in change or "UPDATE" in change:
+            with pytest.raises(DamageError, match=words):
+                Index.load(folder)
 
     def test_a_value_of_another_type_is_refused(self, folder):
         write(folder, 3)
@@ -162,10 +196,10 @@ class TestDamage:
         source, _ = whole
         photos = {**some_photos(190), **some_photos(20, seed=3)}
         sound = dict(zip(Index.load(source).names, Index.load(source).descriptors[:]))
-        for number in range(3):
+        for number in range(len(list(source.glob("rows-*")) + list(source.glob("regions-*")) + list(source.glob("boxes-*")))):
             folder, copy = tmp_path / f"index {number}", tmp_path / f"copy {number}"
             shutil.copytree(source, folder)
-            path = sorted(folder.glob("rows-*"))[number]
+            path = sorted(path for kind in ROWS for path in folder.glob(f"{kind}-*"))[number]
             content = bytearray(path.read_bytes())
             content[33] ^= 4
             path.write_bytes(content if kind == "flip" else content[:-3])
@@ -177,8 +211,8 @@ class TestDamage:
                 elif what == "a compaction":
                     bring_up_to_date(folder, {name: photos[name] for name in list(photos)[::5]})
                 elif what == "a rebuild":
-                    with Writer(folder, RECIPE, DIMENSIONS, beside=True) as writer:
-                        writer.put(["new"], some_rows(1, DIMENSIONS), [None])
+                    with Writer(folder, RECIPE, DIMENSIONS, beside=True, regions=REGIONS) as writer:
+                        writer.put(["new"], some_rows(1, DIMENSIONS), [None], regions=[np.eye(DIMENSIONS)])
                         writer.take_over_rest()
                         writer.finish()
                 else:
@@ -194,6 +228,8 @@ class TestDamage:
             for name, row in zip(found.names, rows_of(found)):
                 if not (name in changed and np.array_equal(row, changed[name][1])) and name != "new":
                     np.testing.assert_array_equal(row, sound[name])
+            if "new" not in found.names:
+                check_regions(found, rows_of(found))
 
     @pytest.mark.parametrize("content", [b"", b"x", b"garbage" * 1000], ids=["empty", "short", "garbage"])
     def test_an_index_whose_database_is_lost_can_be_made_again(self, folder, content):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_stores import RECIPE, check_whole, memory, rows_of, some_rows
+from small_stores import RECIPE, check_regions, check_whole, memory, regions_of, rows_of, some_rows
 
 from rw_keras.retrieval import store, transaction
 from rw_keras.retrieval.writer import Writer
 
 DTYPES = ("float32", "float16", "int8")
+REGIONS = (None, {"dtype": "int8", "dimensions": 3}, {"dtype": "float16", "dimensions": 2})
 
 
 LETTERS = st.sampled_from("abcdefgh")
@@ -55,30 +56,30 @@ class Plain:
 
 class TestChanges:
     @settings(max_examples=60)
-    @given(changes=CHANGES, dtype=st.sampled_from(DTYPES))
-    def test_any_row_of_changes(self, changes, dtype):
-        self.check(changes, dtype)
+    @given(changes=CHANGES, dtype=st.sampled_from(DTYPES), regions=st.sampled_from(REGIONS))
+    def test_any_row_of_changes(self, changes, dtype, regions):
+        self.check(changes, dtype, regions)
 
     @pytest.mark.slow
     @settings(max_examples=2000)
-    @given(changes=CHANGES, dtype=st.sampled_from(DTYPES))
-    def test_many_rows_of_changes(self, changes, dtype):
-        self.check(changes, dtype)
+    @given(changes=CHANGES, dtype=st.sampled_from(DTYPES), regions=st.sampled_from(REGIONS))
+    def test_many_rows_of_changes(self, changes, dtype, regions):
+        self.check(changes, dtype, regions)
 
-    def check(self, changes, dtype):
+    def check(self, changes, dtype, regions):
         """A reader sees what was committed last, whatever the writer holds; and so does the next writer."""
         with tempfile.TemporaryDirectory(dir=memory()) as scratch, pytest.MonkeyPatch.context() as patch:
             patch.setattr(store, "SEGMENT_ROWS", 5)
             patch.setattr(transaction, "_TOGETHER", 2)
             folder = pathlib.Path(scratch, "index")
-            self.numbers, self.dtype = itertools.count(), dtype
+            self.numbers, self.dtype, self.has_regions = itertools.count(), dtype, regions is not None
             held, committed = Plain(), Plain()
-            writer = Writer(folder, RECIPE, 3, dtype).__enter__()
+            writer = Writer(folder, RECIPE, 3, dtype, regions=regions).__enter__()
             try:
                 for what, *arguments in changes:
                     if what == "abort":
                         writer.__exit__()
-                        writer, held = Writer(folder, RECIPE, 3).__enter__(), committed.copy()
+                        writer, held = Writer(folder, RECIPE, 3, regions=regions).__enter__(), committed.copy()
                     elif what in ("commit", "compact", "finish"):
                         getattr(writer, what)()
                         committed = held.copy()
@@ -100,9 +101,13 @@ class TestChanges:
     def vectors(self, count):
         return np.array([some_rows(1, 3, self.dtype, next(self.numbers))[0] for _ in range(count)], self.dtype)
 
+    def regions(self, vectors):
+        """By the numbers that are kept, of which the index tells."""
+        return list(map(regions_of, vectors)) if self.has_regions else None
+
     def put(self, writer, held, names, stamp, listed):
         vectors = self.vectors(len(names))
-        writer.put(names, vectors, [stamp] * len(names), listed)
+        writer.put(names, vectors, [stamp] * len(names), listed, self.regions(vectors))
         for name, vector in zip(names, vectors):
             held.photos[name] = [vector, stamp, listed, None]
 
@@ -137,7 +142,7 @@ class TestChanges:
     def replace(self, writer, held, names):
         names, ids = self.known(writer, held, names, described=True)
         vectors = self.vectors(len(names)).reshape(-1, 3)
-        writer.replace(ids, vectors)
+        writer.replace(ids, vectors, self.regions(vectors))
         for name, vector in zip(names, vectors):
             held.photos[name][0], held.photos[name][3] = vector, None
 
@@ -160,6 +165,9 @@ class TestChanges:
         np.testing.assert_array_equal(
             rows_of(found), np.array([plain.photos[name][0] for name in described], self.dtype).reshape(-1, 3), strict=True
         )
+        assert (found.regions is not None) == self.has_regions
+        if self.has_regions:
+            check_regions(found, rows_of(found))
         assert found.failures == sorted((name, photo[3]) for name, photo in plain.photos.items() if photo[0] is None)
         expected = {column: [values.get(name) for name in described] for column, values in plain.columns.items()}
         assert json.dumps(found.metadata, sort_keys=True) == json.dumps(expected, sort_keys=True)
