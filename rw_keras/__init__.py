@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from rw_keras.description.learning import fit_whitening
     from rw_keras.export import export_litert, export_onnx, export_openvino, export_saved_model
     from rw_keras.model.build import build_descriptor, load_model
+    from rw_keras.model.descriptor_model import DescriptorModel
     from rw_keras.model.scales import multi_scale
     from rw_keras.model.whitening import save_whitening
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DescriptorModel": "model.descriptor_model",
     "build_descriptor": "model.build",
     "describe": "description.describe",
     "export_litert": "export",
@@ -38,6 +40,7 @@ _HOMES = {
     "save_whitening": "model.whitening",
 }  # where each function lives; the other public names are modules
 __all__ = [
+    "DescriptorModel",
     "backbones",
     "build_descriptor",
     "datasets",

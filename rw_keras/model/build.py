@@ -13,7 +13,7 @@ import keras
 from rw_keras import backbones, layers, methods
 from rw_keras._moved import renamed
 from rw_keras.backbones import keras_files
-from rw_keras.model import presets
+from rw_keras.model import preset_folder, presets
 from rw_keras.model import whitening as whitenings
 from rw_keras.model.descriptor_model import DescriptorModel
 from rw_keras.model.recipe import UNSET, Recipe, whitening_layer
@@ -289,12 +289,12 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def load_descriptor(path: str | os.PathLike[str]) -> DescriptorModel:
-    """`load_model` for a file of a model that `build_descriptor` made.
+    """`load_model` for a file of a model that `build_descriptor` made, or a folder of `DescriptorModel.save_to_preset`.
 
     Raises:
         FileNotFoundError, ValueError: as for `load_model`, and for any other model.
     """
-    model = load_model(path)
+    model = preset_folder.load(path) if preset_folder.is_one(path) else load_model(path)
     if not isinstance(model, DescriptorModel) or "min_side" not in model.recipe:
         raise ValueError(f"{path} holds the model {model.name!r}, which is none that rw_keras.build_descriptor made.")
     return model

@@ -1,11 +1,13 @@
+import importlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from rw_keras.layers.photo_model import PhotoModel, check_min_side
-from rw_keras.model import region_outputs
-from rw_keras.model.presets import Preset
+from rw_keras.model import preset_folder, region_outputs
+from rw_keras.model.presets import PRESETS, Preset
 from rw_keras.model.recipe import Recipe, recipe_with_digests
 
 
@@ -98,6 +100,56 @@ class DescriptorModel(PhotoModel):
     def note_max_side(self, max_side: int | None) -> None:
         """Notes the size that photos are to be described at, in pixels of the longer side; `describe` takes it as its default."""
         self._made["max_side"] = max_side
+
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike[str], **parts: Any) -> "DescriptorModel":
+        """Builds a model by a preset's name, or loads the one of a folder that `save_to_preset` wrote.
+
+        Args:
+            preset: a name, such as "recommended"; or a folder, of which "./fast" is one that is called as a preset.
+            parts: arguments of `build_descriptor`, such as `weights`, which replace parts of a preset. A folder takes none.
+
+        Raises:
+            FileNotFoundError: when there is no such folder, or weights cannot be found.
+            ValueError: when it is no preset, or damaged: its digests are compared. Handles of hubs, such as "hf://", are not
+                taken; download the folder first.
+
+        Example:
+
+        >>> model = rw_keras.DescriptorModel.from_preset("recommended")
+        >>> model.save_to_preset("my_preset")
+        >>> same = rw_keras.DescriptorModel.from_preset("my_preset")
+        """
+        if preset in PRESETS:
+            # `build_descriptor` is built upon this class, so no import at the top of this file can name it.
+            build = importlib.import_module("rw_keras.model.build")
+            return build.build_descriptor(preset=preset, **parts)
+        if "://" in os.fspath(preset):
+            raise ValueError(f"{preset} is an address; download the folder, and pass its path.")
+        if not os.path.isdir(preset):
+            raise FileNotFoundError(
+                f"There is no preset {os.fspath(preset)!r}, and no folder of that name; the presets are {', '.join(PRESETS)}."
+            )
+        if parts:
+            raise ValueError(f"{', '.join(parts)} does not go with {preset}: a saved model has its own parts.")
+        model = preset_folder.load(preset)
+        if not isinstance(model, cls):
+            raise ValueError(f"{preset} holds a {type(model).__name__}, and no {cls.__name__}.")
+        return model
+
+    def save_to_preset(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the model to a folder that `from_preset` loads, and that can be put on a hub as it is.
+
+        In it: `config.json`, which says how the model was made and what goes with it, with versions and digests; its
+        architecture; `model.weights.h5`, the whitening among them; `README.md`, a card. A new folder appears whole or not at all.
+        In one that is there already, what else lies there stays, and so does its card; one that a killed save leaves half
+        replaced is refused when it is loaded.
+
+        Raises:
+            ValueError: when `folder` is something else than a preset, or an empty folder.
+            OSError: when it cannot be written.
+        """
+        preset_folder.save(self, folder)
 
     def get_config(self):
         config = super().get_config()
