@@ -91,7 +91,7 @@ def _regions_in_words(regions):
 
 def _search_in_words(search):
     rerank, expand = search.get("rerank"), search.get("expand")
-    alpha = f", weighed by cosines to the power of {search['alpha']:g}" if expand and search.get("alpha") else ""
+    alpha = f", alpha {search['alpha']:g}" if expand and search.get("alpha") else ""
     return "; ".join(
         [
             f"the best {rerank:,} in order by their regions" if rerank else "without re-ranking",

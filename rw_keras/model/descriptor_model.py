@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from rw_keras.layers.photo_model import PhotoModel, check_min_side
-from rw_keras.model import preset_folder, region_outputs
+from rw_keras.model import region_outputs
 from rw_keras.model.presets import PRESETS, Preset
 from rw_keras.model.recipe import Recipe, recipe_with_digests
 
@@ -132,6 +132,8 @@ class DescriptorModel(PhotoModel):
             )
         if parts:
             raise ValueError(f"{', '.join(parts)} does not go with {preset}: a saved model has its own parts.")
+        from rw_keras.model import preset_folder  # needs the backbones, which may be what loads this class
+
         model = preset_folder.load(preset)
         if not isinstance(model, cls):
             raise ValueError(f"{preset} holds a {type(model).__name__}, and no {cls.__name__}.")
@@ -149,6 +151,8 @@ class DescriptorModel(PhotoModel):
             ValueError: when `folder` is something else than a preset, or an empty folder.
             OSError: when it cannot be written.
         """
+        from rw_keras.model import preset_folder
+
         preset_folder.save(self, folder)
 
     def get_config(self):

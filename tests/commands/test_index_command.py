@@ -234,7 +234,7 @@ class TestIndexAgain:
             (["--dtype", "int8"], "dtype float16, and you asked for --dtype int8"),
             (["--levels", 2], "levels 3, and you asked for --levels 2"),
             (["--whiten_on", "global"], "whiten_on regions, and you asked for --whiten_on global"),
-            (["--scales", "1,0.5"], "scales None, and you asked for --scales 1,0.5"),
+            (["--scales", "1,0.5"], "scales none, and you asked for --scales 1,0.5"),
             (["--precision", "fast"], "precision exact, and you asked for --precision fast"),
         ],
         ids=str,

@@ -8,6 +8,7 @@ import pytest
 from command_lines import NAMES, only_line
 from retrieval.small_stores import DIMENSIONS, write_old
 
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.retrieval import Index
 from rw_keras.retrieval.writer import Writer
 
@@ -56,6 +57,7 @@ def test_words(command, capsys, made):
         "  unread        1 of the photos, which could not be read the last time; their descriptors were kept",
         "  added by hand 1 of the photos, which are not from the source",
         "  descriptors   12 dimensions, float16",
+        "  regions       none are kept",
         "  network       vgg16, layer block5_conv3",
         "  method        rw, levels 3",
         "  whitening     of regions, 12 components, shrinkage 0.2",
@@ -68,7 +70,7 @@ def test_words(command, capsys, made):
         "  weights       /home/me/weights.npz",
         "  metadata      city (of 2 photos)",
         f"  on disk       rows {rows} kB, database {size} kB",
-        "  format        3",
+        "  format        4",
     ]
     assert max(map(len, out.splitlines()[1:])) <= 100
 
@@ -83,10 +85,30 @@ def test_json(command, capsys, made):
         1,
         1,
     )
-    assert (found["recipe"], found["dimensions"], found["dtype"], found["format"]) == (RECIPE, 12, "float16", 3)
+    assert (found["recipe"], found["dimensions"], found["dtype"], found["format"]) == (RECIPE, 12, "float16", 4)
     assert found["metadata"] == {"city": 2}
     assert found["settings"] == {"weights": "/home/me/weights.npz"}
     assert found["bytes"]["rows"] == sum(path.stat().st_size for path in made.glob("rows-*"))
+
+
+def test_preset_regions_and_searches(command, capsys, tmp_path):
+    regions = {"dtype": "int8", "dimensions": 12}
+    with Writer(tmp_path / "made", RECIPE, 12, regions=regions) as writer:
+        writer.put(
+            ["a"], np.ones((1, 12)), [None], [True], regions=[PhotoRegions(np.eye(2, 12, dtype="float32"), np.zeros((2, 4)))]
+        )
+        writer.set("preset", "recommended, but scales 1,0.5")
+        writer.set("search", {"rerank": 400, "expand": 5, "alpha": 1.0})
+        writer.finish()
+    assert command("info", tmp_path / "made") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  regions       vectors of 12 dimensions, int8" in lines
+    assert "  preset        recommended, but scales 1,0.5" in lines
+    assert "  searched      the best 400 in order by their regions; expanded over 5 photos, alpha 1" in lines
+    assert command("info", tmp_path / "made", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["preset"], found["regions"]) == ("recommended, but scales 1,0.5", regions)
+    assert found["search"] == {"rerank": 400, "expand": 5, "alpha": 1.0}
 
 
 def test_what_a_command_made(command, capsys, model_file, photo_folder, tmp_path):

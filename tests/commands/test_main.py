@@ -10,8 +10,10 @@ import rw_keras
 from rw_keras.commands import main
 from rw_keras.commands.parser import UsageError
 
-NEW_MODEL = ["model", "backbone", "weights", "levels", "shrinkage", "whitening", "whiten_on", "scales"]
-EXTRACTION = ["dtype", "batch_size", "workers", "checksum", "force", "prune", "metadata", "strict", "runtime", "precision"]
+NEW_MODEL = ["model", "preset", "backbone", "method", "weights", "levels", "components", "shrinkage", "whitening"]
+NEW_MODEL += ["whiten_on", "scales", "max_side"]
+EXTRACTION = ["regions", "region_components"]
+EXTRACTION += ["dtype", "batch_size", "workers", "checksum", "force", "prune", "metadata", "strict", "runtime", "precision"]
 SHOWING = ["within", "min_score", "searcher", "runtime", "precision", "html", "sheet", "photos"]
 EVALUATION = ["labels", "k", "rerank", "expand", "alpha", "queries", "missing", "photos", "per_query", "json"]
 
@@ -31,17 +33,18 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("name", "defined"),
         [
-            ("index", ["output", "json", "quiet", "max_side", *EXTRACTION, *NEW_MODEL, "help"]),
-            ("export", ["format", "dtype", "int8", "batching", "max_side", *NEW_MODEL, "help"]),
-            ("search", ["box", "k", "expand", "alpha", "model", "weights", "whitening", "json", *SHOWING, "help"]),
-            ("runtimes", ["max_side", "precision", "force", "json", *NEW_MODEL, "help"]),
+            ("index", ["output", "json", "quiet", *EXTRACTION, *NEW_MODEL, "help"]),
+            ("export", ["format", "dtype", "int8", "batching", *NEW_MODEL, "help"]),
+            ("search", ["box", "k", "rerank", "expand", "alpha", "model", "weights", "whitening", "json", *SHOWING, "help"]),
+            ("runtimes", ["precision", "force", "json", *NEW_MODEL, "help"]),
             ("info", ["json", "help"]),
             ("duplicates", ["threshold", "groups", "json", "help"]),
             ("evaluate", [*EVALUATION, "model", "weights", "whitening", "runtime", "precision", "help"]),
             ("check", ["json", "help"]),
             ("merge", ["output", "help"]),
             ("export-vectors", ["help"]),
-            ("demo", ["output", "json", "help"]),
+            ("presets", ["json", "help"]),
+            ("demo", ["output", "preset", "json", "help"]),
         ],
     )
     @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -55,7 +58,8 @@ class TestCommandLine:
     def test_help_states_the_defaults(self, command, capsys):
         assert command("index", "--help") == 0
         assert re.search(r"-o, --output .*\n", out := capsys.readouterr().out)
-        assert re.search(r"--max_side .*Default: 1024\.", out)
+        assert re.search(r"--precision .*\n.*Default: exact\.", out)
+        assert "Default: recommended." in out
 
     def test_version(self, command, capsys):
         assert command("--version") == 0

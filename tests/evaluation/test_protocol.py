@@ -10,6 +10,7 @@ import rw_keras
 from rw_keras.commands.evaluation_program import evaluation_program
 from rw_keras.evaluation import protocol
 from rw_keras.evaluation.protocol import Evaluation, evaluate, evaluate_described
+from rw_keras.model.presets import PRESETS
 from rw_keras.retrieval import Index, average_precision, bootstrap
 
 
@@ -308,6 +309,17 @@ class TestProgram:
             f"   1  {self.row(collection.by_hand(model, 1))}",
             f"   8  {self.row(collection.by_hand(model, 8))}",
         ]
+
+    def test_preset(self, program, tiny_model, collection, capsys):
+        assert program("--whitening=none", "--preset=recommended", "--qe=1", "--scales=1,0.5") == 0
+        lines = capsys.readouterr().out.splitlines()
+        side = PRESETS["recommended"].max_side
+        assert lines[:2] == [
+            f"Tiny set: 12 photos, 3 queries, longer side {side}",
+            "root_rw on tiny convolution, levels 3, scales 1 0.5",
+        ]
+        model = tiny_model(method="root_rw", scales=(1, 0.5))
+        assert lines[-1] == f"   1  {self.row(collection.by_hand(model, 1, max_side=side))}"
 
     def test_flags_count(self, program, tiny_model, collection, capsys):
         assert program("--whitening=none", "--max_side=32", "--qe=3", "--levels=2", "--per_query") == 0
