@@ -7,7 +7,7 @@ Photos and ground truth lie as in the original archives: `all_souls_000013.jpg`,
 `--whitening paris6k/jpg` learns one from all of Paris6k.
 """
 
-from rw_keras.commands.evaluate import evaluation_program
+from rw_keras.commands.evaluation_program import evaluation_program
 
 if __name__ == "__main__":
     evaluation_program(__doc__, "Oxford5k", qe=[1, 5])

@@ -8,7 +8,7 @@ in the literature. The whitening has to be learned on another set, such as Oxfor
 was learned on Paris photos, and is refused.
 """
 
-from rw_keras.commands.evaluate import evaluation_program
+from rw_keras.commands.evaluation_program import evaluation_program
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import rw_keras
 from rw_keras import backbones
 from rw_keras.commands.evaluation_flags import add_missing
 from rw_keras.commands.model_flags import add_max_side
-from rw_keras.commands.parser import Parser, text
+from rw_keras.commands.parser import Parser, text, whole_number
 from rw_keras.commands.programs import refuse_arguments, run_program
 from rw_keras.datasets import read_folder
 from rw_keras.datasets.oxford import PARIS6K_CORRUPT, photos_by_name
@@ -54,6 +54,8 @@ def flags():
     add_max_side(parser)
     parser.flag("weights", "VGG16's weights: `imagenet` or a file.", text("FILE"), "imagenet")
     parser.flag("alexnet_weights", "AlexNet's weights, a file. Without one its rows are left out.", text("FILE"))
+    words = "How many of the first photos are re-ranked by their regions. May be repeated."
+    parser.flag("rerank", words, whole_number(1), (100, 400), repeat=True)
     parser.flag("also", "A Python file with methods of your own.", text("FILE"))
     add_missing(parser)
     return parser
@@ -91,13 +93,13 @@ def make_report(values):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="PCAWhiten .* has learned", category=UserWarning)
         report.add_table(tables.claims(experiment, networks))
-        for table in _tables(experiment, networks, own):
+        for table in _tables(experiment, networks, own, values.rerank):
             report.add_table(table, figures.png(figures.chart(table, data)))
         _add_figures(report, experiment)
     print(f"{report.finish()}: open it in a browser")
 
 
-def _tables(experiment, networks, own):
+def _tables(experiment, networks, own, reranked):
     yield tables.table_1(experiment, networks)
     yield tables.table_2(experiment, networks)
     yield tables.methods_table(
@@ -105,6 +107,7 @@ def _tables(experiment, networks, own):
     )
     names = [*rw_keras.methods.METHODS, "rmac without the whole map", *own]
     yield tables.methods_table(experiment, names, "methods", "Methods, on the same feature maps")
+    yield tables.rerank_table(experiment, reranked)
     yield tables.options_table(experiment, tables.rankers(), tables.SETTINGS)
 
 

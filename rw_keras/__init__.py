@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rw_keras import _moved
 
 if TYPE_CHECKING:
-    from rw_keras import backbones, datasets, layers, methods, photos, retrieval, runtimes, views
+    from rw_keras import backbones, datasets, evaluation, layers, methods, photos, retrieval, runtimes, views
     from rw_keras.description.describe import describe
     from rw_keras.description.extract import extract
     from rw_keras.description.learning import fit_whitening
@@ -45,6 +45,7 @@ __all__ = [
     "build_descriptor",
     "datasets",
     "describe",
+    "evaluation",
     "export_litert",
     "export_onnx",
     "export_openvino",

@@ -1,113 +1,175 @@
-"""What the programs of an evaluation share: they read flags, evaluate, and print a table."""
+"""rw-keras evaluate NAME --labels LABELS: how well the index NAME finds photos of the same thing, by labels of your own. With
+several NAMEs each is compared with the first, so that you can choose between presets.
+
+LABELS is one of
+
+  folders      each photo's folder is what it shows: every photo is asked for the others there
+  FILE.csv     a table with the titles query and positives, and perhaps junk and box: names of
+               photos, with | between several
+  FOLDER       *_query.txt, *_good.txt, *_ok.txt, *_junk.txt, as those of Oxford5k
+
+mAP is the mean average precision; mP@k the precision among the first k, or up to the last right photo; recall@k the share of the
+right photos among the first k. Intervals are of 95 %, over the things that are shown.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import pathlib
-from collections.abc import Collection, Sequence
-from typing import NoReturn
+import math
+from argparse import Namespace
+from collections.abc import Iterator
 
-from rw_keras.commands.evaluation_flags import add_evaluation
-from rw_keras.commands.models import NO_WHITENING, build, load_keras_quietly
-from rw_keras.commands.parser import Parser
-from rw_keras.commands.programs import refuse_arguments, run_program
-from rw_keras.model.presets import PRESETS
-
-
-def evaluation_program(description: str, title: str, qe: Sequence[int], corrupt: Collection[str] = frozenset()) -> NoReturn:
-    """Runs an evaluation program by `sys.argv`, prints its table, and exits.
-
-    Args:
-        description: for its `--help`.
-        title: what the set is called.
-        qe: the query expansions that it measures by default.
-        corrupt: names of photos that are left out.
-    """
-    parser = Parser(description=description)
-    add_evaluation(parser, qe)
-    run_program(parser, lambda values: _run(parser.prog, title, values, frozenset(corrupt)))
+from rw_keras.commands import model_flags, runtime_flags
+from rw_keras.commands.evaluation_flags import add_missing
+from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
+from rw_keras.commands.parser import Parser, UsageError, number, or_none, text, whole_number
+from rw_keras.commands.programs import DONE
+from rw_keras.files import printable
 
 
-def _run(program, title, values, corrupt):
-    refuse_arguments(program, values)
-    load_keras_quietly()
-    from rw_keras.evaluation.protocol import check_missing, evaluate
-
-    check_missing(values.photos, values.ground_truth, values.missing, corrupt)  # before a network is built, or a whitening learned
-    if values.max_side is None:
-        values.max_side = PRESETS[values.preset or "paper"].max_side
-    model = _model(values)
-    result = evaluate(
-        model,
-        values.photos,
-        values.ground_truth,
-        max_side=values.max_side,
-        qe=values.qe,
-        missing=values.missing,
-        corrupt=corrupt,
-        cache=values.cache or None,
-    )
-    print("\n".join(_table(title, model, values, result)))
+def define(parser: Parser) -> None:
+    """Adds the command's flags."""
+    parser.flag("labels", "What the photos show: folders, a CSV file, or a folder of ground truth.", text("LABELS"), required=True)
+    parser.flag("k", "Ranks to take precision and recall at.", whole_number(1), (1, 5, 10), repeat=True)
+    default = "Default: as the index is searched."
+    parser.flag("rerank", f"Put so many of the first photos in the order of their regions. {default}", or_none(whole_number(1)))
+    parser.flag("expand", f"Query expansion over so many photos, the query among them; 1: none. {default}", whole_number(1))
+    parser.flag("alpha", f"Goes with --expand: weigh each photo by its cosine to this power. {default}", number(0))
+    parser.flag("queries", "Ask so many of the queries, evenly spread. Default: all.", whole_number(1))
+    add_missing(parser)
+    parser.flag("photos", "Where the photos of queries with a box lie. Default: where they lay.", text("FOLDER"))
+    parser.switch("per_query", "Print every query's scores.")
+    parser.switch("json", "Print all as JSON.")
+    parser.section("The model, where the index does not say it")
+    model_flags.add_model(parser)
+    model_flags.add_weights(parser)
+    parser.section("The computation")
+    runtime_flags.add_runtime(parser, earlier=[])
 
 
-def _model(values):
-    """The model as the flags say, whitened as it is to be."""
-    learned_here = os.path.isdir(values.whitening)
-    model = build(values, values.preset, NO_WHITENING if learned_here else values.whitening)
-    if learned_here:
-        # Of a multi-scale model the one within has the whitening.
-        _learn_whitening(model.inner or model, values.whitening, values.max_side, values.cache)
-    return model
+def run(values: Namespace) -> int:
+    """Runs the command and returns its exit status."""
+    check_model_flags(values)
+    if not values.arguments:
+        raise UsageError("evaluate takes an index, NAME, or several, but got 0 arguments")
+    from rw_keras.evaluation.index_evaluation import evaluate_index
+
+    opened = {name: _open(name, values) for name in values.arguments}
+    _check_same_queries({name: labels for name, (_, labels, _) in opened.items()})
+    found = {}
+    for name, (index, labels, searched) in opened.items():
+        model = _model(name, index, Namespace(**vars(values))) if labels.to_describe else None
+        found[name] = evaluate_index(index, labels, k=dict.fromkeys(values.k), model=model, **searched)
+    if values.json:
+        print(json.dumps([_as_json(name, found, opened[name][1], values) for name in found]))
+    else:
+        print("\n\n".join("\n".join(_table(name, found, opened[name][1], values)) for name in found))
+    return DONE
 
 
-def _table(title, model, values, result):
-    from rw_keras.model.recipe import provenance_in_words, whitening_layer
-    from rw_keras.retrieval import landmark_by_name
+def _open(name, values):
+    """An index, its labels, and how it is to be searched: all that can be refused before it is."""
+    from rw_keras.evaluation.labels import read_labels
+    from rw_keras.retrieval import Index, store
 
-    made = model.recipe
-    learned = made["whitening"]
-    queries = result.average_precisions[values.qe[0]]
-    yield f"{title}: {result.photos} photos, {len(queries)} queries, longer side {values.max_side}"
-    backbone = made["backbone"].partition(" ")[0]
-    scales = f", scales {' '.join(f'{scale:.4g}' for scale in made['scales'])}" if "scales" in made else ""
-    yield f"{made['method']} on {backbone} {made['layer']}, levels {made['levels']}{scales}"
-    shrinkage = whitening_layer(model).shrinkage
-    on = " of global vectors" if "whiten" in made else ""
-    yield f"whitening{on}: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
-    if values.missing == "allow":
-        yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
-        yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"
-    elif values.missing == "drop_queries":
-        yield f"{len(result.skipped_queries)} queries are left out, whose own photo or any positive is not among the photos"
+    index = Index.load(name, searcher="numpy")
+    searched = _searched(index, values)
+    photos = values.photos or (store.about(name) or {}).get("source")
+    labels = read_labels(values.labels, index, photos=photos, missing=values.missing)
+    return index, labels if values.queries is None else labels.some(values.queries), searched
+
+
+def _searched(index, values):
+    """How an index is searched: as the flags say, else as its own defaults."""
+    known = {flag: value for flag, value in index.search_defaults.items() if flag != "rerank" or index.regions is not None}
+    given = {flag: getattr(values, flag) for flag in ("rerank", "expand", "alpha") if flag in values.given}
+    found = {"rerank": None, "expand": None, "alpha": 0.0, **known, **given}
+    if found["rerank"] is not None:
+        index.check_rerank(found["rerank"])
+    expanded = (found["expand"] or 1) > 1
+    if given.get("alpha") and not expanded:
+        raise UsageError(
+            f"--alpha {given['alpha']:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
+        )
+    return {
+        "rerank": found["rerank"],
+        "expand": found["expand"] if expanded else None,
+        "alpha": float(found["alpha"] or 0.0) if expanded else 0.0,
+    }
+
+
+def _model(name, index, values):
+    from rw_keras.retrieval import store
+
+    if index.recipe is None:
+        raise ValueError(f"{name} does not say what model made it, so queries with a box, or of other photos, cannot be described")
+    take_files(values, store.about(name))
+    return describer_of(recipe_of_index(name, index.recipe), values)
+
+
+def _check_same_queries(labels):
+    """Refuses indices that are asked different queries: their difference would be of another set."""
+    first, *others = labels
+    for name in others:
+        apart = labels[first].queries.keys() ^ labels[name].queries.keys()
+        if apart:
+            raise ValueError(
+                f"{len(apart)} queries are asked of {first} or of {name} alone, {min(apart)!r} first; compare indices of the same "
+                "photos"
+            )
+
+
+def _table(name, found, labels, values) -> Iterator[str]:
+    measured = found[name]
+    queries, landmarks = len(measured.landmarks), len(set(measured.landmarks.values()))
+    yield f"{printable(name)}: {measured.photos} photos, {queries} queries of {landmarks} landmarks"
+    yield _in_words(measured.searched)
+    if labels.absent:
+        yield f"{labels.absent} photos that the labels name are not there, and {len(labels.skipped)} queries are left out"
     yield ""
-    landmarks = len({landmark_by_name(query) for query in queries})
-    yield f"  qe    mAP  95 % interval ({landmarks} landmarks)" if landmarks > 1 else "  qe    mAP  (no interval: one landmark)"
-    for qe in values.qe:
-        interval = result.interval(qe) if landmarks > 1 else None
-        yield f"{qe:4d}  {result.mean(qe):.4f}" + (f"  {interval.low:.3f} to {interval.high:.3f}" if interval else "")
+    yield f"{'':10s}  {'mean':>6s}  " + ("95 % interval" if landmarks > 1 else "(no interval: one landmark)")
+    first = next(iter(found))
+    for measure in measured.scores:
+        here = measured.interval(measure)
+        line = f"{measure:10s}  {here.mean:6.4f}  " + (f"{here.low:.3f} to {here.high:.3f}" if landmarks > 1 else "")
+        if name != first and landmarks > 1:
+            line += f"   over {printable(first)}: {measured.difference(found[first], measure)}"
+        yield line.rstrip()
     if values.per_query:
         yield ""
-        yield " ".join([f"{'query':24s}", *(f"qe={qe:<4d}" for qe in values.qe)])
-        for query in queries:
-            yield " ".join([f"{query:24s}", *(f"{result.average_precisions[qe][query]:.4f} " for qe in values.qe)])
+        yield "  ".join([*(f"{measure:>9s}" for measure in measured.scores), "query"])
+        for query in measured.landmarks:
+            yield "  ".join([*(f"{scores[query]:9.4f}" for scores in measured.scores.values()), printable(query)])
 
 
-def _learn_whitening(model, folder, max_side, cache):
-    """Learns the model's whitening from a folder, or takes what an earlier run has kept of the very same."""
-    from rw_keras.description.learning import fit_whitening
-    from rw_keras.model.recipe import recipe, whitening_layer
-    from rw_keras.model.whitening import Whitening
-    from rw_keras.photos.sources import folder_items
+def _in_words(searched):
+    parts = [f"re-ranked {searched['rerank']}" if searched["rerank"] else "not re-ranked"]
+    parts.append(f"expanded over {searched['expand']}" if searched["expand"] else "not expanded")
+    if searched["alpha"]:
+        parts.append(f"alpha {searched['alpha']:g}")
+    return ", ".join(parts)
 
-    state = [[item.place, *(item.stamp or [])] for item in folder_items(folder)]
-    kept_axes = whitening_layer(model).eigenvectors.shape[1]
-    about = json.dumps([recipe(model), kept_axes, max_side, state], sort_keys=True)
-    kept = pathlib.Path(cache or ".") / f"whitening-{hashlib.sha256(about.encode('utf8', 'surrogateescape')).hexdigest()[:16]}.npz"
-    if cache and kept.exists():
-        Whitening.load(kept).apply(model)
-        return
-    learned = fit_whitening(model, folder, max_side=max_side)
-    if cache:
-        learned.save(kept)
+
+def _as_json(name, found, labels, values):
+    measured, first = found[name], next(iter(found))
+    measures = {}
+    for measure in measured.scores:
+        measures[measure] = _ends(measured.interval(measure))
+        if name != first and len(set(measured.landmarks.values())) > 1:
+            difference = measured.difference(found[first], measure)
+            measures[measure]["difference"] = {**_ends(difference), "significant": difference.significant}
+    about = {
+        "index": name,
+        "photos": measured.photos,
+        "queries": len(measured.landmarks),
+        "landmarks": len(set(measured.landmarks.values())),
+        "left_out": list(labels.skipped),
+        **measured.searched,
+        "measures": measures,
+    }
+    return {**about, "per_query": measured.scores} if values.per_query else about
+
+
+def _ends(interval):
+    """A mean and the ends of its interval, which are `null` where there is none."""
+    return {key: None if math.isnan(value := getattr(interval, key)) else value for key in ("mean", "low", "high")}

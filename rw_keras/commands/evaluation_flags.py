@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rw_keras.commands import model_flags
-from rw_keras.commands.parser import Parser, one_of, text, whole_number
+from rw_keras.commands.parser import Parser, one_of, or_none, text, whole_number
 
 # Those of `rw_keras.evaluation.protocol`, whose import takes long.
 MISSING = ("refuse", "drop_queries", "allow")
@@ -20,6 +20,8 @@ def add_evaluation(parser: Parser, qe: Sequence[int]) -> None:
     """
     add_photos_and_truth(parser)
     parser.flag("qe", "Query expansion over so many vectors, the query among them; 1 is none.", whole_number(1), qe, repeat=True)
+    words = "Put so many of the first photos in the order of their regions, before an expansion. Default: the preset's."
+    parser.flag("rerank", words, or_none(whole_number(1)))
     add_missing(parser)
     add_cache(parser, "descriptors")
     parser.switch("per_query", "Print every query's average precision.")

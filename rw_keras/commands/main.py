@@ -9,7 +9,20 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from rw_keras.commands import check, demo, duplicates, export, export_vectors, index, info, merge, presets, runtimes, search
+from rw_keras.commands import (
+    check,
+    demo,
+    duplicates,
+    evaluate,
+    export,
+    export_vectors,
+    index,
+    info,
+    merge,
+    presets,
+    runtimes,
+    search,
+)
 from rw_keras.commands.parser import Parser, UsageError
 from rw_keras.commands.programs import DONE, USAGE, finish
 
@@ -19,6 +32,7 @@ _USAGE = """rw-keras: find photos of the same thing.
   rw-keras search NAME PHOTO         find the photos of the index NAME that show what PHOTO shows
   rw-keras info NAME                 what the index NAME holds, and how it was made
   rw-keras duplicates NAME           photos of the index NAME that are almost the same
+  rw-keras evaluate NAME --labels X  how well the index NAME finds what the labels X say is shown
   rw-keras check NAME                compare all of the index NAME with its checksums
   rw-keras merge NAME NAME -o NAME   join indices of one recipe into a new one
   rw-keras export-vectors NAME FILE  write the descriptors of NAME to a .npy or .parquet file
@@ -40,6 +54,7 @@ COMMANDS: dict[str, ModuleType] = {
     "search": search,
     "info": info,
     "duplicates": duplicates,
+    "evaluate": evaluate,
     "check": check,
     "merge": merge,
     "export-vectors": export_vectors,

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rw_keras.commands.model_flags import FILES, OF_THE_MODEL, PARTS
 from rw_keras.commands.parser import UsageError
 from rw_keras.model.presets import PRESETS
-from rw_keras.model.recipe import Recipe
+from rw_keras.model.recipe import Recipe, max_side_of
 
 if TYPE_CHECKING:
     import keras
+
+    from rw_keras.runtimes import Describer
 
 # What `--whitening` takes in place of a file.
 NO_WHITENING = "none"
@@ -142,6 +144,28 @@ def model_of(recipe: Mapping[str, Any], values: Namespace, preset: str | None = 
         raise ValueError(
             f"the model that made the index is not one that its recipe can build; pass it with --model ({error})"
         ) from error
+
+
+def describer_of(recipe: Recipe, values: Namespace) -> keras.Model | Describer:
+    """What describes a query: the model that made an index, on the runtime asked for; without Keras after its first use.
+
+    Args:
+        recipe: the index's.
+        values: the flags of `model_flags.add_model`, `add_weights` and `runtime_flags.add_runtime`.
+
+    Raises:
+        ValueError: see `model_of`.
+    """
+    from rw_keras import runtimes
+
+    plain = (values.runtime, values.precision) == ("tensorflow", "exact")
+    size = runtimes.usual_size(max_side_of(recipe), recipe.get("min_side", 1))
+    if not plain and not values.given & set(FILES):
+        found = runtimes.load_cached(recipe, values.runtime, values.precision, size=size)
+        if found is not None:
+            return found
+    model = model_of(recipe, values)
+    return model if plain else runtimes.load(model, values.runtime, values.precision, size=size)
 
 
 def load_keras_quietly() -> None:

@@ -7,7 +7,7 @@ import os
 from argparse import Namespace
 
 from rw_keras.commands import model_flags, runtime_flags
-from rw_keras.commands.models import check_model_flags, model_of, recipe_of_index, take_files
+from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
 from rw_keras.commands.parser import Parser, UsageError, number, or_none, text, whole_number
 from rw_keras.commands.programs import DONE
 from rw_keras.files import file_to_write, inside, printable, written_whole
@@ -71,7 +71,7 @@ def run(values: Namespace) -> int:
         raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
     recipe = recipe_of_index(name, index.recipe)
     read_image(photo, box, max_side_of(recipe))  # before seconds are spent on the network
-    model = _describer(recipe, values)
+    model = describer_of(recipe, values)
     within = columns.condition(values.within, index.metadata)
     options = {"within": within, "min_score": values.min_score, "alpha": values.alpha}
     if "rerank" in values.given:  # else `search_photo` does as the index was made for
@@ -98,20 +98,6 @@ def _box(given):
     if len(box) != 4:
         raise UsageError(f"--box takes four numbers x1,y1,x2,y2, but got {given!r}")
     return box
-
-
-def _describer(recipe, values):
-    """What describes the query: the model that made the index, on the runtime asked for; without Keras after its first use."""
-    from rw_keras import runtimes
-
-    plain = (values.runtime, values.precision) == ("tensorflow", "exact")
-    size = runtimes.usual_size(max_side_of(recipe), recipe.get("min_side", 1))
-    if not plain and not values.given & set(model_flags.FILES):
-        found = runtimes.load_cached(recipe, values.runtime, values.precision, size=size)
-        if found is not None:
-            return found
-    model = model_of(recipe, values)
-    return model if plain else runtimes.load(model, values.runtime, values.precision, size=size)
 
 
 def _check_to_write(values):

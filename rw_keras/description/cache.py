@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rw_keras import runtimes
-from rw_keras.description.describe import describe_each
+from rw_keras.description.describe import describe_batches
 from rw_keras.files import checked_path
+from rw_keras.model.descriptor import Descriptor
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.recipe import Recipe, smallest_side
 from rw_keras.runtimes.describer import described_with
 
@@ -46,6 +48,7 @@ def describe_cached(
     *,
     max_side: int | None = 1024,
     cache: str | os.PathLike[str] | None = None,
+    regions: bool = False,
     progress: bool = True,
 ) -> tuple[list[np.ndarray | None], list[tuple[str | os.PathLike[str], str]]]:
     """Describes photos, using again what an earlier run has kept.
@@ -56,12 +59,13 @@ def describe_cached(
 
     Args:
         cache: a folder, made where it does not exist; `None`: nothing is kept.
+        regions: whether each descriptor gets its `regions`, as of `describe`. They are kept in a file of their own.
 
     Returns:
         A list of `(D,)` vectors, `None` where a photo could not be read, and a list of (path, reason) for those.
 
     Raises:
-        ValueError: when a file of the cache is damaged; it names the file.
+        ValueError: when a file of the cache is damaged; it names the file. With `regions`, as `describe`.
         OSError: when the cache cannot be read or written.
     """
     boxes = [None] * len(paths) if boxes is None else list(boxes)
@@ -69,30 +73,42 @@ def describe_cached(
     if isinstance(model, runtimes.Describer) and (model.runtime, model.variant) != ("tensorflow", "float32"):
         made["described_with"] = described_with(model)  # its values are others
     keys = [None] * len(paths) if cache is None else [_key(path, box) for path, box in zip(paths, boxes)]
-    store = None
+    store, dimensions = None, model.output_shape[-1]
     if any(key is not None for key in keys):
-        store = DescriptorStore(cache, made, model.output_shape[-1])
+        store = DescriptorStore(cache, {**made, "regions": True} if regions else made, dimensions, dimensions + 4 if regions else 0)
     with store or contextlib.nullcontext():
         kept = {} if store is None else store.get(key for key in keys if key is not None)
-        vectors = [kept.get(key) for key in keys]
+        vectors = [_unpacked(kept[key], dimensions, regions) if key in kept else None for key in keys]
         todo = [position for position, vector in enumerate(vectors) if vector is None]
         failures = []
-        described = describe_each(
+        described = describe_batches(
             model,
             [paths[position] for position in todo],
             [boxes[position] for position in todo],
+            regions=regions,
             max_side=max_side,
             min_side=smallest_side(model),
             progress="describing photos" if progress and todo else None,
         )
-        for position, (path, vector, error) in zip(todo, described):
+        for position, (path, found, error) in zip(todo, described):
             if error is not None:
                 failures.append((path, str(error)))
                 continue
-            vectors[position] = vector[0]
+            vector = found.descriptors[0]
+            vectors[position] = Descriptor.of(vector, None, found.regions[0]) if regions else vector
             if keys[position] is not None:
-                store.add(keys[position], vector[0])
+                own = found.regions[0] if regions else ()
+                store.add(keys[position], np.concatenate([vector, *map(np.ravel, own)]))
     return vectors, failures
+
+
+def _unpacked(values, dimensions, regions):
+    """A descriptor as `describe_cached` gives it, of what is kept: the descriptor, the region vectors, and their boxes."""
+    if not regions:
+        return values
+    count = (len(values) - dimensions) // (dimensions + 4)
+    vectors, boxes = np.split(values[dimensions:], [count * dimensions])
+    return Descriptor.of(values[:dimensions], None, PhotoRegions(vectors.reshape(count, -1), boxes.reshape(count, 4)))
 
 
 class DescriptorStore:
@@ -105,17 +121,18 @@ class DescriptorStore:
         folder: where the file lies; made where it does not exist.
         made: how the descriptors are made, as plain values.
         dimensions: of each.
+        more: how many numbers more a descriptor may have behind it, any number of times. Default: none.
 
     Raises:
         ValueError: when the file is damaged, or is no store of this recipe.
         OSError: when it cannot be opened, or another process does not let go of it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], made: dict[str, Any], dimensions: int) -> None:
+    def __init__(self, folder: str | os.PathLike[str], made: dict[str, Any], dimensions: int, more: int = 0) -> None:
         recipe = json.dumps(made, sort_keys=True)
         tag = hashlib.sha256(recipe.encode()).hexdigest()[:16]
         self.path = checked_path(folder) / f"{made['backbone'].partition(' ')[0]}-{tag}.sqlite"
-        self._dimensions, self._pending, self._committed = dimensions, [], time.monotonic()
+        self._dimensions, self._more, self._pending, self._committed = dimensions, more, [], time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._errors():
             self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
@@ -135,7 +152,7 @@ class DescriptorStore:
             self._connection.close()
 
     def get(self, keys: Iterable[str]) -> dict[str, np.ndarray]:
-        """Those of the keys that are kept, with their descriptors `(D,)` float32."""
+        """Those of the keys that are kept, with their descriptors `(D,)` float32, and what each has behind it."""
         keys, found = list(dict.fromkeys(keys)), {}
         with self._errors():
             for start in range(0, len(keys), _KEYS_AT_ONCE):
@@ -194,9 +211,13 @@ class DescriptorStore:
             raise ValueError(f"{earlier} does not hold the descriptors it was written with: {error}; remove it.") from error
 
     def _checked(self, content, checksum):
-        if not isinstance(content, bytes) or len(content) != 4 * self._dimensions or zlib.crc32(content) != checksum:
+        if not isinstance(content, bytes) or not self._fits(len(content)) or zlib.crc32(content) != checksum:
             raise ValueError(f"{self.path} is damaged: a descriptor is not the one that was written; remove it.")
         return np.frombuffer(content, "<f4").astype("float32")
+
+    def _fits(self, length):
+        behind = length - 4 * self._dimensions
+        return behind == 0 or (behind > 0 and self._more > 0 and behind % (4 * self._more) == 0)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

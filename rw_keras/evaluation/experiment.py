@@ -14,6 +14,7 @@ from rw_keras.description.learning import learn_whitening
 from rw_keras.evaluation.region_vectors import RegionVectors
 from rw_keras.model.build import head_stages, through
 from rw_keras.retrieval import Index, average_precisions
+from rw_keras.retrieval.regions import Regions, encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Experiment:
         }
         self._whitening = functools.cache(self._learn)
         self._described = functools.cache(self._describe)
+        self._regions = functools.lru_cache(maxsize=1)(self._compare)  # large, and asked for several times in a row
         self._scores: dict = {}
 
     def compute(self, network: str, methods: Sequence[str], with_distractors: Sequence[str] = (), scale: float = 1.0) -> None:
@@ -103,6 +105,7 @@ class Experiment:
         name: str,
         qe: int = 1,
         *,
+        rerank: int | None = None,
         distractors: bool = False,
         rank: Callable[[Index, np.ndarray], list[list[str]]] | None = None,
         tag: str | None = None,
@@ -113,14 +116,22 @@ class Experiment:
             setting: how descriptors are made.
             name: the set.
             qe: query expansion over so many vectors, the query among them.
+            rerank: how many of the first photos are put in the order of their regions, of all scales, before that; `None`: none.
             distractors: whether they are in the index.
             rank: another way to rank: the index and queries `(Q, D)` to a ranking of each.
             tag: the name by which what `rank` found is kept.
+
+        Raises:
+            ValueError: for `rerank` of vectors that are whitened after their sum.
         """
-        key = (setting, name, qe, distractors, tag)
+        key = (setting, name, qe, rerank, distractors, tag)
         if key not in self._scores or (rank and tag is None):
             index, queries = self.descriptors(setting, name, distractors)
-            rankings = rank(index, queries) if rank else index.rank_batch(queries, qe)
+            compared = {}
+            if rerank is not None:
+                regions, asked = self._regions(setting, name, distractors)
+                index, compared = Index(index.names, index.descriptors, regions=regions), {"rerank": rerank, "regions": asked}
+            rankings = rank(index, queries) if rank else index.rank_batch(queries, qe if qe > 1 else None, **compared)
             self._scores[key] = average_precisions(dict(zip(self.sets[name].queries, rankings)), self.truth[name])
         return self._scores[key]
 
@@ -131,12 +142,35 @@ class Experiment:
         index = Index(list(self.sets[name].photos), self._vectors(setting, name, self._photos(name)))
         return index, self._vectors(setting, name, _queries(self.sets[name]))
 
-    def _vectors(self, setting, name, photos):
-        """Descriptors of photos, as `build_descriptor`'s model makes them of the same region vectors."""
+    def _compare(self, setting, name, distractors):
+        """The region vectors of a set's photos, in 8 bits as an index keeps them, and those of each query."""
+        photos = self._photos(name) + (self._distractors if distractors else [])
+        kept = Regions.of([], dimensions=setting.components or self.vectors[setting.network].channels)
+        for block in self._whitened_regions(setting, name, photos):
+            kept.append(encode(block, kept.spec))
+        queries = [query for block in self._whitened_regions(setting, name, _queries(self.sets[name])) for query in block]
+        return kept, queries
+
+    def _whitened_regions(self, setting, name, photos):
+        """The vectors whose sum is a photo's descriptor, those of all scales, without zeros: 64 photos at a time."""
+        if setting.whiten_on != "regions":
+            raise ValueError(f'whiten_on="{setting.whiten_on}" whitens no region vectors to re-rank by; pass "regions".')
+        stages = self._stages(setting, name)
+        before = stages[: next(place for place, stage in enumerate(stages) if isinstance(stage, layers.RegionSum))]
+        for blocks in zip(*(self._vectors_at(setting.network, scale).blocks(setting.method, photos) for scale in setting.scales)):
+            vectors = np.concatenate([keras.ops.convert_to_numpy(through(before, block)) for block in blocks], axis=1)
+            yield [own[own.any(axis=1)] for own in vectors]
+
+    def _stages(self, setting, name):
+        """The layers from region vectors of unit length to a descriptor."""
         whiten = self._whitening_layer(setting.network, setting.components, setting.shrinkage or 0.0)
         if setting.shrinkage is not None:
             whiten.assign(*self._whitening(setting.network, setting.method, setting.whiten_on, setting.photos, name))
-        stages = head_stages(whiten, setting.whiten_on)[1:]  # region vectors have been through the first
+        return head_stages(whiten, setting.whiten_on)[1:]  # region vectors have been through the first
+
+    def _vectors(self, setting, name, photos):
+        """Descriptors of photos, as `build_descriptor`'s model makes them of the same region vectors."""
+        stages = self._stages(setting, name)
         total = 0
         for scale in setting.scales:
             blocks = self._vectors_at(setting.network, scale).blocks(setting.method, photos)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from rw_keras.evaluation import published
 from rw_keras.evaluation.experiment import Experiment, Setting
-from rw_keras.evaluation.tables import Curve, Table
+from rw_keras.evaluation.table import Table
+from rw_keras.evaluation.tables import Curve
 from rw_keras.photos.reading import read_image
 from rw_keras.retrieval import landmark_by_name
 from rw_keras.views.contact_sheet import RIGHT, Hit, Row, contact_sheet

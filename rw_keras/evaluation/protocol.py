@@ -7,12 +7,13 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rw_keras.datasets.oxford import Query, photos_by_name, read_ground_truth
 from rw_keras.description.cache import describe_cached
+from rw_keras.evaluation.labels import MISSING
 from rw_keras.model.recipe import provenance_in_words
 from rw_keras.model.whitening import photos_in_common
 from rw_keras.photos.reading import ImageError, read_image
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from rw_keras import runtimes
     from rw_keras.photos.reading import Box
-
-# What to do where photos of the ground truth are missing; see `evaluate`.
-MISSING = ("refuse", "drop_queries", "allow")
 
 
 class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos skipped_queries missing_positives")):
@@ -51,13 +49,31 @@ class Evaluation(collections.namedtuple("Evaluation", "average_precisions photos
         return bootstrap(self.average_precisions[qe])
 
 
+class Photos(NamedTuple):
+    """The photos of a folder, so that it is listed once.
+
+    Attributes:
+        folder: where they lie.
+        paths: name -> path; see `rw_keras.datasets.oxford.photos_by_name`.
+    """
+
+    folder: str | os.PathLike[str]
+    paths: dict[str, pathlib.Path]
+
+    @classmethod
+    def of(cls, photos: str | os.PathLike[str] | Photos) -> Photos:
+        """Those of a folder, or what they are already."""
+        return photos if isinstance(photos, cls) else cls(photos, photos_by_name(photos))
+
+
 def evaluate(
     model: keras.Model | runtimes.Describer,
-    photos: str | os.PathLike[str],
+    photos: str | os.PathLike[str] | Photos,
     ground_truth: str | os.PathLike[str],
     *,
     max_side: int | None = 1024,
     qe: Sequence[int] = (1, 5),
+    rerank: int | None = None,
     missing: str = "refuse",
     corrupt: Set[str] = frozenset(),
     cache: str | os.PathLike[str] | None = None,
@@ -70,10 +86,12 @@ def evaluate(
 
     Args:
         model: a model of `build_descriptor`.
-        photos: a folder with the photos, and those below it.
+        photos: a folder with the photos, and those below it, or what `check_missing` gave of it.
         ground_truth: a folder with the `*_query.txt`, `*_good.txt`, `*_ok.txt`, `*_junk.txt` files.
         max_side: see `rw_keras.describe`.
         qe: the expansions to measure; 1 is none.
+        rerank: how many of the first photos are put in the order of their regions, before an expansion; `None`: none. The query's
+            regions are those of its box. Photos' are kept in 8 bits, as an index keeps them.
         missing: what to do where photos of the ground truth are not there. "refuse", the default: an error, before anything is
             described. "drop_queries": leave out every query whose own photo or any positive is missing; those that stay have the
             very positives of the full set. "allow": leave the missing positives out of the ground truth, and skip queries without
@@ -84,31 +102,37 @@ def evaluate(
 
     Raises:
         ValueError: when the model's whitening was learned on photos of this set, when photos are missing and `missing` is
-            "refuse", or no query is left.
+            "refuse", or no query is left. For `rerank` with a model that has no whitened region vectors.
     """
-    names = photos_by_name(photos).keys() - corrupt
-    check_missing(photos, ground_truth, missing, corrupt)
-    _refuse_whitening_of_the_same_set(model, names)
-    described = functools.partial(describe_cached, model, max_side=max_side, cache=cache, progress=progress)
-    return evaluate_described(described, photos, ground_truth, qe=qe, missing=missing, corrupt=corrupt)
+    photos = check_missing(photos, ground_truth, missing, corrupt)
+    _refuse_whitening_of_the_same_set(model, photos.paths.keys() - corrupt)
+    described = functools.partial(
+        describe_cached, model, max_side=max_side, cache=cache, regions=rerank is not None, progress=progress
+    )
+    return evaluate_described(described, photos, ground_truth, qe=qe, rerank=rerank, missing=missing, corrupt=corrupt)
 
 
 def check_missing(
-    photos: str | os.PathLike[str],
+    photos: str | os.PathLike[str] | Photos,
     ground_truth: str | os.PathLike[str],
     missing: str = "refuse",
     corrupt: Set[str] = frozenset(),
-) -> None:
+) -> Photos:
     """Looks whether all photos of the ground truth are there, by their names alone: in less than a second.
 
     Args:
         photos, ground_truth, missing, corrupt: see `evaluate`.
 
+    Returns:
+        The photos of the folder, for `evaluate`.
+
     Raises:
         ValueError: for photos that are missing, where `missing` is "refuse"; where no query is left; for another `missing`.
     """
     queries = {name: query.without(corrupt) for name, query in read_ground_truth(ground_truth).items()}
-    asked_queries(queries, photos_by_name(photos).keys() - corrupt, missing, photos)
+    photos = Photos.of(photos)
+    asked_queries(queries, photos.paths.keys() - corrupt, missing, photos.folder)
+    return photos
 
 
 def asked_queries(
@@ -152,47 +176,53 @@ def asked_queries(
 
 def evaluate_described(
     describe: Callable[[list[pathlib.Path], list[Box] | None], tuple[list[np.ndarray | None], list[tuple[Any, str]]]],
-    photos: str | os.PathLike[str],
+    photos: str | os.PathLike[str] | Photos,
     ground_truth: str | os.PathLike[str],
     *,
     qe: Sequence[int] = (1, 5),
+    rerank: int | None = None,
     missing: str = "refuse",
     corrupt: Set[str] = frozenset(),
 ) -> Evaluation:
     """`evaluate` for descriptors of any origin.
 
     Args:
-        describe: a function (paths, boxes or `None`) -> what `rw_keras.description.cache.describe_cached` returns.
-        photos, ground_truth, qe, missing, corrupt: see `evaluate`.
+        describe: a function (paths, boxes or `None`) -> what `rw_keras.description.cache.describe_cached` returns, with `regions`
+            where `rerank` is given.
+        photos, ground_truth, qe, rerank, missing, corrupt: see `evaluate`.
 
     Raises:
         ValueError: when photos are missing and `missing` is "refuse", or no query is left.
     """
     queries = {name: query.without(corrupt) for name, query in read_ground_truth(ground_truth).items()}
-    paths = {name: path for name, path in photos_by_name(photos).items() if name not in corrupt}
-    asked, _ = asked_queries(queries, paths.keys(), missing, photos)  # before minutes are spent, as the boxes are
+    photos = Photos.of(photos)
+    paths = {name: path for name, path in photos.paths.items() if name not in corrupt}
+    asked, _ = asked_queries(queries, paths.keys(), missing, photos.folder)  # before minutes are spent, as the boxes are
     _check_boxes(asked, paths)
     vectors, failures = describe(list(paths.values()), None)
     for _, reason in failures:
         print(f"left out: {reason}", file=sys.stderr)
-    names = [name for name, vector in zip(paths, vectors) if vector is not None]
-    if not names:
-        raise ValueError(f"None of the {len(paths)} photos in {photos} can be read; pass the folder of the set's photos.")
-    index = Index(names, np.stack([vector for vector in vectors if vector is not None]))
+    found = {name: vector for name, vector in zip(paths, vectors) if vector is not None}
+    if not found:
+        raise ValueError(f"None of the {len(paths)} photos in {photos.folder} can be read; pass the folder of the set's photos.")
+    regions = None if rerank is None else [vector.regions for vector in found.values()]
+    index = Index(found, np.stack([np.asarray(vector) for vector in found.values()]), regions=regions)
 
     # Once more: a photo that cannot be read is missing too.
-    asked, absent = asked_queries(queries, set(names), missing, photos)
+    asked, absent = asked_queries(queries, found.keys(), missing, photos.folder)
     vectors, failures = describe([paths[query.photo] for query in asked.values()], [query.box for query in asked.values()])
     if failures:
         raise ValueError(f"{len(failures)} queries cannot be described: {failures[0][1]}")
     measured = {
         expansion: {
-            name: average_precision(index.rank(vector, expansion), query.positives, query.junk)
+            name: average_precision(
+                index.rank(vector, expansion if expansion > 1 else None, rerank=rerank), query.positives, query.junk
+            )
             for (name, query), vector in zip(asked.items(), vectors)
         }
         for expansion in qe
     }
-    return Evaluation(measured, len(names), [name for name in queries if name not in asked], absent)
+    return Evaluation(measured, len(found), [name for name in queries if name not in asked], absent)
 
 
 def _check_boxes(queries, paths):

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from rw_keras.evaluation.tables import Table
+from rw_keras.evaluation.table import Table
 from rw_keras.files import written_whole
 from rw_keras.views.pages import data_url, render
 

@@ -1,9 +1,7 @@
 """The tables: every row measured in an `Experiment`, beside what is published."""
 
-import csv
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,13 +9,14 @@ import numpy as np
 from rw_keras import methods
 from rw_keras.evaluation import published
 from rw_keras.evaluation.experiment import Experiment, Setting
-from rw_keras.retrieval import Diffusion, Index, Interval, augment, bootstrap, landmark_by_name, paired_difference
+from rw_keras.evaluation.index_evaluation import interval
+from rw_keras.evaluation.table import NONE, Point, Table, compared, digits, mean_and_interval, signed
+from rw_keras.retrieval import Diffusion, Index, Interval, augment
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.rows import Rows
 
 # The whitening as published, and with the shrinkage that fits one learned from few photos.
 AS_PUBLISHED, SHRUNK = 0.0, 0.2
-_NONE = "–"
 
 
 def _scales(number):
@@ -32,6 +31,7 @@ ABLATION: dict[str, tuple[str | methods.Method, int]] = {
     "without regions": (functools.partial(methods.rw, regions=False), 3),
     "with maxima for sums": (functools.partial(methods.rw, pooling="max"), 3),
 }
+SCALES = (1.0, 2**-0.5, 0.5)
 _SCALES: dict[str, tuple[str | methods.Method, int]] = {_scales(levels): ("rw", levels) for levels in (1, 2, 4)}
 METHODS: dict[str, dict[str, tuple[str | methods.Method, int]]] = {
     "vgg16": {
@@ -44,47 +44,6 @@ METHODS: dict[str, dict[str, tuple[str | methods.Method, int]]] = {
 }
 # What Table 2 needs of the distractors.
 WITH_DISTRACTORS = ("rw", "root_rw", "rmac", "crow", "spoc")
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """A row as it is drawn: its label, the value published, what was measured, and as what."""
-
-    label: str
-    published: float | None
-    measured: dict[str, Interval]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of text, with its notes, and what is drawn of it.
-
-    Attributes:
-        name: of its files.
-        title: above it.
-        columns: their heads.
-        rows: of text.
-        notes: sentences below it.
-        points: the rows that have a value to draw.
-    """
-
-    name: str
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-    points: Sequence[Point] = ()
-
-    def markdown(self) -> str:
-        """Title, table and notes."""
-        lines = [f"# {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns)), *map(_line, self.rows), ""]
-        return "\n".join([*lines, *(f"{note}\n" for note in self.notes)])
-
-    def csv(self) -> str:
-        """The table alone."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
-        return text.getvalue()
 
 
 def table_1(experiment: Experiment, networks: Sequence[str]) -> Table:
@@ -100,7 +59,7 @@ def table_1(experiment: Experiment, networks: Sequence[str]) -> Table:
                 for shrinkage, baseline in three.items():
                     scores = experiment.scores(Setting(network, method, shrinkage=shrinkage), name)
                     measured[_words(shrinkage)] = interval(scores)
-                    differences.append(_NONE if scales == 3 else _compared(scores, baseline))
+                    differences.append(NONE if scales == 3 else compared(scores, baseline))
                 same = name == published.TABLE_1_SET
                 plain, shrunk = measured.values()
                 base = published.TABLE_1[network, 3]
@@ -109,11 +68,11 @@ def table_1(experiment: Experiment, networks: Sequence[str]) -> Table:
                         network,
                         "CroW" if scales == 0 else str(scales),
                         name,
-                        _number(value),
-                        *_measured(plain),
-                        _signed(plain.mean - value) if same and value else _NONE,
-                        *_measured(shrunk),
-                        _NONE if value is None or scales == 3 else _signed(value - base),
+                        digits(value),
+                        *mean_and_interval(plain),
+                        signed(plain.mean - value) if same and value else NONE,
+                        *mean_and_interval(shrunk),
+                        NONE if value is None or scales == 3 else signed(value - base),
                         *differences,
                     ]
                 )
@@ -149,16 +108,16 @@ def table_2(experiment: Experiment, networks: Sequence[str]) -> Table:
                 if row.network not in networks:
                     reason = "quoted" if row.network is None else f"quoted: no weights of {row.network}"
                     if value is not None:
-                        rows.append([label, str(row.dimensions), column, _number(value), *[_NONE] * 5, reason])
+                        rows.append([label, str(row.dimensions), column, digits(value), *[NONE] * 5, reason])
                     continue
                 measured = {}
                 for shrinkage in (AS_PUBLISHED, SHRUNK):
                     setting = Setting(row.network, row.method, row.dimensions, shrinkage)
                     measured[_words(shrinkage)] = interval(experiment.scores(setting, name, qe, distractors=distractors))
                 plain, shrunk = measured.values()
-                difference = _NONE if value is None else _signed(plain.mean - value)
-                row_text = [label, str(row.dimensions), column, _number(value), *_measured(plain), difference, *_measured(shrunk)]
-                rows.append([*row_text, row.note or "computed"])
+                difference = NONE if value is None else signed(plain.mean - value)
+                row_text = [label, str(row.dimensions), column, digits(value), *mean_and_interval(plain), difference]
+                rows.append([*row_text, *mean_and_interval(shrunk), row.note or "computed"])
                 points.append(Point(f"{label}, {row.dimensions} ({column})", value, measured))
     absent = [column for column in published.COLUMNS if column not in printed.values()]
     for column in absent:
@@ -166,7 +125,7 @@ def table_2(experiment: Experiment, networks: Sequence[str]) -> Table:
             for label, value in ((row.name, row.values.get(column)), (f"{row.name} (qe 30)", row.values_30.get(column))):
                 if value is not None:
                     reason = f"quoted: {column} is not in the data"
-                    rows.append([label, str(row.dimensions), column, _number(value), *[_NONE] * 5, reason])
+                    rows.append([label, str(row.dimensions), column, digits(value), *[NONE] * 5, reason])
     columns = ["method", "d", "set", "published", "measured", "95 % interval", "difference", f"shrinkage {SHRUNK}", "95 % interval"]
     notes = ["“Quoted” is the publication's own number, not measured here. Its 0.749 for neural codes on Oxford105k is a misprint."]
     notes.append(
@@ -190,7 +149,7 @@ def methods_table(
                 scores = experiment.scores(Setting("vgg16", key, shrinkage=shrinkage), found, expansion)
                 base = experiment.scores(Setting("vgg16", baseline, shrinkage=shrinkage), found, expansion)
                 here = interval(scores)
-                row += [*_measured(here), _NONE if key == baseline else _compared(scores, base)]
+                row += [*mean_and_interval(here), NONE if key == baseline else compared(scores, base)]
                 if expansion == 1 and shrinkage is not None:
                     measured[_words(shrinkage)] = here
             rows.append(row)
@@ -223,12 +182,48 @@ def options_table(experiment: Experiment, rankers: Mapping[str, Ranker], setting
             measured |= {words: experiment.scores(dataclasses.replace(plain, **fields), name) for words, fields in settings.items()}
             for words, scores in measured.items():
                 here = interval(scores)
-                change = _NONE if scores is base else _compared(scores, base)
-                rows.append([method, name, words, *_measured(here), change])
+                change = NONE if scores is base else compared(scores, base)
+                rows.append([method, name, words, *mean_and_interval(here), change])
                 points.append(Point(f"{method}: {words} ({name})", None, {_words(SHRUNK): here}))
     columns = ["method", "set", "option", "measured", "95 % interval", "difference from plain"]
     notes = [f"VGG16, whitened with shrinkage {SHRUNK}. All options are off by default; their constants are the usual ones."]
     return Table("options", "Options, off by default", columns, rows, notes, points)
+
+
+# What is re-ranked: method -> the scales beside 1 that are tried.
+RERANKED: dict[str, tuple[tuple[float, ...], ...]] = {"rw": (SCALES,), "root_rw": (SCALES,), "rmac": ()}
+
+
+def rerank_table(experiment: Experiment, counts: Sequence[int]) -> Table:
+    """Re-ranking by regions, of so many first photos, with query expansion after it and without.
+
+    Args:
+        experiment: where it is measured.
+        counts: how many photos are re-ranked, a row each.
+    """
+    rows, points = [], []
+    for name in experiment.sets:
+        qe = published.QE[name]
+        for method, more in RERANKED.items():
+            for scales in ((1.0,), *more):
+                setting = Setting("vgg16", method, shrinkage=SHRUNK, scales=scales)
+                base = {number: experiment.scores(setting, name, number) for number in (1, qe)}
+                for count in (None, *counts):
+                    row, measured = [method, str(len(scales)), name, "none" if count is None else str(count)], {}
+                    for number, words in ((1, _words(SHRUNK)), (qe, f"{_words(SHRUNK)}, QE")):
+                        found = base[number] if count is None else experiment.scores(setting, name, number, rerank=count)
+                        measured[words] = interval(found)
+                        row += [*mean_and_interval(measured[words]), NONE if count is None else compared(found, base[number])]
+                    rows.append(row)
+                    label = f"{method}, {len(scales)} {'scale' if len(scales) == 1 else 'scales'}: {row[3]} re-ranked ({name})"
+                    points.append(Point(label, None, measured))
+    columns = ["method", "scales", "set", "re-ranked", "measured", "95 % interval", "difference from none"]
+    columns += ["QE after it", "95 % interval", "difference from QE alone"]
+    notes = [
+        f"VGG16, whitened with shrinkage {SHRUNK}; the query is its box alone. The first photos are put in the order of the mean, "
+        "over the query's region vectors, of the highest cosine to one of the photo's. Photos' region vectors are kept in 8 bits."
+    ]
+    return Table("reranking", "Re-ranking by regions", columns, rows, notes, points)
 
 
 Curve = dict[float, Interval]
@@ -255,7 +250,7 @@ def curve_table(experiment: Experiment, name: str, found: Mapping[str, Mapping[s
     rows = []
     for method, all_curves in found.items():
         for value, measured in all_curves[kind].items():
-            rows.append([method, f"{value:g}", *_measured(measured)])
+            rows.append([method, f"{value:g}", *mean_and_interval(measured)])
     return Table(f"curve_{kind}_{name}", title, ["method", kind, "measured", "95 % interval"], rows)
 
 
@@ -290,11 +285,11 @@ def claims(experiment: Experiment, networks: Sequence[str]) -> Table:
                 more = (30, "grows up to 30") if name == "paris6k" else (30, "falls beyond 5")
                 asked.append((f"query expansion {more[1]}: {more[0]} above {qe}", ("rw", more[0]), ("rw", qe), None))
             for words, (method, expansion), (other, other_expansion), value in asked:
-                row = [words, network, name, _NONE if value is None else _signed(value)]
+                row = [words, network, name, NONE if value is None else signed(value)]
                 for shrinkage in (AS_PUBLISHED, SHRUNK):
                     one = experiment.scores(Setting(network, method, shrinkage=shrinkage), name, expansion)
                     base = experiment.scores(Setting(network, other, shrinkage=shrinkage), name, other_expansion)
-                    row.append(_compared(one, base))
+                    row.append(compared(one, base))
                 rows.append(row)
     columns = ["claim", "network", "set", "published", "measured", f"measured, shrinkage {SHRUNK}"]
     notes = [
@@ -335,19 +330,10 @@ def rankers() -> dict[str, Ranker]:
     }
 
 
-SCALES = (1.0, 2**-0.5, 0.5)
 SETTINGS: dict[str, dict[str, object]] = {
     "three scales": {"scales": SCALES},
     "whitening after the sum over regions": {"whiten_on": "global"},
 }
-
-
-def interval(scores: Mapping[str, float]) -> Interval:
-    """The mAP with its interval; where all queries are of one landmark there is none, and it is the value itself."""
-    if len({landmark_by_name(query) for query in scores}) > 1:
-        return bootstrap(scores)
-    mean = float(np.mean(list(scores.values())))
-    return Interval(mean, float("nan"), float("nan"), 0.95, len(scores), 1)
 
 
 def _words(shrinkage):
@@ -356,28 +342,3 @@ def _words(shrinkage):
 
 def _minus(one, other):
     return None if one is None or other is None else one - other
-
-
-def _number(value):
-    return _NONE if value is None else f"{value:.3f}"
-
-
-def _signed(value):
-    return f"{round(value, 3) + 0.0:+.3f}"
-
-
-def _measured(found):
-    return [f"{found.mean:.3f}", f"{found.low:.3f} to {found.high:.3f}" if found.low == found.low else "one landmark"]
-
-
-def _compared(scores, base):
-    """A paired difference with its interval and verdict, in few words."""
-    if len({landmark_by_name(query) for query in scores}) < 2:
-        return f"{_signed(np.mean([scores[query] - base[query] for query in scores]))} (one landmark)"
-    difference = paired_difference(scores, base)
-    verdict = "no difference shown" if not difference.significant else "better" if difference.mean > 0 else "worse"
-    return f"{_signed(difference.mean)} ({_signed(difference.low)} to {_signed(difference.high)}), {verdict}"
-
-
-def _line(cells):
-    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"

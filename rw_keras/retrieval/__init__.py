@@ -14,6 +14,7 @@ from rw_keras.retrieval.metrics import (
     landmarks,
     mean_average_precision,
     precision_at,
+    recall_at,
     revisited,
     revisited_ground_truth,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "mean_average_precision",
     "paired_difference",
     "precision_at",
+    "recall_at",
     "revisited",
     "revisited_ground_truth",
 ]

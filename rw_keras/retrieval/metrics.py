@@ -7,7 +7,7 @@ share `average_precision`, as their own evaluation programs do.
 import collections
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 GroundTruth = Mapping[str, tuple[Collection[str], Collection[str]]]
 RevisitedLabels = Mapping[str, tuple[Collection[str], Collection[str], Collection[str]]]
@@ -35,7 +35,7 @@ def average_precision(ranking: Iterable[str], positives: Collection[str], junk: 
     Raises:
         ValueError: without positives, with a name that is both, or that the ranking holds twice.
     """
-    return _area(*_ranks(ranking, positives, junk))
+    return area(*_ranks(ranking, positives, junk))
 
 
 def precision_at(ranking: Iterable[str], positives: Collection[str], junk: Collection[str] = (), k: int = 10) -> float:
@@ -56,7 +56,24 @@ def precision_at(ranking: Iterable[str], positives: Collection[str], junk: Colle
     Raises:
         ValueError: when `k` is less than 1, and as `average_precision`.
     """
-    return _precision(*_ranks(ranking, positives, junk), _checked_k(k))
+    return precision(*_ranks(ranking, positives, junk), checked_k(k))
+
+
+def recall_at(ranking: Iterable[str], positives: Collection[str], junk: Collection[str] = (), k: int = 10) -> float:
+    """Recall among the first `k` of one ranking: the share of the positives that stand there. Junk is taken out first.
+
+    A query with more than `k` positives cannot reach 1.
+
+    Args:
+        ranking, positives, junk, k: see `precision_at`.
+
+    Returns:
+        A number from 0 to 1.
+
+    Raises:
+        ValueError: as `precision_at`.
+    """
+    return recall(*_ranks(ranking, positives, junk), checked_k(k))
 
 
 def average_precisions(rankings: Mapping[str, Iterable[str]], ground_truth: GroundTruth) -> dict[str, float]:
@@ -146,7 +163,7 @@ def revisited(
     """
     ground_truth = revisited_ground_truth(labels, level)
     _check_queries(rankings, labels)
-    cuts = [_checked_k(cut) for cut in k]
+    cuts = [checked_k(cut) for cut in k]
     found = {}
     for query, truth in ground_truth.items():
         ranking = list(rankings[query])
@@ -156,8 +173,8 @@ def revisited(
         found[query] = _ranks(ranking, *truth)
     return Revisited(
         level,
-        {query: _area(*one) for query, one in found.items()},
-        {cut: {query: _precision(*one, cut) for query, one in found.items()} for cut in cuts},
+        {query: area(*one) for query, one in found.items()},
+        {cut: {query: precision(*one, cut) for query, one in found.items()} for cut in cuts},
         {query: landmark for query, landmark in landmarks(labels).items() if query in found},
     )
 
@@ -318,19 +335,32 @@ def _ranks(ranking, positives, junk):
     return ranks, len(positives)
 
 
-def _area(ranks, positives):
+def area(ranks: Sequence[int], positives: int) -> float:
+    """`average_precision` of a query by the ranks at which it finds positives.
+
+    Args:
+        ranks: from 1, ascending, with junk taken out.
+        positives: how many there are, 1 or more.
+    """
     # Recall changes at positives only, so the trapezoids between them have no width.
     return math.fsum(
         ((found / (rank - 1) if rank > 1 else 1.0) + (found + 1) / rank) / 2 / positives for found, rank in enumerate(ranks)
     )
 
 
-def _precision(ranks, positives, k):
+def precision(ranks: Sequence[int], positives: int, k: int) -> float:
+    """`precision_at` by the ranks at which a query finds positives; see `area`."""
     cut = min(ranks[-1], k) if len(ranks) == positives else k
     return sum(rank <= cut for rank in ranks) / cut
 
 
-def _checked_k(k):
+def recall(ranks: Sequence[int], positives: int, k: int) -> float:
+    """`recall_at` by the ranks at which a query finds positives; see `area`."""
+    return sum(rank <= k for rank in ranks) / positives
+
+
+def checked_k(k: int) -> int:
+    """A number of ranks; a ValueError where it is less than 1, or no whole number."""
     if k < 1 or k != int(k):
         raise ValueError(f"k is {k!r}; pass a whole number of ranks, 1 or more.")
     return int(k)

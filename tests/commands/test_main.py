@@ -15,6 +15,7 @@ NEW_MODEL += ["whiten_on", "scales", "max_side"]
 EXTRACTION = ["regions", "region_components"]
 EXTRACTION += ["dtype", "batch_size", "workers", "checksum", "force", "prune", "metadata", "strict", "runtime", "precision"]
 SHOWING = ["within", "min_score", "searcher", "runtime", "precision", "html", "sheet", "photos"]
+EVALUATION = ["labels", "k", "rerank", "expand", "alpha", "queries", "missing", "photos", "per_query", "json"]
 
 
 class TestCommandLine:
@@ -38,6 +39,7 @@ class TestCommandLine:
             ("runtimes", ["precision", "force", "json", *NEW_MODEL, "help"]),
             ("info", ["json", "help"]),
             ("duplicates", ["threshold", "groups", "json", "help"]),
+            ("evaluate", [*EVALUATION, "model", "weights", "whitening", "runtime", "precision", "help"]),
             ("check", ["json", "help"]),
             ("merge", ["output", "help"]),
             ("export-vectors", ["help"]),
@@ -65,9 +67,7 @@ class TestCommandLine:
 
     def test_unknown_command(self, command, capsys):
         assert command("find", "photo.jpg") == 2
-        only_line(
-            capsys, "'find'", "index, search, info, duplicates, check, merge, export-vectors, presets, runtimes, export, demo"
-        )
+        only_line(capsys, "'find'", f"choose one of {', '.join(main.COMMANDS)}")
 
     @pytest.mark.parametrize(
         "arguments",

@@ -118,7 +118,7 @@ class TestSearch:
         only_line(capsys, "NAME PHOTO", f"{len(arguments)} arguments")
 
     def test_a_page_that_cannot_be_is_refused_first(self, command, capsys, index, model_file, photo_folder, monkeypatch):
-        monkeypatch.setattr(search, "_describer", lambda *arguments: pytest.fail("a model was built"))
+        monkeypatch.setattr(search, "describer_of", lambda *arguments: pytest.fail("a model was built"))
         for flag, words in (
             ("--html=a\0b", "No file can"),
             ("--sheet=a\0b.png", "No file can"),

@@ -61,6 +61,22 @@ def test_scores_are_those_of_the_evaluation(bench, network, data):
     assert 0 < np.mean(list(own.values())) < 1
 
 
+@pytest.mark.parametrize("rerank", [4, 99])
+def test_reranked_scores_are_those_of_the_evaluation(bench, network, data, rerank):
+    model = model_of(bench, network, "oxford5k", "rw", shrinkage=0.5)
+    folder = data / "oxford5k_part"
+    measured = evaluate(model, folder / "jpg", folder / "gt", qe=(1, 3), rerank=rerank, progress=False)
+    for qe in (1, 3):
+        own = bench.experiment.scores(Setting("vgg16", "rw", shrinkage=0.5), "oxford5k", qe, rerank=rerank)
+        assert own == pytest.approx(measured.average_precisions[qe])
+        assert own != bench.experiment.scores(Setting("vgg16", "rw", shrinkage=0.5), "oxford5k", qe)
+
+
+def test_what_is_whitened_after_the_sum_has_no_regions_to_compare(bench):
+    with pytest.raises(ValueError, match='whiten_on="global" whitens no region vectors to re-rank by'):
+        bench.experiment.scores(Setting("vgg16", "rw", whiten_on="global"), "oxford5k", rerank=5)
+
+
 def test_global_whitening_is_learned_after_the_sum(bench):
     plain, _ = bench.experiment.descriptors(Setting("vgg16", "rw", shrinkage=None), "oxford5k")
     learned = bench.experiment.vectors["vgg16"]

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 import rw_keras
-from rw_keras.commands.evaluate import evaluation_program
+from rw_keras.commands.evaluation_program import evaluation_program
+from rw_keras.evaluation import protocol
 from rw_keras.evaluation.protocol import Evaluation, evaluate, evaluate_described
 from rw_keras.model.presets import PRESETS
 from rw_keras.retrieval import Index, average_precision, bootstrap
@@ -32,14 +33,17 @@ class Collection:
         (path,) = self.photos.rglob(f"{name}.jpg")
         return path
 
-    def by_hand(self, model, qe, max_side=1024, names=None, positives=lambda names: names):
+    def by_hand(self, model, qe, max_side=1024, names=None, positives=lambda names: names, rerank=None):
         """Query -> AP, without any of what `evaluate` is made of but the descriptor and the index."""
         names = sorted(path.stem for path in self.photos.rglob("*.jpg")) if names is None else names
-        index = Index(names, rw_keras.describe(model, [self.path(name) for name in names], max_side=max_side))
+        compared = rerank is not None
+        described = rw_keras.describe(model, [self.path(name) for name in names], max_side=max_side, regions=compared)
+        index = Index(names, described, regions=described.regions)
         found = {}
         for query, (photo, box, right, junk) in self.queries.items():
-            vector = rw_keras.describe(model, self.path(photo), box, max_side=max_side)
-            found[query] = average_precision(index.rank(vector, expand=qe), positives(right), junk)
+            vector = rw_keras.describe(model, self.path(photo), box, max_side=max_side, regions=compared)
+            ranking = index.rank(vector, qe if qe > 1 else None, rerank=rerank)
+            found[query] = average_precision(ranking, positives(right), junk)
         return found
 
 
@@ -80,6 +84,34 @@ def test_box_and_size_count(model, collection):
     measured = measure(model, collection, qe=(1,), max_side=32)
     assert measured.average_precisions == {1: collection.by_hand(model, 1, max_side=32)}
     assert measured.average_precisions != measure(model, collection, qe=(1,)).average_precisions
+
+
+@pytest.mark.parametrize("collection", ["oxford"], indirect=True)
+def test_reranking(model, collection, tmp_path, computed):
+    """Also with the descriptors and regions that an earlier run has kept."""
+    expected = {qe: collection.by_hand(model, qe, rerank=9) for qe in (1, 3)}
+    computed.clear()
+    for _ in range(2):
+        measured = measure(model, collection, qe=(1, 3), rerank=9, cache=tmp_path / "cache")
+        assert measured.average_precisions == expected
+        assert len(computed) <= 12 + 3
+    assert measured.average_precisions != measure(model, collection, qe=(1, 3)).average_precisions
+
+
+@pytest.mark.parametrize("collection", ["oxford"], indirect=True)
+def test_reranking_by_regions_that_are_not_whitened_is_refused_first(tiny_model, collection, computed):
+    with pytest.raises(ValueError, match="whiten_on"):
+        measure(tiny_model(whiten_on="global"), collection, rerank=9)
+    assert computed == []
+
+
+@pytest.mark.parametrize("collection", ["oxford"], indirect=True)
+def test_a_folder_is_listed_once(model, collection, monkeypatch):
+    listed, real = [], protocol.photos_by_name
+    monkeypatch.setattr(protocol, "photos_by_name", lambda folder: listed.append(folder) or real(folder))
+    photos = protocol.check_missing(collection.photos, collection.truth)
+    evaluate(model, photos, collection.truth, progress=False)
+    assert listed == [collection.photos]
 
 
 def test_missing_positives_are_refused_and_named(model, collection):
@@ -247,7 +279,8 @@ class TestProgram:
         assert rw_keras.build_descriptor  # which the tiny one is built by, not what takes its place
 
         def build(*, weights, **arguments):
-            assert weights == "imagenet" and not {"backbone", "layer"} & set(arguments)
+            assert weights == "imagenet"
+            assert not arguments.keys() & {"backbone", "layer"}
             return tiny_model(**arguments)
 
         def run(*arguments, corrupt=frozenset()):
@@ -296,6 +329,12 @@ class TestProgram:
         assert f"   3  {self.row(by_hand)}" in lines
         for query, precision in by_hand.items():
             assert [query, f"{precision:.4f}"] in [line.split() for line in lines]
+
+    def test_rerank(self, program, model, collection, capsys):
+        assert program("--whitening=none", "--rerank=9", "--qe=1") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[3] == "the first 9 are re-ranked by their regions"
+        assert lines[-1] == f"   1  {self.row(collection.by_hand(model, 1, rerank=9))}"
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:PCAWhiten")  # six photos are six vectors

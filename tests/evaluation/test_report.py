@@ -5,9 +5,10 @@ import re
 import pytest
 from PIL import Image
 
-from rw_keras.evaluation import figures, tables
+from rw_keras.evaluation import figures
 from rw_keras.evaluation.experiment import Setting
 from rw_keras.evaluation.report import Report
+from rw_keras.evaluation.table import Point, Table
 from rw_keras.retrieval import Interval
 
 pytestmark = pytest.mark.filterwarnings("ignore:PCAWhiten")  # 18 photos are few
@@ -17,7 +18,7 @@ pytest.importorskip("matplotlib", reason='matplotlib is not installed: pip insta
 def test_a_page_holds_tables_and_pictures_and_needs_nothing_else(tmp_path):
     report = Report(tmp_path / "report", "A <title>", ["A fact & more."], "12 of 34 photos")
     measured = {"as published": Interval(0.5, 0.4, 0.6, 0.95, 30, 6)}
-    table = tables.Table("one", "One: a table", ["a", "b"], [["1", "<2>"]], ["A note."], [tables.Point("a row", 0.45, measured)])
+    table = Table("one", "One: a table", ["a", "b"], [["1", "<2>"]], ["A note."], [Point("a row", 0.45, measured)])
     report.add_table(table, figures.png(figures.chart(table, "12 of 34 photos")))
     report.add_figure("two", "Two", figures.jpeg(Image.new("RGB", (8, 8))), "jpeg", "A caption")
     page = report.finish().read_text()

@@ -3,6 +3,7 @@ import csv
 import pytest
 
 from rw_keras.evaluation import published, tables
+from rw_keras.evaluation.table import Table
 
 QUERIES = [f"{landmark}_{number}" for landmark in ("a", "b", "c", "d", "e", "f") for number in (1, 2)]
 
@@ -15,9 +16,9 @@ class KnownExperiment:
         self.has_distractors = distractors
         self._values = dict(values)
 
-    def scores(self, setting, name, qe=1, *, distractors=False, rank=None, tag=None):
+    def scores(self, setting, name, qe=1, *, rerank=None, distractors=False, rank=None, tag=None):
         value = self._values.get((setting.network, setting.method, setting.shrinkage, qe), 0.5)
-        value -= 0.1 * distractors
+        value += 0.0005 * (rerank or 0) - 0.1 * distractors
         return {query: value + 0.01 * (place - 5.5) for place, query in enumerate(QUERIES)}
 
     def whitening_photos(self, name):
@@ -88,6 +89,23 @@ def test_methods_are_compared_with_the_same_settings():
     assert set(table.rows[0][3::3]) == {"–"}
 
 
+def test_reranking_stands_beside_none():
+    experiment = KnownExperiment({("vgg16", "root_rw", 0.2, 1): 0.4, ("vgg16", "root_rw", 0.2, 5): 0.6}, sets=("oxford5k",))
+    table = tables.rerank_table(experiment, [100, 200])
+    assert [(row[0], row[1], row[3]) for row in table.rows] == [
+        (method, scales, count)
+        for method, scales in (("rw", "1"), ("rw", "3"), ("root_rw", "1"), ("root_rw", "3"), ("rmac", "1"))
+        for count in ("none", "100", "200")
+    ]
+    (none,) = rows_of(table, method="root_rw", scales="3", **{"re-ranked": "none"})
+    (some,) = rows_of(table, method="root_rw", scales="3", **{"re-ranked": "200"})
+    assert (none["measured"], none["QE after it"], none["difference from none"]) == ("0.400", "0.600", "–")
+    assert (some["measured"], some["QE after it"]) == ("0.500", "0.700")
+    for column in ("difference from none", "difference from QE alone"):
+        assert some[column] == "+0.100 (+0.100 to +0.100), better"
+    assert len(table.points) == len(table.rows)
+
+
 def test_claims_tell_what_is_shown():
     values = {
         ("vgg16", "rw", 0.0, 5): 0.6,
@@ -127,7 +145,7 @@ def test_options_stand_beside_the_plain_ranking():
 
 
 def test_markdown_and_csv_hold_the_same():
-    table = tables.Table("name", "Title", ["a", "b"], [["1", "x|y"], ["2", 'say "z", w']], ["A note."])
+    table = Table("name", "Title", ["a", "b"], [["1", "x|y"], ["2", 'say "z", w']], ["A note."])
     assert table.markdown() == '# Title\n\n| a | b |\n| --- | --- |\n| 1 | x/y |\n| 2 | say "z", w |\n\nA note.\n'
     assert list(csv.reader(table.csv().splitlines())) == [["a", "b"], ["1", "x|y"], ["2", 'say "z", w']]
 
