@@ -20,7 +20,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from rw_keras.commands import model_flags, runtime_flags
-from rw_keras.commands.evaluation_flags import add_missing
+from rw_keras.commands.evaluation_flags import add_missing, add_smooth, rerank_of
 from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
 from rw_keras.commands.parser import Parser, UsageError, number, or_none, text, whole_number
 from rw_keras.commands.programs import DONE
@@ -33,6 +33,7 @@ def define(parser: Parser) -> None:
     parser.flag("k", "Ranks to take precision and recall at.", whole_number(1), (1, 5, 10), repeat=True)
     default = "Default: as the index is searched."
     parser.flag("rerank", f"Put so many of the first photos in the order of their regions. {default}", or_none(whole_number(1)))
+    add_smooth(parser)
     parser.flag("expand", f"Query expansion over so many photos, the query among them; 1: none. {default}", whole_number(1))
     parser.flag("alpha", f"Goes with --expand: weigh each photo by its cosine to this power. {default}", number(0))
     parser.flag("queries", "Ask so many of the queries, evenly spread. Default: all.", whole_number(1))
@@ -81,18 +82,21 @@ def _open(name, values):
 
 def _searched(index, values):
     """How an index is searched: as the flags say, else as its own defaults."""
-    known = {flag: value for flag, value in index.search_defaults.items() if flag != "rerank" or index.regions is not None}
-    given = {flag: getattr(values, flag) for flag in ("rerank", "expand", "alpha") if flag in values.given}
-    found = {"rerank": None, "expand": None, "alpha": 0.0, **known, **given}
-    if found["rerank"] is not None:
-        index.check_rerank(found["rerank"])
+    usual = dict(index.search_defaults)
+    if index.regions is None:
+        usual["rerank"] = None
+    rerank = rerank_of(values, usual)
+    if rerank is not None:
+        index.check_rerank(rerank)
+    given = {flag: getattr(values, flag) for flag in ("expand", "alpha") if flag in values.given}
+    found = {"expand": None, "alpha": 0.0, **usual, **given}
     expanded = (found["expand"] or 1) > 1
     if given.get("alpha") and not expanded:
         raise UsageError(
             f"--alpha {given['alpha']:g} weighs what --expand averages; give --expand a number above 1, or leave --alpha out"
         )
     return {
-        "rerank": found["rerank"],
+        "rerank": rerank,
         "expand": found["expand"] if expanded else None,
         "alpha": float(found["alpha"] or 0.0) if expanded else 0.0,
     }
@@ -144,6 +148,8 @@ def _table(name, found, labels, values) -> Iterator[str]:
 
 def _in_words(searched):
     parts = [f"re-ranked {searched['rerank']}" if searched["rerank"] else "not re-ranked"]
+    if searched["smooth"]:
+        parts.append(f"smoothed over {searched['smooth']}")
     parts.append(f"expanded over {searched['expand']}" if searched["expand"] else "not expanded")
     if searched["alpha"]:
         parts.append(f"alpha {searched['alpha']:g}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rw_keras.commands import model_flags
-from rw_keras.commands.parser import Parser, one_of, or_none, text, whole_number
+from rw_keras.commands.parser import Parser, UsageError, one_of, or_none, text, whole_number
 
 # Those of `rw_keras.evaluation.protocol`, whose import takes long.
 MISSING = ("refuse", "drop_queries", "allow")
@@ -22,6 +24,7 @@ def add_evaluation(parser: Parser, qe: Sequence[int]) -> None:
     parser.flag("qe", "Query expansion over so many vectors, the query among them; 1 is none.", whole_number(1), qe, repeat=True)
     words = "Put so many of the first photos in the order of their regions, before an expansion. Default: the preset's."
     parser.flag("rerank", words, or_none(whole_number(1)))
+    add_smooth(parser)
     add_missing(parser)
     add_cache(parser, "descriptors")
     parser.switch("per_query", "Print every query's average precision.")
@@ -36,6 +39,23 @@ def add_evaluation(parser: Parser, qe: Sequence[int]) -> None:
     parser.flag("whitening", words, text("PATH"), "auto")
     model_flags.add_parts(parser)
     model_flags.add_max_side(parser, None)
+
+
+def add_smooth(parser: Parser) -> None:
+    """The flag `--smooth`, which goes with `--rerank`."""
+    words = "Average the scores of re-ranked photos over so many neighbours: 9, or none. Default: as --rerank's."
+    parser.flag("smooth", words, or_none(whole_number(1)))
+
+
+def rerank_of(values: Namespace, usual: Mapping[str, Any]) -> Any:
+    """The `Rerank` that `--rerank` and `--smooth` ask for; where they are not given, that of `usual`, an index's or a preset's."""
+    from rw_keras.retrieval.rerank import Rerank
+
+    given = {flag: getattr(values, flag) for flag in ("rerank", "smooth") if flag in values.given}
+    found = Rerank.of_defaults({**usual, **given})
+    if given.get("smooth") and found is None:
+        raise UsageError(f"--smooth {given['smooth']} averages the scores of re-ranked photos; give --rerank a number, or leave it out")
+    return found
 
 
 def add_photos_and_truth(parser: Parser) -> None:

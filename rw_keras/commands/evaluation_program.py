@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
-from rw_keras.commands.evaluation_flags import add_evaluation
+from rw_keras.commands.evaluation_flags import add_evaluation, rerank_of
 from rw_keras.commands.models import NO_WHITENING, build, load_keras_quietly
 from rw_keras.commands.parser import Parser
 from rw_keras.commands.programs import refuse_arguments, run_program
@@ -40,8 +40,8 @@ def _run(program, title, values, corrupt):
     if values.max_side is None:
         values.max_side = PRESETS[values.preset or "paper"].max_side
     model = _model(values)
-    if "rerank" not in values.given:
-        values.rerank = getattr(preset_of(model), "rerank", None)
+    preset = preset_of(model)
+    values.rerank = rerank_of(values, {} if preset is None else preset.search)
     result = evaluate(
         model,
         photos,

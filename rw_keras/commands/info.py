@@ -91,10 +91,11 @@ def _regions_in_words(regions):
 
 def _search_in_words(search):
     rerank, expand = search.get("rerank"), search.get("expand")
+    smoothed = f", smoothed over {search['smooth']} neighbours" if search.get("smooth") else ""
     alpha = f", alpha {search['alpha']:g}" if expand and search.get("alpha") else ""
     return "; ".join(
         [
-            f"the best {rerank:,} in order by their regions" if rerank else "without re-ranking",
+            f"the best {rerank:,} in order by their regions{smoothed}" if rerank else "without re-ranking",
             f"expanded over {expand} photos{alpha}" if expand else "without expansion",
         ]
     )

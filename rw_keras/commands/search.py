@@ -7,6 +7,7 @@ import os
 from argparse import Namespace
 
 from rw_keras.commands import model_flags, runtime_flags
+from rw_keras.commands.evaluation_flags import add_smooth, rerank_of
 from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
 from rw_keras.commands.parser import Parser, UsageError, number, or_none, text, whole_number
 from rw_keras.commands.programs import DONE
@@ -20,6 +21,7 @@ def define(parser: Parser) -> None:
     parser.flag("k", "How many hits.", whole_number(1), 10)
     words = "Put so many of the best photos in order by their regions. Default: as the index was made for, see `rw-keras info`."
     parser.flag("rerank", words, or_none(whole_number(1)))
+    add_smooth(parser)
     parser.flag("expand", "Query expansion over so many photos, the query among them; 1: none.", whole_number(1))
     parser.flag("alpha", "Goes with --expand: weigh each photo by its cosine to this power.", number(0), 0.0)
     words = (
@@ -60,6 +62,7 @@ def run(values: Namespace) -> int:
     usual = (about or {}).get("search") or {}
     if "expand" not in values.given and usual.get("expand"):
         values.expand, values.alpha = usual["expand"], usual.get("alpha") or 0.0
+    asked = rerank_of(values, usual)
     if values.rerank is not None and about is not None and not about.get("regions"):
         raise ValueError(
             f"{name} keeps no vectors of regions, and you asked for --rerank {values.rerank}; leave it out, or make the index "
@@ -74,8 +77,8 @@ def run(values: Namespace) -> int:
     model = describer_of(recipe, values)
     within = columns.condition(values.within, index.metadata)
     options = {"within": within, "min_score": values.min_score, "alpha": values.alpha}
-    if "rerank" in values.given:  # else `search_photo` does as the index was made for
-        options["rerank"] = values.rerank
+    if values.given & {"rerank", "smooth"}:  # else `search_photo` does as the index was made for
+        options["rerank"] = asked
     hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
     if values.html or values.sheet:
         _show(name, photo, box, hits, values)

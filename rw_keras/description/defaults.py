@@ -117,4 +117,4 @@ def search_defaults(model: Any, regions: Mapping[str, Any] | None) -> dict[str, 
         regions: how the index keeps region vectors; without them nothing can be re-ranked.
     """
     preset = preset_of(model)
-    return {} if preset is None else {**preset.search, **({} if regions else {"rerank": None})}
+    return {} if preset is None else {**preset.search, **({} if regions else {"rerank": None, "smooth": None})}

@@ -13,7 +13,7 @@ from rw_keras.datasets.folder import PhotoSet
 from rw_keras.description.learning import learn_whitening
 from rw_keras.evaluation.region_vectors import RegionVectors
 from rw_keras.model.build import head_stages, through
-from rw_keras.retrieval import Index, average_precisions
+from rw_keras.retrieval import Index, Rerank, average_precisions
 from rw_keras.retrieval.regions import Regions, encode
 
 
@@ -105,7 +105,7 @@ class Experiment:
         name: str,
         qe: int = 1,
         *,
-        rerank: int | None = None,
+        rerank: int | Rerank | None = None,
         distractors: bool = False,
         rank: Callable[[Index, np.ndarray], list[list[str]]] | None = None,
         tag: str | None = None,

@@ -17,6 +17,7 @@ from rw_keras.model.recipe import max_side_of
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.intervals import Difference, Interval, LandmarkOf, bootstrap, landmark_by_name, paired_difference
 from rw_keras.retrieval.metrics import GroundTruth, area, checked_k, precision, recall
+from rw_keras.retrieval.rerank import Rerank
 from rw_keras.retrieval.vectors import check_count, check_power
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class IndexEvaluation:
         photos: how many the index holds.
         scores: "mAP", "mP@k" and "recall@k" -> query -> score.
         landmarks: query -> what it shows; see `rw_keras.evaluation.labels.Labels`.
-        searched: how the index was searched: "rerank", "expand" and "alpha", as for `Index.search`.
+        searched: how the index was searched: "rerank", "smooth", "expand" and "alpha", as for `Index.search`.
     """
 
     photos: int
@@ -69,7 +70,7 @@ def evaluate_index(
     *,
     k: Iterable[int] = (1, 5, 10),
     expand: int | None = None,
-    rerank: int | str | None = "auto",
+    rerank: int | Rerank | str | None = "auto",
     alpha: float = 0.0,
     model: keras.Model | Describer | None = None,
     photos: str | os.PathLike[str] | None = None,
@@ -96,7 +97,7 @@ def evaluate_index(
         labels: what `rw_keras.evaluation.labels.read_labels` takes, or what it gave.
         k: the ranks to take precision and recall at.
         expand, alpha: see `Index.search`.
-        rerank: see `Index.search`. "auto", the default: as many as `index.search_defaults` has, where there are region vectors.
+        rerank: see `Index.search`. "auto", the default: as `index.search_defaults` have it, where there are region vectors.
         model: what describes queries with a box, and those of photos that are not in the index: as for `Index.search_photo`.
         photos, missing: see `read_labels`.
         progress: whether to show a progress bar on standard error.
@@ -107,7 +108,8 @@ def evaluate_index(
     """
     cuts = [checked_k(cut) for cut in k]
     if rerank == "auto":
-        rerank = None if index.regions is None else index.search_defaults.get("rerank")
+        rerank = None if index.regions is None else Rerank.of_defaults(index.search_defaults)
+    rerank = Rerank.of(rerank)
     _check_search(index, expand, rerank, alpha)
     labels = labels if isinstance(labels, Labels) else read_labels(labels, index, photos=photos, missing=missing)
     described = _described(index, labels.to_describe, model, rerank is not None)
@@ -130,7 +132,8 @@ def evaluate_index(
         for cut in cuts:
             scores[f"mP@{cut}"][name] = precision(ranks, positives, cut)
             scores[f"recall@{cut}"][name] = recall(ranks, positives, cut)
-    searched = {"rerank": rerank, "expand": expand, "alpha": alpha}
+    count, smooth = (None, None) if rerank is None else (rerank.count, rerank.smooth)
+    searched = {"rerank": count, "smooth": smooth, "expand": expand, "alpha": alpha}
     return IndexEvaluation(len(index), scores, {name: labels.landmarks[name] for name in labels.queries}, searched)
 
 
@@ -169,7 +172,7 @@ def _rankings(
     queries: Mapping[str, LabelledQuery],
     described: Mapping[str, tuple[np.ndarray, Any]],
     expand: int | None,
-    rerank: int | None,
+    rerank: int | Rerank | None,
     alpha: float,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each query with the positions of the index, best first, in the order of `queries`."""

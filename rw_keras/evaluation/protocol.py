@@ -17,7 +17,7 @@ from rw_keras.evaluation.labels import MISSING
 from rw_keras.model.recipe import provenance_in_words
 from rw_keras.model.whitening import photos_in_common
 from rw_keras.photos.reading import ImageError, read_image
-from rw_keras.retrieval import Index, average_precision, bootstrap
+from rw_keras.retrieval import Index, Rerank, average_precision, bootstrap
 
 if TYPE_CHECKING:
     import pathlib
@@ -73,7 +73,7 @@ def evaluate(
     *,
     max_side: int | None = 1024,
     qe: Sequence[int] = (1, 5),
-    rerank: int | None = None,
+    rerank: int | Rerank | None = None,
     missing: str = "refuse",
     corrupt: Set[str] = frozenset(),
     cache: str | os.PathLike[str] | None = None,
@@ -90,8 +90,8 @@ def evaluate(
         ground_truth: a folder with the `*_query.txt`, `*_good.txt`, `*_ok.txt`, `*_junk.txt` files.
         max_side: see `rw_keras.describe`.
         qe: the expansions to measure; 1 is none.
-        rerank: how many of the first photos are put in the order of their regions, before an expansion; `None`: none. The query's
-            regions are those of its box. Photos' are kept in 8 bits, as an index keeps them.
+        rerank: how many of the first photos are put in the order of their regions, before an expansion, as for `Index.search`;
+            `None`: none. The query's regions are those of its box. Photos' are kept in 8 bits, as an index keeps them.
         missing: what to do where photos of the ground truth are not there. "refuse", the default: an error, before anything is
             described. "drop_queries": leave out every query whose own photo or any positive is missing; those that stay have the
             very positives of the full set. "allow": leave the missing positives out of the ground truth, and skip queries without
@@ -180,7 +180,7 @@ def evaluate_described(
     ground_truth: str | os.PathLike[str],
     *,
     qe: Sequence[int] = (1, 5),
-    rerank: int | None = None,
+    rerank: int | Rerank | None = None,
     missing: str = "refuse",
     corrupt: Set[str] = frozenset(),
 ) -> Evaluation:

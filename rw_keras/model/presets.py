@@ -29,6 +29,7 @@ class Preset:
         regions: what an index keeps region vectors as, "int8" or "float16"; `None`: it keeps none.
         region_components: to how many dimensions they are cut; `None`: all.
         rerank: how many of the first hits a search puts in order by their regions; `None`: none.
+        smooth: over how many neighbours their scores are averaged (`rw_keras.retrieval.Rerank`); `None`: they are not.
         expand: over how many photos a search expands its query; `None`: it does not.
 
     Raises:
@@ -51,6 +52,7 @@ class Preset:
     regions: str | None = None
     region_components: int | None = None
     rerank: int | None = None
+    smooth: int | None = None
     expand: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,7 +63,7 @@ class Preset:
                 raise ValueError(
                     f"A preset's {field} is one of {', '.join(map(str, choices))}, but {self.name!r} has {getattr(self, field)!r}."
                 )
-        for field in ("max_side", "region_components", "rerank", "expand"):
+        for field in ("max_side", "region_components", "rerank", "smooth", "expand"):
             value = getattr(self, field)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"A preset's {field} is a whole number of at least 1 or None, but {self.name!r} has {value!r}.")
@@ -76,7 +78,7 @@ class Preset:
     @property
     def search(self) -> dict[str, Any]:
         """What a search in an index does by default: the index's field `search`."""
-        return {"rerank": self.rerank, "expand": self.expand, "alpha": 0.0}
+        return {"rerank": self.rerank, "smooth": self.smooth, "expand": self.expand, "alpha": 0.0}
 
     def but(self, **parts: Any) -> Preset:
         """This preset with other parts, and a name that says which; itself where none differs.
@@ -91,7 +93,7 @@ class Preset:
         words = ", ".join(f"{part} {_in_words(getattr(changed, part))}" for part in differing)
         name = f"{self.name}{', ' if _BUT in self.name else _BUT}{words}"
         if changed.whiten_on == "global":
-            changed = dataclasses.replace(changed, regions=None, region_components=None, rerank=None)
+            changed = dataclasses.replace(changed, regions=None, region_components=None, rerank=None, smooth=None)
         return dataclasses.replace(changed, name=name)
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,27 +131,29 @@ PRESETS: dict[str, Preset] = {
             "the best measured: root_rw at three scales, re-ranked by regions; about 0.7 times the time of paper",
             method="root_rw",
             scales=(1, 2**-0.5, 0.5),
-            shrinkage=0.1,
+            shrinkage=0.2,
             max_side=640,
             regions="int8",
             rerank=400,
+            smooth=9,
         ),
         Preset(
             "fast",
             "AlexNet, re-ranked by regions; a fraction of the time of paper",
             backbone="alexnet",
             method="root_rw",
-            shrinkage=0.1,
+            shrinkage=0.2,
             max_side=640,
             regions="int8",
             rerank=400,
+            smooth=9,
         ),
         Preset(
             "small",
             "128 dimensions of 8 bits, no regions: 128 bytes a photo and its name",
             method="root_rw",
             components=128,
-            shrinkage=0.1,
+            shrinkage=0.2,
             max_side=640,
             dtype="int8",
         ),

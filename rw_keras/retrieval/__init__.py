@@ -18,7 +18,7 @@ from rw_keras.retrieval.metrics import (
     revisited,
     revisited_ground_truth,
 )
-from rw_keras.retrieval.rerank import QueryRegions
+from rw_keras.retrieval.rerank import QueryRegions, Rerank
 
 __all__ = [
     "Difference",
@@ -26,6 +26,7 @@ __all__ = [
     "Index",
     "Interval",
     "QueryRegions",
+    "Rerank",
     "Revisited",
     "augment",
     "average_precision",

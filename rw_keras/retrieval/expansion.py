@@ -12,6 +12,7 @@ from rw_keras.retrieval.vectors import check_count, check_power, unit_vector, un
 
 if TYPE_CHECKING:
     from rw_keras.retrieval.filters import Within
+    from rw_keras.retrieval.rerank import Rerank
 
 
 def expand_query(
@@ -21,7 +22,7 @@ def expand_query(
     *,
     within: Within | None = None,
     alpha: float = 0.0,
-    rerank: int | None = None,
+    rerank: int | Rerank | None = None,
     regions: Any = None,
 ) -> np.ndarray:
     """Average query expansion: the mean of the query and the first `qe - 1` of its ranking, of unit length.

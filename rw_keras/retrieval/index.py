@@ -19,6 +19,7 @@ from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
 from rw_keras.retrieval.regions import Regions, fitting
+from rw_keras.retrieval.rerank import Rerank
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.saving import Origin, Stored, load_structure, save
 from rw_keras.retrieval.searchers import make_searcher
@@ -78,7 +79,7 @@ class Index(Searchable):
         failures: (name, reason) for each photo that `from_folder` could not read.
         described_with: which runtimes described the photos (`rw_keras.runtimes`): dictionaries, none where it is not known.
         search_defaults: how `search_photo` and the command line search, where they are not told: a dictionary such as
-            `{"rerank": 400, "expand": None, "alpha": 0}`. It is saved with the index.
+            `{"rerank": 400, "smooth": 9, "expand": None, "alpha": 0}`. It is saved with the index.
 
     Raises:
         ValueError: for a name that is there twice, numbers that do not agree, or a vector that is not finite.
@@ -235,7 +236,7 @@ class Index(Searchable):
         k: int = 10,
         expand: int | None = None,
         *,
-        rerank: int | str | None = "auto",
+        rerank: int | Rerank | str | None = "auto",
         within: Within | None = None,
         min_score: float | None = None,
         alpha: float = 0.0,
@@ -246,8 +247,8 @@ class Index(Searchable):
             model: the model that made the index, or what `rw_keras.runtimes.load` made of it: the runtime may be another one.
             photo, box: see `rw_keras.describe`.
             k, expand, within, min_score, alpha: see `search`.
-            rerank: see `search`; the region vectors of the photo come from the model. "auto", the default: as many as
-                `search_defaults` has, where the index holds region vectors.
+            rerank: see `search`; the region vectors of the photo come from the model. "auto", the default: as `search_defaults`
+                have it, where the index holds region vectors.
 
         Raises:
             ValueError: when the model makes other descriptors than the index holds, naming what differs.
@@ -255,7 +256,7 @@ class Index(Searchable):
         from rw_keras.description.describe import describe
 
         if isinstance(rerank, str) and rerank == "auto":
-            rerank = None if self.regions is None else self.search_defaults.get("rerank")
+            rerank = None if self.regions is None else Rerank.of_defaults(self.search_defaults)
         if rerank is not None:
             self.check_rerank(rerank)
         self.check_model(model)

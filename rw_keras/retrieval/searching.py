@@ -18,7 +18,7 @@ from rw_keras.retrieval import duplicates, exact
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import Within, passing
 from rw_keras.retrieval.regions import Regions
-from rw_keras.retrieval.rerank import QueryRegions, reranked
+from rw_keras.retrieval.rerank import QueryRegions, Rerank, reranked
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.searchers import NumpySearcher, make_searcher
 from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_vector, unit_vectors
@@ -62,7 +62,7 @@ class Searchable:
         return by_id[rows.ids()]
 
     def nearest(
-        self, query: ArrayLike, k: int, *, within: Within | None = None, rerank: int | None = None, regions: Any = None
+        self, query: ArrayLike, k: int, *, within: Within | None = None, rerank: int | Rerank | None = None, regions: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The positions and scores of the `k` nearest descriptors, best first; equal ones in the order of the index.
 
@@ -79,7 +79,7 @@ class Searchable:
         k: int,
         *,
         within: Within | None = None,
-        rerank: int | None = None,
+        rerank: int | Rerank | None = None,
         regions: Sequence[Any] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """`nearest` for several queries at once: one pass over the descriptors, and the same results.
@@ -93,12 +93,13 @@ class Searchable:
             Positions `(Q, k)` and scores `(Q, k)` float32, cosines but for those of re-ranked rows; fewer columns where fewer than
             `k` rows may be found.
         """
-        compared = self._compared(queries, rerank, regions)
+        compared, rerank = self._compared(queries, rerank, regions), Rerank.of(rerank)
         queries, mask = self._asked(queries, k, within)
-        positions, scores = self.searcher.nearest(Rows.of(self.descriptors), queries, max(int(k), int(rerank or 0)), mask)
+        rows, most = Rows.of(self.descriptors), int(k) if rerank is None else max(int(k), rerank.count)
+        positions, scores = self.searcher.nearest(rows, queries, most, mask)
         if compared is not None:
             vectors = [own.first(self.regions.vectors.shape[1]) for own in compared]
-            positions, scores = reranked(self.regions, vectors, positions, scores, int(rerank))
+            positions, scores = reranked(self.regions, rows, vectors, positions, scores, rerank)
         return positions[:, :k], scores[:, :k]
 
     def search(
@@ -107,7 +108,7 @@ class Searchable:
         k: int = 10,
         expand: int | None = None,
         *,
-        rerank: int | None = None,
+        rerank: int | Rerank | None = None,
         regions: Any = None,
         within: Within | None = None,
         min_score: float | None = None,
@@ -125,8 +126,8 @@ class Searchable:
                 warning says so.
             k: how many; all, where there are fewer.
             expand: query expansion over so many vectors, the query among them (see `expand_query`). Default: none.
-            rerank: how many photos are put in the order of their regions, 1 or more. The index has to hold region vectors. Default:
-                none.
+            rerank: how many photos are put in the order of their regions, 1 or more; or a `Rerank`, which also says whether each
+                photo's score is averaged with its neighbours'. The index has to hold region vectors. Default: none.
             regions: with `rerank`, the query's region vectors: `QueryRegions`, or vectors `(R, D)`. Default: `query.regions`, which
                 `rw_keras.describe(..., regions=True)` gives.
             within: which rows may be found (see `Index`). Default: all.
@@ -154,7 +155,7 @@ class Searchable:
         k: int = 10,
         expand: int | None = None,
         *,
-        rerank: int | None = None,
+        rerank: int | Rerank | None = None,
         regions: Sequence[Any] | None = None,
         within: Within | None = None,
         min_score: float | None = None,
@@ -167,7 +168,7 @@ class Searchable:
         self._warn_of_another_recipe(queries)
         regions = self._compared(queries, rerank, regions)
         queries, mask = self._asked(queries, k, within, expand, min_score, alpha)
-        if expand is not None:
+        if (expand or 1) > 1:
             queries = expand_query(queries, self, expand, within=mask, alpha=alpha, rerank=rerank, regions=regions)
             rerank = regions = None
         found = zip(*self.nearest_batch(queries, k, within=mask, rerank=rerank, regions=regions))
@@ -228,17 +229,17 @@ class Searchable:
             own.first(self.regions.vectors.shape[1])  # refuses those that do not fit
         return compared
 
-    def check_rerank(self, rerank: int) -> None:
+    def check_rerank(self, rerank: int | Rerank) -> None:
         """Raises a ValueError when this index cannot re-rank so many photos."""
-        check_count("rerank", rerank)
+        rerank = Rerank.of(rerank)
         if self.regions is None:
             raise ValueError(
-                f"`rerank` is {rerank}, and the index holds no region vectors to re-rank by; make it with them, as "
+                f"`rerank` is {rerank.count}, and the index holds no region vectors to re-rank by; make it with them, as "
                 '`rw_keras.extract(..., regions="int8")` does, or leave `rerank` out.'
             )
 
     def rank(
-        self, query: ArrayLike, expand: int | None = None, *, rerank: int | None = None, regions: Any = None, alpha: float = 0.0
+        self, query: ArrayLike, expand: int | None = None, *, rerank: int | Rerank | None = None, regions: Any = None, alpha: float = 0.0
     ) -> list[str]:
         """All names, best first; arguments as for `search`."""
         hits = self.search(query, max(len(self), 1), expand, rerank=rerank, regions=regions, alpha=alpha)
@@ -249,7 +250,7 @@ class Searchable:
         queries: ArrayLike,
         expand: int | None = None,
         *,
-        rerank: int | None = None,
+        rerank: int | Rerank | None = None,
         regions: Sequence[Any] | None = None,
         alpha: float = 0.0,
     ) -> list[list[str]]:
