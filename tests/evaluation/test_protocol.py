@@ -319,7 +319,11 @@ class TestProgram:
             "root_rw on tiny convolution, levels 3, scales 1 0.5",
         ]
         model = tiny_model(method="root_rw", scales=(1, 0.5))
-        assert lines[-1] == f"   1  {self.row(collection.by_hand(model, 1, max_side=side))}"
+        rerank = PRESETS["recommended"].rerank
+        assert f"the first {rerank} are re-ranked by their regions" in lines
+        assert lines[-1] == f"   1  {self.row(collection.by_hand(model, 1, max_side=side, rerank=rerank))}"
+        assert program("--whitening=none", "--preset=recommended", "--qe=1", "--scales=1,0.5", "--rerank=none") == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"   1  {self.row(collection.by_hand(model, 1, max_side=side))}"
 
     def test_flags_count(self, program, tiny_model, collection, capsys):
         assert program("--whitening=none", "--max_side=32", "--qe=3", "--levels=2", "--per_query") == 0
