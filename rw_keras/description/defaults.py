@@ -68,8 +68,8 @@ def settled_regions(
     dtype = known.get("dtype") if regions == "auto" else regions
     if about is not None and dtype is None and known:
         raise ValueError(
-            f"The index keeps region vectors ({known['dtype']} of {known['dimensions']} dimensions), and you asked for regions=None; "
-            "leave it out, or make the index again without them with resume=False."
+            f"The index keeps region vectors ({known['dtype']} of {known['dimensions']} dimensions), and you asked for "
+            "regions=None; leave it out, or make the index again without them with resume=False."
         )
     if dtype is None:
         if asked is not None and about is not None and regions == "auto":

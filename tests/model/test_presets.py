@@ -164,11 +164,15 @@ class TestDefaults:
         rw_keras.extract(model, photo_folder, tmp_path / "index", runtime="tensorflow", progress=False)
         about = rw_keras.retrieval.store.about(tmp_path / "index")
         assert (about["recipe"]["max_side"], about["dtype"]) == (40, "int8")
-        rw_keras.extract(model, photo_folder, tmp_path / "other", max_side=32, dtype="float16", runtime="tensorflow", progress=False)
+        rw_keras.extract(
+            model, photo_folder, tmp_path / "other", max_side=32, dtype="float16", runtime="tensorflow", progress=False
+        )
         about = rw_keras.retrieval.store.about(tmp_path / "other")
         assert (about["recipe"]["max_side"], about["dtype"]) == (32, "float16")
         rw_keras.extract(model, photo_folder, tmp_path / "other", runtime="tensorflow", progress=False)  # as it was made
-        assert rw_keras.retrieval.Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False).recipe["max_side"] == 40
+        assert (
+            rw_keras.retrieval.Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False).recipe["max_side"] == 40
+        )
 
     def test_of_a_descriptor(self, mine, tiny_model, draw):
         model = tiny_model(preset=mine)
