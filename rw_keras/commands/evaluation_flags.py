@@ -54,7 +54,9 @@ def rerank_of(values: Namespace, usual: Mapping[str, Any]) -> Any:
     given = {flag: getattr(values, flag) for flag in ("rerank", "smooth") if flag in values.given}
     found = Rerank.of_defaults({**usual, **given})
     if given.get("smooth") and found is None:
-        raise UsageError(f"--smooth {given['smooth']} averages the scores of re-ranked photos; give --rerank a number, or leave it out")
+        raise UsageError(
+            f"--smooth {given['smooth']} averages the scores of re-ranked photos; give --rerank a number, or leave --smooth out"
+        )
     return found
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras.retrieval.regions import Regions
-from rw_keras.retrieval.rows import widened
-from rw_keras.retrieval.rows import Rows
+from rw_keras.retrieval.rows import Rows, widened
 from rw_keras.retrieval.vectors import check_count, unit_rows, weights
 
 # The power of the cosine that a neighbour's score counts by, and photos whose cosines with all others are computed at a time.

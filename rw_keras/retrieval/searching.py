@@ -239,7 +239,13 @@ class Searchable:
             )
 
     def rank(
-        self, query: ArrayLike, expand: int | None = None, *, rerank: int | Rerank | None = None, regions: Any = None, alpha: float = 0.0
+        self,
+        query: ArrayLike,
+        expand: int | None = None,
+        *,
+        rerank: int | Rerank | None = None,
+        regions: Any = None,
+        alpha: float = 0.0,
     ) -> list[str]:
         """All names, best first; arguments as for `search`."""
         hits = self.search(query, max(len(self), 1), expand, rerank=rerank, regions=regions, alpha=alpha)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rw_keras.model.descriptor import Descriptor
 from rw_keras.model.photo_regions import PhotoRegions
-from rw_keras.retrieval import Index, QueryRegions, augment, expand_query
+from rw_keras.retrieval import Index, QueryRegions, Rerank, augment, expand_query
 from rw_keras.retrieval import rerank as rerank_
 from rw_keras.retrieval.regions import Regions
 
@@ -95,6 +95,65 @@ class TestScores:
         np.testing.assert_array_equal(rerank_.scores(regions, mixed, query), rerank_.scores(regions, np.arange(90), query)[mixed])
 
 
+def plain_smoothed(values, vectors, count):
+    """In float64, photo by photo."""
+    vectors = np.asarray(vectors, "float64")
+    matched = [place for place in range(len(values)) if values[place] > -1]
+    nearest = {}
+    for place in matched:
+        others = sorted((other for other in matched if other != place), key=lambda other: -(vectors[place] @ vectors[other]))
+        nearest[place] = others[:count]
+    found = np.array(values, "float64")
+    for place in matched:
+        mutual = [other for other in nearest[place] if place in nearest[other]]
+        shares = [max(vectors[place] @ vectors[other], 0) ** 3 for other in mutual]
+        found[place] = (values[place] + sum(share * values[other] for share, other in zip(shares, mutual))) / (1 + sum(shares))
+    return found
+
+
+class TestSmoothed:
+    @pytest.mark.parametrize("count", [1, 3, 9, 39, 99])
+    @pytest.mark.parametrize("rows", [7, 1024])
+    def test_is_the_weighted_mean_over_reciprocal_neighbours(self, count, rows, monkeypatch):
+        monkeypatch.setattr(rerank_, "_ROWS", rows)
+        values, vectors = np.random.default_rng(0).uniform(-0.9, 1, 40).astype("float32"), unit(40)
+        values[[3, 20]] = -1
+        found = rerank_.smoothed(values, vectors, count)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, plain_smoothed(values, vectors, count), atol=1e-6)
+        assert (found[[3, 20]] == -1).all()
+
+    def test_of_one_photo_and_of_none(self):
+        for count in (0, 1):
+            np.testing.assert_array_equal(rerank_.smoothed(np.full(count, 0.5, "float32"), unit(count), 9), np.full(count, 0.5))
+        np.testing.assert_array_equal(rerank_.smoothed(np.full(3, -1, "float32"), unit(3), 9), -1)
+
+    def test_photos_that_match_nothing_keep_their_scores(self):
+        values = np.array([0.9, 0.1, 0.5], "float32")
+        np.testing.assert_allclose(rerank_.smoothed(values, np.eye(3, dtype="float32"), 2), values)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+    def test_a_search_takes_it(self, dtype, tmp_path):
+        index, query, regions = collection(), unit(1, seed=77)[0], unit(4, seed=78)
+        index.save(tmp_path / "index", dtype=dtype)
+        index = Index.load(tmp_path / "index")
+        hits = dict(index.search(query, 60, rerank=30, regions=regions))
+        smooth = index.search(query, 60, rerank=Rerank(30, smooth=5), regions=regions)
+        first = list(hits)[:30]
+        rows = np.stack([index.descriptors[index.position(name)] for name in first])
+        wanted = plain_smoothed(np.array([hits[name] for name in first]), rows, 5)
+        np.testing.assert_allclose([dict(smooth[:30])[name] for name in first], wanted, atol=2e-6)
+        assert [score for _, score in smooth[:30]] == sorted((score for _, score in smooth[:30]), reverse=True)
+        assert smooth[30:] == list(hits.items())[30:]
+
+    def test_asked_wrongly(self):
+        for count, smooth in (0, None), (4, 0), (2.5, None), (4, "9"):
+            with pytest.raises(ValueError, match="whole number of at least 1"):
+                Rerank(count, smooth)
+        assert Rerank.of_defaults({}) is None
+        assert Rerank.of_defaults({"rerank": 4, "smooth": 9}) == Rerank(4, 9)
+
+
 class TestSearch:
     @settings(max_examples=60)
     @given(
@@ -135,7 +194,7 @@ class TestSearch:
             np.testing.assert_array_equal(scores, own[1])
             assert [index.names[place] for place in positions] == ranked[number][:12]
 
-    @pytest.mark.parametrize(("expand", "rerank", "alpha"), [(1, 5, 0.0), (4, 30, 0.0), (4, 2, 3.0), (100, 60, 1.0)])
+    @pytest.mark.parametrize(("expand", "rerank", "alpha"), [(4, 30, 0.0), (4, 2, 3.0), (100, 60, 1.0)])
     def test_expansion_averages_the_descriptors_of_the_first_after_it(self, expand, rerank, alpha):
         index, query, regions = collection(), unit(1, seed=3)[0], unit(5, seed=4)
         vectors = np.asarray(index.descriptors, "float64")
@@ -151,6 +210,10 @@ class TestSearch:
         np.testing.assert_array_equal(several, expanded[None])
         again = index.search(expanded, 60)
         assert [name for name, _ in again] == [name for name, _ in hits]
+
+    def test_an_expansion_over_the_query_alone_is_none(self):
+        index, query, regions = collection(), unit(1, seed=3)[0], unit(5, seed=4)
+        assert index.search(query, 60, 1, rerank=5, regions=regions) == index.search(query, 60, rerank=5, regions=regions)
 
     def test_hits_below_a_score_are_left_out(self):
         index, query, regions = collection(), unit(1, seed=3)[0], unit(5, seed=4)
