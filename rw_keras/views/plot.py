@@ -171,7 +171,8 @@ def matches(
     windows = [(found.query_windows[region], found.photo_windows[region]) for region in best]
     names = [f"{found.cosines[region]:.3f}" for region in best]
     title = (
-        f"cosine of a pair of regions; the mean, {found.score:.3f}, is the score\n({len(best)} of the query's {len(found.cosines)})"
+        f"cosine of the query's region and the photo's most like it; the mean of all {len(found.cosines)}, {found.score:.3f}, is "
+        f"the score\n({len(best)} of {len(found.cosines)} regions)"
     )
     return _pairs(new_figure, figure, {"query": found.query, "photo": found.photo}, windows, names, title)
 
