@@ -90,6 +90,7 @@ class TestIndex:
         assert (about["recipe"]["max_side"], about["dtype"], about["regions"]["dimensions"]) == (44, "float16", 5)
         made(*flags)  # the same again is an update
 
+    @pytest.mark.slow
     def test_without_regions(self, made, tmp_path):
         made("--regions", "none")
         about = store.about(tmp_path / "out")
