@@ -33,7 +33,7 @@ def define(parser: Parser) -> None:
     model_flags.add_new_model(parser)
     parser.section("The computation")
     runtime_flags.add_runtime(parser, earlier=["engine"])
-    words = "What descriptors are kept as: float32, float16 or int8. Default: float32."
+    words = "What descriptors are kept as, whatever the network computes in: float32, float16 or int8. Default: float32."
     parser.flag("dtype", words, one_of(("float32", "float16", "int8")))
     words = "Photos of one size that the network takes at once. Default: as many as fit."
     parser.flag("batch_size", words, whole_number(1))

@@ -9,17 +9,16 @@ import io
 import json
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
 from rw_keras.model.photo_regions import without_regions
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
-from rw_keras.runtimes import cache, numpy_head
+from rw_keras.runtimes import cache, numpy_head, sample_photos
 from rw_keras.runtimes import ncnn as ncnn_runtime
 from rw_keras.runtimes import openvino as openvino_runtime
 from rw_keras.runtimes import tensorflow as tensorflow_runtime
@@ -28,19 +27,24 @@ if TYPE_CHECKING:
     import keras
 
 # A module each: PACKAGE and EXTRA that it needs, VARIANTS (precision -> the ways to compute that may keep it), BATCH_PIXELS. All
-# but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`).
+# but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`). One
+# that has the variant "int8" makes files of their own for it, from photos to calibrate on (`make_int8`, QUANTISER).
 RUNTIMES = {"tensorflow": tensorflow_runtime, "openvino": openvino_runtime, "ncnn": ncnn_runtime}
 
-# The lowest cosine to TensorFlow's float32 descriptor of the same pixels that each promises.
-PRECISIONS = {"exact": 0.999999, "fast": 0.9999}
+# The cosine to TensorFlow's float32 descriptor of the same pixels that each promises: the lowest, and of "int8" the mean.
+PRECISIONS = {"exact": 0.999999, "fast": 0.9999, "int8": 0.995}
 # How many times as close the few photos of the check have to be: the worst of 765 real ones was 5.4 times as far off as those.
 _MARGIN = 6
+# The same of a mean: TODO
+_MEAN_MARGIN = 1
 # The longer side of those photos, in pixels.
 _CHECK_SIDE = 320
 
-# Part of the names of what is known, checked and measured of a model, so that an earlier version's counts as not there. That of
-# version 1 knew nothing of regions and scales. A network's own files go on being used.
-_FORMAT = 2
+# Part of the names of what is known, checked and measured of a model, so that an earlier version's counts as not there. Those
+# before 3 knew nothing of regions, scales and mean cosines. A network's own files go on being used.
+_FORMAT = 3
+# That of the made photos that a network is calibrated on: others than those of its check.
+_CALIBRATION_SEED = 1
 
 # Model -> the state that it was in, and its `ModelRuntimes`.
 _of_models = weakref.WeakKeyDictionary()
@@ -57,7 +61,7 @@ class Describer:
     Attributes:
         runtime: its name.
         variant: how it computes, such as "bfloat16".
-        precision: what it promises, "exact" or "fast".
+        precision: what it promises, "exact", "fast" or "int8".
         made: the recipe of the model when this was made; `recipe` is that of the weights that it computes with.
         dimensions: of a descriptor.
         cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
@@ -169,9 +173,10 @@ class KnownModel:
         """The file of what was checked and measured of this model on this machine."""
         return f"machine-{cache.key(_FORMAT, cache.machine(), self.recipe.to_dict())}.json"
 
-    def stem(self, runtime: str) -> str:
-        """The name of a runtime's files of this network, less their suffixes."""
-        return f"{runtime}-{cache.key(self.network, runtime, cache.version(RUNTIMES[runtime].PACKAGE))}"
+    def stem(self, runtime: str, variant: str = "float32") -> str:
+        """The name of a runtime's files of this network, less their suffixes; "int8" has files of its own."""
+        own = [variant] if variant == "int8" else []
+        return f"{runtime}-{cache.key(self.network, runtime, cache.version(RUNTIMES[runtime].PACKAGE), *own)}"
 
     def describer(
         self, runtime: str, variant: str, precision: str, recipe: Recipe, cosine: float, function: Callable, model: Any = None
@@ -235,27 +240,38 @@ class ModelRuntimes:
             return ModelRuntimes.of(inner)._feature_maps(runtime, variant)
         if (runtime, variant) not in self._maps:
             module = RUNTIMES[runtime]
-            files = cache.build(self.known.stem(runtime), module.SUFFIXES, lambda: module.make(self.network))
+            files = cache.build(self.known.stem(runtime, variant), module.SUFFIXES, lambda: self._make(module, variant))
             self._maps[runtime, variant] = module.load(files, variant)
         return self._maps[runtime, variant]
+
+    def _make(self, module, variant):
+        if variant != "int8":
+            return module.make(self.network)
+        check_installed(module.__name__.rpartition(".")[2], variant)
+        return module.make_int8(self.network, sample_photos.made(self._side(), _CALIBRATION_SEED))
+
+    def _side(self):
+        """The longer side of the photos that are checked and calibrated on."""
+        return max(_CHECK_SIDE, 2 * self.known.recipe.get("min_side", 1))
 
     def check(self, runtime: str, variant: str) -> dict[str, Any]:
         """How a runtime's descriptors compare with TensorFlow's in float32, on this machine; found out once.
 
         Returns:
-            `cosine`, the lowest over the photos; `seconds` of the last of them; `photos`, "embedded" or "generated".
+            `cosine`, the lowest over the photos, and `mean`, theirs; `seconds` of the last of them; `photos`, "embedded" or
+            "generated".
         """
         name, field = self.known.measured_name(), f"{runtime} {variant}"
         found = cache.read_json(name).get("checks", {}).get(field)
         if found is None:
             function = self.function(runtime, variant)
-            kind, photos = _check_photos(self.known.recipe.get("min_side", 1))
+            kind, photos = sample_photos.for_check(self._side())
             cosines, reference = [], tensorflow_runtime.load(self.model, "float32")
             # Of odd and of even sides: padding may be right for the one and wrong for the other.
             for pixels in (photos[0], photos[1][:-1, :-1], photos[1]):
                 cosines.append(_cosine(function(pixels[None])[0], reference(pixels[None])[0]))
             seconds = least_seconds(function, photos[-1][None], 2)
-            found = {"cosine": min(cosines), "seconds": seconds, "photos": kind}
+            found = {"cosine": min(cosines), "mean": float(np.mean(cosines)), "seconds": seconds, "photos": kind}
             record(name, "checks", field, found)
             self.known.save()
         return found
@@ -266,19 +282,22 @@ class ModelRuntimes:
         Raises:
             ValueError: when its descriptors are not as close to TensorFlow's as the precision promises; also as for `function`.
         """
-        function, cosine = self.function(runtime, variant), self.check(runtime, variant)["cosine"]
-        if not keeps(cosine, precision):
+        function, check = self.function(runtime, variant), self.check(runtime, variant)
+        if not keeps(check, precision):
+            which, cosine = ("mean cosine", check["mean"]) if precision == "int8" else ("cosine", check["cosine"])
             raise ValueError(
-                f"{runtime} in {variant} gives descriptors whose cosine to TensorFlow's is {cosine:.7f} on its check's photos, "
+                f"{runtime} in {variant} gives descriptors whose {which} to TensorFlow's is {cosine:.7f} on its check's photos, "
                 f'not safely above the {PRECISIONS[precision]} that precision="{precision}" promises; use runtime="tensorflow".'
             )
         model = self.model if runtime == "tensorflow" else None
-        return self.known.describer(runtime, variant, precision, Recipe.of(self.model), cosine, function, model)
+        return self.known.describer(runtime, variant, precision, Recipe.of(self.model), check["cosine"], function, model)
 
 
-def keeps(cosine: float, precision: str) -> bool:
-    """Whether the lowest cosine of a check leaves enough of a margin to what a precision promises."""
-    return (1 - cosine) * _MARGIN <= 1 - PRECISIONS[precision]  # NaN does not
+def keeps(check: Mapping[str, Any], precision: str) -> bool:
+    """Whether what `ModelRuntimes.check` found leaves enough of a margin to what a precision promises."""
+    if precision == "int8":
+        return (1 - check["mean"]) * _MEAN_MARGIN <= 1 - PRECISIONS[precision]
+    return (1 - check["cosine"]) * _MARGIN <= 1 - PRECISIONS[precision]  # NaN does not
 
 
 def record(name: str, part: str, field: str, value: Any) -> None:
@@ -298,34 +317,18 @@ def least_seconds(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarr
     return min(times)
 
 
-def check_installed(runtime: str) -> None:
-    """Raises an ImportError that says what to install, where the runtime's package is not there."""
+def check_installed(runtime: str, variant: str = "float32") -> None:
+    """Raises an ImportError that says what to install, where the package of a runtime, or of a variant of it, is not there."""
     module = RUNTIMES[runtime]
+    install = f'install it with: pip install "rw_keras[{module.EXTRA}]"'
     if importlib.util.find_spec(module.PACKAGE) is None:
-        raise ImportError(f'The runtime {runtime} is not installed; install it with: pip install "rw_keras[{module.EXTRA}]"')
+        raise ImportError(f"The runtime {runtime} is not installed; {install}")
     try:
         importlib.import_module(module.PACKAGE)
     except ImportError as error:
-        raise ImportError(
-            f'The runtime {runtime} cannot be loaded ({error}); install it again with: pip install "rw_keras[{module.EXTRA}]"'
-        ) from error
-
-
-def _check_photos(min_side):
-    """Two photos: those that come with other packages, or where these are not installed made ones, soft and with edges."""
-    side = max(_CHECK_SIDE, 2 * min_side)
-    try:
-        from rw_keras.photos import embedded as photos
-
-        return "embedded", [photos.photo(name, side) for name in ("coffee", "temple")]
-    except (ImportError, OSError):
-        random = np.random.default_rng(0)
-        made = []
-        for width, height in ((side, side * 3 // 4), (side * 3 // 4, side)):
-            soft = Image.fromarray(random.integers(0, 256, (9, 9, 3), "uint8")).resize((width, height), Image.Resampling.BICUBIC)
-            edges = Image.fromarray(random.integers(0, 256, (12, 12, 3), "uint8")).resize((width, height), Image.Resampling.NEAREST)
-            made.append(np.asarray(Image.blend(soft, edges, 0.4)))
-        return "generated", made
+        raise ImportError(f"The runtime {runtime} cannot be loaded ({error}); {install.replace('it', 'it again', 1)}") from error
+    if variant == "int8" and importlib.util.find_spec(module.QUANTISER) is None:
+        raise ImportError(f"The runtime {runtime} quantises networks with {module.QUANTISER}, which is not installed; {install}")
 
 
 def _cosine(one, other):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PACKAGE, EXTRA = "ncnn", "ncnn"
 # Precision -> the ways to compute that may keep it.
-VARIANTS = {"exact": ("float32",), "fast": ("float32", "bfloat16")}
+VARIANTS = {"exact": ("float32",), "fast": ("float32", "bfloat16"), "int8": ("float32", "bfloat16")}
 SUFFIXES = (".param", ".bin")
 # Photos that go through the network together, in pixels; `None`: one by one, since a batch gains nothing.
 BATCH_PIXELS = None

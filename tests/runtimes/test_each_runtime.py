@@ -158,7 +158,7 @@ class TestRefusals:
             engines.load(vgg_like, name, "fast")
 
     def test_descriptors_that_break_the_promise(self, engine, vgg_like, monkeypatch):
-        monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: {"cosine": 0.99, "seconds": 1.0})
+        monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: {"cosine": 0.99, "mean": 0.99, "seconds": 1.0})
         with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999 that precision="exact" promises'):
             engines.load(vgg_like, engine)
 
