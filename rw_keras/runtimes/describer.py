@@ -327,7 +327,7 @@ def check_installed(runtime: str, variant: str = "float32") -> None:
         importlib.import_module(module.PACKAGE)
     except ImportError as error:
         raise ImportError(f"The runtime {runtime} cannot be loaded ({error}); {install.replace('it', 'it again', 1)}") from error
-    if variant == "int8" and importlib.util.find_spec(module.QUANTISER) is None:
+    if variant == "int8" and module.QUANTISER and importlib.util.find_spec(module.QUANTISER) is None:
         raise ImportError(f"The runtime {runtime} quantises networks with {module.QUANTISER}, which is not installed; {install}")
 
 
