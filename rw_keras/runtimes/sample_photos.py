@@ -18,18 +18,32 @@ def for_check(side: int) -> tuple[str, list[np.ndarray]]:
     Returns:
         "embedded" or "generated"; and photos `(H, W, 3)` uint8.
     """
+    for names in _REAL:
+        photos = _real(names, side)
+        if photos:
+            return "embedded", photos
+    return "generated", made_photos(side, 0)
+
+
+def for_calibration(side: int) -> list[np.ndarray]:
+    """Photos `(H, W, 3)` uint8 that say what values a network's layers meet: two made ones, and two real ones where they are there.
+
+    Made ones alone would cut the peaks of VGG16's maps, and real ones alone leave AlexNet's 8 bits coarser than they need to be.
+    """
+    return made_photos(side, 1) + _real(_REAL[-1], side)
+
+
+def _real(names, side):
     from rw_keras.photos import embedded
 
-    for names in _REAL:
-        try:
-            return "embedded", [embedded.photo(name, side) for name in names]
-        except (ImportError, OSError):
-            continue
-    return "generated", made(side)
+    try:
+        return [embedded.photo(name, side) for name in names]
+    except (ImportError, OSError):
+        return []
 
 
-def made(side: int, seed: int = 0) -> list[np.ndarray]:
-    """Two photos `(H, W, 3)` uint8 that are drawn at random, soft and with edges, one of them upright."""
+def made_photos(side, seed):
+    """Two photos that are drawn at random, soft and with edges, one of them upright."""
     random = np.random.default_rng(seed)
     photos = []
     for width, height in ((side, side * 3 // 4), (side * 3 // 4, side)):

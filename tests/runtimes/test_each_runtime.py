@@ -145,8 +145,8 @@ class TestRefusals:
     def test_unknown_names(self, vgg_like):
         with pytest.raises(ValueError, match="runtime is one of auto, tensorflow, openvino, ncnn, but got 'caffe'"):
             engines.load(vgg_like, "caffe")
-        with pytest.raises(ValueError, match="precision is one of exact, fast, but got 'int8'"):
-            rw_keras.describe(vgg_like, photos(32, 32)[0], precision="int8")
+        with pytest.raises(ValueError, match="precision is one of exact, fast, int8, but got 'int4'"):
+            rw_keras.describe(vgg_like, photos(32, 32)[0], precision="int4")
 
     @pytest.mark.parametrize("name", ["openvino", "ncnn"])
     def test_an_engine_that_is_not_installed(self, vgg_like, name, monkeypatch):
