@@ -69,9 +69,9 @@ def region_boxes(height: Any, width: Any, levels: int = 3, include_whole_map: bo
         else a tensor.
     """
     xp = _for(height, width)
-    tops, lefts, bottoms, rights = (_float(xp, region_windows(height, width, levels, include_whole_map)[:, side]) for side in range(4))
+    windows = _float(xp, region_windows(height, width, levels, include_whole_map))
     height, width = _float(xp, height), _float(xp, width)
-    return xp.stack([lefts / width, tops / height, rights / width, bottoms / height], axis=1)
+    return xp.stack([windows[:, 1] / width, windows[:, 0] / height, windows[:, 3] / width, windows[:, 2] / height], axis=1)
 
 
 def region_axes(height: Any, width: Any, levels: int = 3) -> list[tuple[Any, Any, Any]]:

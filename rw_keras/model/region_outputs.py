@@ -34,10 +34,10 @@ def scales_of(model: keras.Model) -> list[layers.ImageScale]:
     """The layers that resize the photos of a multi-scale model, in the order of its recipe's scales."""
     factors = {layer.factor: layer for layer in model.layers if isinstance(layer, layers.ImageScale)}
     scales = model.scales
-    if set(scales) != set(factors):
+    if not scales or set(scales) != set(factors):
         raise ValueError(
-            f"The model {model.name!r} is built around {model.inner.name!r}, and not by rw_keras.multi_scale, so its scales are not "
-            f"known; make it with rw_keras.multi_scale({model.inner.name}, scales)."
+            f"The model {model.name!r} is built around {model.inner.name!r}, but not by rw_keras.multi_scale, so its scales are "
+            "not known; build it with rw_keras.multi_scale."
         )
     return [factors[scale] for scale in scales]
 

@@ -12,16 +12,8 @@ from PIL import Image
 
 from rw_keras._moved import RenamedAttribute, renamed
 from rw_keras.runtimes import cache
-from rw_keras.runtimes.describer import (
-    PRECISIONS,
-    RUNTIMES,
-    KnownModel,
-    ModelRuntimes,
-    check_installed,
-    keeps,
-    least_seconds,
-    record,
-)
+from rw_keras.runtimes.describer import RUNTIMES, KnownModel, ModelRuntimes, check_installed, least_seconds, record
+from rw_keras.runtimes.promises import PRECISIONS, keeps
 
 if TYPE_CHECKING:
     import keras

@@ -9,7 +9,7 @@ import io
 import json
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
 from rw_keras.model.photo_regions import without_regions
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
-from rw_keras.runtimes import cache, numpy_head, sample_photos
+from rw_keras.runtimes import cache, numpy_head, promises, sample_photos
 from rw_keras.runtimes import ncnn as ncnn_runtime
 from rw_keras.runtimes import openvino as openvino_runtime
 from rw_keras.runtimes import tensorflow as tensorflow_runtime
@@ -31,13 +31,7 @@ if TYPE_CHECKING:
 # that has the variant "int8" makes files of their own for it, from photos to calibrate on (`make_int8`, QUANTISER).
 RUNTIMES = {"tensorflow": tensorflow_runtime, "openvino": openvino_runtime, "ncnn": ncnn_runtime}
 
-# The cosine to TensorFlow's float32 descriptor of the same pixels that each promises: the lowest, and of "int8" the mean.
-PRECISIONS = {"exact": 0.999999, "fast": 0.9999, "int8": 0.995}
-# How many times as close the few photos of the check have to be: the worst of 765 real ones was 5.4 times as far off as those.
-_MARGIN = 6
-# The same of a mean, which few photos are nearer to than to the worst: real ones were up to 1.2 times as far off as those.
-_MEAN_MARGIN = 1.5
-# The longer side of those photos, in pixels.
+# The longer side of the photos of a check, in pixels.
 _CHECK_SIDE = 320
 
 # Part of the names of what is known, checked and measured of a model, so that an earlier version's counts as not there. Those
@@ -88,8 +82,8 @@ class Describer:
             pixels: `(B, H, W, 3)` uint8.
 
         Returns:
-            Descriptors `(B, D)`, region vectors `(B, R, D)` and boxes `(R, 4)`, float32; see `DescriptorModel.with_regions`. The boxes
-            are those of every photo of the batch, since all are of one size.
+            Descriptors `(B, D)`, region vectors `(B, R, D)` and boxes `(R, 4)`, float32; see `DescriptorModel.with_regions`. Photos
+            of one size have one list of boxes.
 
         Raises:
             ValueError: for a model that whitens the sum of its regions (`whiten_on="global"`).
@@ -256,20 +250,17 @@ class ModelRuntimes:
         """How a runtime's descriptors compare with TensorFlow's in float32, on this machine; found out once.
 
         Returns:
-            `cosine`, the lowest over the photos, and `mean`, theirs; `seconds` of the last of them; `photos`, "embedded" or
-            "generated".
+            What `promises.compared` gives; `seconds` of the last photo; `photos`, "embedded" or "generated".
         """
         name, field = self.known.measured_name(), f"{runtime} {variant}"
         found = cache.read_json(name).get("checks", {}).get(field)
         if found is None:
-            function = self.function(runtime, variant)
+            function, reference = self.function(runtime, variant), tensorflow_runtime.load(self.model, "float32")
             kind, photos = sample_photos.for_check(self._side())
-            cosines, reference = [], tensorflow_runtime.load(self.model, "float32")
             # Of odd and of even sides: padding may be right for the one and wrong for the other.
-            for pixels in (photos[0], photos[1][:-1, :-1], photos[1]):
-                cosines.append(_cosine(function(pixels[None])[0], reference(pixels[None])[0]))
-            seconds = least_seconds(function, photos[-1][None], 2)
-            found = {"cosine": min(cosines), "mean": float(np.mean(cosines)), "seconds": seconds, "photos": kind}
+            photos = [photos[0], photos[1][:-1, :-1], photos[1]]
+            found = promises.compared(function, reference, photos, self.known.head.has_regions)
+            found |= {"seconds": least_seconds(function, photos[-1][None], 2), "photos": kind}
             record(name, "checks", field, found)
             self.known.save()
         return found
@@ -281,21 +272,10 @@ class ModelRuntimes:
             ValueError: when its descriptors are not as close to TensorFlow's as the precision promises; also as for `function`.
         """
         function, check = self.function(runtime, variant), self.check(runtime, variant)
-        if not keeps(check, precision):
-            which, cosine = ("mean cosine", check["mean"]) if precision == "int8" else ("cosine", check["cosine"])
-            raise ValueError(
-                f"{runtime} in {variant} gives descriptors whose {which} to TensorFlow's is {cosine:.7f} on its check's photos, "
-                f'not safely above the {PRECISIONS[precision]} that precision="{precision}" promises; use runtime="tensorflow".'
-            )
+        if not promises.keeps(check, precision):
+            raise ValueError(f'{runtime} in {variant} gives {promises.broken(check, precision)}; use runtime="tensorflow".')
         model = self.model if runtime == "tensorflow" else None
         return self.known.describer(runtime, variant, precision, Recipe.of(self.model), check["cosine"], function, model)
-
-
-def keeps(check: Mapping[str, Any], precision: str) -> bool:
-    """Whether what `ModelRuntimes.check` found leaves enough of a margin to what a precision promises."""
-    if precision == "int8":
-        return (1 - check["mean"]) * _MEAN_MARGIN <= 1 - PRECISIONS[precision]
-    return (1 - check["cosine"]) * _MARGIN <= 1 - PRECISIONS[precision]  # NaN does not
 
 
 def record(name: str, part: str, field: str, value: Any) -> None:
@@ -327,15 +307,6 @@ def check_installed(runtime: str, variant: str = "float32") -> None:
         raise ImportError(f"The runtime {runtime} cannot be loaded ({error}); {install.replace('it', 'it again', 1)}") from error
     if variant == "int8" and module.QUANTISER and importlib.util.find_spec(module.QUANTISER) is None:
         raise ImportError(f"The runtime {runtime} quantises networks with {module.QUANTISER}, which is not installed; {install}")
-
-
-def _cosine(one, other):
-    """Of two descriptors of unit length; 1 where both are zero."""
-    if not one.any() and not other.any():
-        return 1.0
-    one, other = one.astype("float64"), other.astype("float64")
-    lengths = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(one @ other / lengths) if lengths > 0 and np.isfinite(lengths) else 0.0
 
 
 def described_with(model: keras.Model | Describer) -> dict[str, str]:

@@ -41,11 +41,17 @@ class Head:
 
     Attributes:
         steps: from the feature map to the descriptor.
-        scales: `factor` and `min_side` of each scale of a multi-scale model, whose descriptors are added; `None`: the photo as it is.
+        scales: `factor` and `min_side` of each scale of a multi-scale model, whose descriptors are added; `None`: one scale.
     """
 
     steps: list[Step]
     scales: list[dict[str, Any]] | None = None
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the descriptor is a sum of whitened region vectors."""
+        kinds = [step.kind for step in self.steps]
+        return "RegionSum" in kinds and "PCAWhiten" not in kinds[kinds.index("RegionSum") :]
 
     def function(self, feature_maps: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Any]:
         """What `Describer.function` is, of a function from pixels to feature maps."""

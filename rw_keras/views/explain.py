@@ -1,7 +1,8 @@
-"""Why a photo is described as it is, and why two photos agree: each region's exact part, in numbers.
+"""Why a photo is described as it is, why two photos agree, and what re-ranking saw in them: each region's exact part, in numbers.
 
-A descriptor is the sum of its region vectors `v_i`, over the sum's length. So each region's share of it, and each pair of regions'
-part of a cosine, is a dot product, and nothing is estimated. `rw_keras.views.plot` draws what is here.
+A descriptor is the sum of its region vectors, over the sum's length; a multi-scale model's is the sum of its scales' descriptors,
+over that one's. So each region's share of it, and each pair of regions' part of a cosine, is a dot product, and nothing is
+estimated. `rw_keras.views.plot` draws what is here.
 """
 
 import dataclasses
@@ -10,10 +11,11 @@ import keras
 import numpy as np
 
 from rw_keras import layers
-from rw_keras.layers.regional_pooling import RegionalPooling
-from rw_keras.model.recipe import smallest_side
+from rw_keras.model.recipe import max_side_of, smallest_side
+from rw_keras.model.region_outputs import scales_of, with_regions
 from rw_keras.photos.reading import Box, Photo, read_image
-from rw_keras.regions import region_windows
+from rw_keras.runtimes.describer import Describer
+from rw_keras.runtimes.tensorflow import regions_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +26,14 @@ class Regions:
         photo: `(H, W, 3)` uint8, what the network was given: upright, the box cut out, reduced.
         windows: `(R, 4)` float64: x1, y1, x2, y2 of each region in pixels of `photo`, as a box is given. The whole photo first,
             then scale 1, 2, ..., each row by row. A cell of the map stands for its part of the photo; what the network sees from
-            there reaches beyond it.
-        vectors: `(R, D)` float32, the region vectors that are added: whitened, of unit length.
-        shares: `(R,)` float64, each region's share of the descriptor: `v_i . G / |sum v|`. They add to 1; one may be below 0.
-            Zeros where the descriptor is zero.
-        weight: `(h, w)` float64, one value a cell of the map; `weight_meaning` says which.
+            there reaches beyond it. Of a multi-scale model the windows of one scale after those of the other.
+        vectors: `(R, D)` float32, the region vectors: whitened, of unit length.
+        parts: `(R, D)` float64, what each region adds to the descriptor: its vector, over the length of the sum; with several
+            scales over the length of its scale's sum, and that of the sum of scales. They add to the descriptor.
+        shares: `(R,)` float64, each region's share of the descriptor: its part's dot product with it. They add to 1; one may be
+            below 0. Zeros where the descriptor is zero.
+        weight: `(h, w)` float64, one value a cell of the map, of a multi-scale model that of its first scale; `weight_meaning` says
+            which.
         weight_meaning: what `weight` is, in words: what `SpatialWeight` (or `CenterPrior`) multiplies a place by, or, for a method
             that has neither, the sum over channels of the map that is pooled.
     """
@@ -36,6 +41,7 @@ class Regions:
     photo: np.ndarray
     windows: np.ndarray
     vectors: np.ndarray
+    parts: np.ndarray
     shares: np.ndarray
     weight: np.ndarray
     weight_meaning: str
@@ -51,8 +57,8 @@ class Agreement:
 
     Attributes:
         first, second: the `Regions` of either photo.
-        parts: `(R1, R2)` float64: what each pair of regions adds to the cosine, `v_i . w_j / (|sum v| |sum w|)`. Zeros where a
-            descriptor is zero.
+        parts: `(R1, R2)` float64: what each pair of regions adds to the cosine, the dot product of their
+            parts of the descriptors. Zeros where a descriptor is zero.
     """
 
     first: Regions
@@ -69,11 +75,40 @@ class Agreement:
         return [divmod(int(pair), self.parts.shape[1]) for pair in _largest(self.parts.ravel(), top)]
 
 
-def region_shares(model: keras.Model, photo: Photo, box: Box | None = None, max_side: int | None = 1024) -> Regions:
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """What re-ranking compared of a query and a photo: for each region of the query the photo's best one.
+
+    Attributes:
+        query, photo: `(H, W, 3)` uint8 each, what the network was given.
+        query_windows: `(R, 4)` float64: x1, y1, x2, y2 of each of the query's regions, in pixels of `query`.
+        photo_windows: `(R, 4)` float64: those of the region of the photo that is most like it, in pixels of `photo`.
+        regions: `(R,)` which region of the photo that is, in the order of its regions.
+        cosines: `(R,)` float64, the cosine of the two vectors; 0 where one of them is zero.
+    """
+
+    query: np.ndarray
+    photo: np.ndarray
+    query_windows: np.ndarray
+    photo_windows: np.ndarray
+    regions: np.ndarray
+    cosines: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """The mean of the cosines: what the photo is re-ranked by."""
+        return float(self.cosines.mean())
+
+    def best(self, top: int) -> list[int]:
+        """The `top` regions of the query with the highest cosines, best first; those not above 0 left out."""
+        return _largest(self.cosines, top)
+
+
+def region_shares(model: keras.Model, photo: Photo, box: Box | None = None, max_side: int | str | None = "auto") -> Regions:
     """Computes which regions of a photo its descriptor comes from.
 
     Args:
-        model: a model of `build_descriptor`, with any backbone and method.
+        model: a model of `build_descriptor`, with any backbone and method, or of `multi_scale`.
         photo: the path of a photo, or an array of its pixels.
         box: (x1, y1, x2, y2) in pixels of the upright full-size photo, cut out before the network.
         max_side: see `rw_keras.describe`.
@@ -84,31 +119,38 @@ def region_shares(model: keras.Model, photo: Photo, box: Box | None = None, max_
     Raises:
         FileNotFoundError: when there is no such file.
         ImageError: (a ValueError) when the photo cannot be read, or the box does not lie in it.
-        ValueError: for a model that adds no regions, or whose regions are not those of one grid.
+        ValueError: for a model that adds no regions, or whose regions are not those of one grid, or whitens their sum
+            (`whiten_on="global"`), which is a sum of parts no more.
     """
-    pixels = read_image(photo, box, max_side, smallest_side(model))
-    addition = next((layer for layer in model.layers if isinstance(layer, layers.RegionSum)), None)
-    if addition is None:
-        raise ValueError(
-            f"The model {model.name!r} has no RegionSum layer that adds regions; build it with rw_keras.build_descriptor."
-        )
-    weighting = next((layer for layer in model.layers if isinstance(layer, (layers.SpatialWeight, layers.CenterPrior))), None)
-    if weighting is not None:
-        before, after, meaning = weighting.input, weighting.output, "weight that a place is multiplied by"
-    else:
-        # Layers are in the order of the data: the last map is the one that is pooled.
-        after = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
-        before, meaning = after, "sum over channels"
-    stages = keras.Model(model.input, [before, after, addition.input])
-    before, after, vectors = (keras.ops.convert_to_numpy(output)[0] for output in stages(pixels[None], training=False))
+    pixels = _read(model, photo, box, max_side)
+    inner = getattr(model, "inner", None) or model
+    beside = with_regions(inner)
+    before, after, meaning = _weighing(inner)
+    is_weighed = before is not after
+    stages = keras.Model(inner.input, [before, after, *beside.outputs[1:]])
+    photos = [pixels[None]] if inner is model else [scale(pixels[None]) for scale in scales_of(model)]
+    scales = [[keras.ops.convert_to_numpy(output)[0] for output in stages(scaled, training=False)] for scaled in photos]
+    vectors, boxes = (np.concatenate([scale[place] for scale in scales]) for place in (2, 3))
+    parts = np.concatenate([vectors.astype("float64") / (_sum(vectors)[1] or 1.0) for _, _, vectors, _ in scales])
+    total, length = _sum(parts)
+    before, after = scales[0][:2]
     weight = after.sum(axis=-1, dtype="float64")
-    if weighting is not None:
+    if is_weighed:
         # All channels of a place are multiplied by one number. Where nothing fires, none tells it, and it does not matter.
         sums = before.sum(axis=-1, dtype="float64")
         weight = np.divide(weight, sums, out=np.zeros_like(sums), where=sums != 0)
-    windows = _windows(model, *weight.shape, len(vectors)) * np.tile(np.divide(pixels.shape[1::-1], weight.shape[::-1]), 2)
-    total, length = _sum(vectors)
-    return Regions(pixels, windows, vectors, vectors @ total / (length**2 or 1.0), weight, meaning)
+    parts /= length or 1.0
+    return Regions(pixels, _windows(model, boxes, pixels), vectors, parts, parts @ total / (length or 1.0), weight, meaning)
+
+
+def _weighing(model):
+    """The map before its places are weighed, and after; and what the weight is, in words."""
+    weighting = next((layer for layer in model.layers if isinstance(layer, (layers.SpatialWeight, layers.CenterPrior))), None)
+    if weighting is not None:
+        return weighting.input, weighting.output, "weight that a place is multiplied by"
+    # Layers are in the order of the data: the last map is the one that is pooled.
+    pooled = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
+    return pooled, pooled, "sum over channels"
 
 
 def region_agreement(
@@ -117,7 +159,7 @@ def region_agreement(
     other: Photo,
     box: Box | None = None,
     other_box: Box | None = None,
-    max_side: int | None = 1024,
+    max_side: int | str | None = "auto",
 ) -> Agreement:
     """Computes which pairs of regions the cosine of two photos comes from.
 
@@ -134,8 +176,51 @@ def region_agreement(
         as `region_shares`.
     """
     first, second = region_shares(model, photo, box, max_side), region_shares(model, other, other_box, max_side)
-    lengths = _sum(first.vectors)[1] * _sum(second.vectors)[1]
-    return Agreement(first, second, first.vectors.astype("float64") @ second.vectors.T.astype("float64") / (lengths or 1.0))
+    return Agreement(first, second, first.parts @ second.parts.T)
+
+
+def region_matches(
+    model: keras.Model | Describer,
+    query: Photo,
+    photo: Photo,
+    box: Box | None = None,
+    photo_box: Box | None = None,
+    max_side: int | str | None = "auto",
+) -> Matches:
+    """Computes which regions re-ranking compares: for each of the query's the one of the photo whose vector is most like it.
+
+    The score is that of vectors in float32; of an index that keeps fewer bits, or dimensions, it differs by what they leave out.
+
+    Args:
+        model: a model of `build_descriptor` or `multi_scale`, or what `rw_keras.runtimes.load` made of one.
+        query: the photo that is searched with: a path, or an array of pixels.
+        photo: the one that is compared with it.
+        box, photo_box: a box of either; see `region_shares`.
+        max_side: see `rw_keras.describe`.
+
+    Returns:
+        The `Matches`, whose `score` is the mean of their cosines.
+
+    Raises:
+        as `region_shares`.
+    """
+    function = model.with_regions if isinstance(model, Describer) else regions_function(model)
+    pixels, vectors, windows = [], [], []
+    for image, cut in ((query, box), (photo, photo_box)):
+        pixels.append(_read(model, image, cut, max_side))
+        _, each, boxes = function(pixels[-1][None])
+        vectors.append(each[0].astype("float64"))
+        windows.append(_windows(model, boxes, pixels[-1]))
+    cosines = vectors[0] @ vectors[1].T
+    best = cosines.argmax(axis=1)
+    return Matches(*pixels, windows[0], windows[1][best], best, np.take_along_axis(cosines, best[:, None], axis=1)[:, 0])
+
+
+def _read(model, photo, box, max_side):
+    """The pixels that a model is given of a photo."""
+    if isinstance(max_side, str) and max_side == "auto":
+        max_side = max_side_of(getattr(model, "recipe", None))
+    return read_image(photo, box, max_side, smallest_side(model))
 
 
 def _largest(values, top):
@@ -151,16 +236,12 @@ def _sum(vectors):
     return total, float(np.linalg.norm(total))
 
 
-def _windows(model, height, width, count):
-    """x1, y1, x2, y2 of a model's `count` regions, in cells of its map."""
-    grids = [layer for layer in model.layers if isinstance(layer, RegionalPooling)]
-    if grids:
-        windows = region_windows(height, width, grids[0].levels, grids[0].include_whole_map)
-    else:
-        windows = np.array([[0, 0, height, width]])
-    if len(grids) > 1 or len(windows) != count:
+def _windows(model, boxes, pixels):
+    """x1, y1, x2, y2 of regions, in pixels of a photo."""
+    if not boxes.any():
+        whose = getattr(model, "name", None) or repr(model)
         raise ValueError(
-            f"The model {model.name!r} has {count} regions, which are not those of one RegionalSumPooling or RegionalMaxPooling, "
+            f"The model {whose!r} has {len(boxes)} regions, which are not those of one RegionalSumPooling or RegionalMaxPooling, "
             "so it is not known where on the photo they lie."
         )
-    return windows[:, [1, 0, 3, 2]]
+    return boxes.astype("float64") * np.tile(pixels.shape[1::-1], 2)

@@ -1,4 +1,6 @@
-"""Pictures of why a photo is described as it is, and why two agree: the numbers of `rw_keras.views.explain`, drawn.
+"""Pictures of why a photo is described as it is, why two agree, and what re-ranking saw in them.
+
+They draw the numbers of `rw_keras.views.explain`.
 
 Needs matplotlib: `pip install "rw_keras[plot]"`. Nothing here touches pyplot: the functions return a `matplotlib.figure.Figure`,
 which `figure.savefig("why.png")` writes with or without a screen.
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
     from rw_keras.photos.reading import Box, Photo
+    from rw_keras.runtimes.describer import Describer
 
 # Okabe and Ito's colours, which the colour-blind tell apart, but for black and blue: a black number is to be read on them.
 _COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#f0e442")
@@ -30,7 +33,7 @@ def weights(
     model: keras.Model,
     photo: Photo,
     box: Box | None = None,
-    max_side: int | None = 1024,
+    max_side: int | str | None = "auto",
     top: int = 3,
     figure: FigureBase | None = None,
 ) -> Figure | FigureBase:
@@ -91,7 +94,7 @@ def agreement(
     other: Photo,
     box: Box | None = None,
     other_box: Box | None = None,
-    max_side: int | None = 1024,
+    max_side: int | str | None = "auto",
     top: int = 5,
     figure: FigureBase | None = None,
 ) -> Figure | FigureBase:
@@ -121,15 +124,57 @@ def agreement(
     new_figure = figure_class()
     found = explain.region_agreement(model, photo, other, box, other_box, max_side)
     best = found.best(top)
-    page = _Page(new_figure, figure, [found.first.photo, found.second.photo], 2 + -(-len(best) // _COLUMNS))
-    drawn = []
-    for axes, regions, title, side in zip(page.panels, (found.first, found.second), ("photo", "other"), (0, 1)):
-        _show(axes, regions.photo, title)
-        drawn = [_outline(axes, regions.windows[pair[side]], rank) for rank, pair in enumerate(best)]
-    names = [f"{rank + 1}: {found.parts[pair]:.4f}" for rank, pair in enumerate(best)]
+    windows = [(found.first.windows[one], found.second.windows[two]) for one, two in best]
+    names = [f"{found.parts[pair]:.4f}" for pair in best]
     title = f"what a pair adds to the cosine {found.cosine:.3f}\n({len(best)} of {found.parts.size} pairs)"
-    _legend(page.legend(0, 1), drawn, names, title, _COLUMNS)
-    return page.figure
+    return _pairs(new_figure, figure, {"photo": found.first.photo, "other": found.second.photo}, windows, names, title)
+
+
+def matches(
+    model: keras.Model | Describer,
+    query: Photo,
+    photo: Photo,
+    box: Box | None = None,
+    photo_box: Box | None = None,
+    max_side: int | str | None = "auto",
+    top: int = 5,
+    figure: FigureBase | None = None,
+) -> Figure | FigureBase:
+    """Draws what re-ranking saw in a query and a photo: side by side, with the regions that are most like each other.
+
+    For each region of the query the photo's best one counts, and the mean of their cosines is the photo's score. Drawn are the
+    query's regions with the highest ones. Both regions of a pair have one colour and number; the legend gives their cosine.
+
+    Args:
+        model: a model of `rw_keras.build_descriptor` or `multi_scale`, or what `rw_keras.runtimes.load` made of one.
+        query: the photo that is searched with: a path, or an array of pixels.
+        photo: the one that is compared with it.
+        box, photo_box: (x1, y1, x2, y2) in pixels of either upright full-size photo: what is described.
+        max_side: see `rw_keras.describe`.
+        top: how many pairs to draw, 1 or more. Default 5.
+        figure: a figure or subfigure to draw into. Default: a new one.
+
+    Returns:
+        The figure, with the axes "query", "photo" and "legend".
+
+    Raises:
+        ImportError: without matplotlib.
+        FileNotFoundError, ImageError, ValueError: as `rw_keras.views.explain.region_matches`.
+
+    Example:
+
+    >>> rw_keras.views.plot.matches(model, "query.jpg", "hit.jpg", box=(136, 34, 648, 955)).savefig("why.png")
+    """
+    new_figure = figure_class()
+    found = explain.region_matches(model, query, photo, box, photo_box, max_side)
+    best = found.best(top)
+    windows = [(found.query_windows[region], found.photo_windows[region]) for region in best]
+    names = [f"{found.cosines[region]:.3f}" for region in best]
+    title = (
+        f"cosine of the query's region and the photo's most like it; the mean of all {len(found.cosines)}, {found.score:.3f}, is "
+        f"the score\n({len(best)} of {len(found.cosines)} regions)"
+    )
+    return _pairs(new_figure, figure, {"query": found.query, "photo": found.photo}, windows, names, title)
 
 
 def figure_class() -> type[Figure]:
@@ -139,6 +184,17 @@ def figure_class() -> type[Figure]:
     except ImportError as error:
         raise ImportError('rw_keras.views.plot draws with matplotlib; install it with: pip install "rw_keras[plot]"') from error
     return Figure
+
+
+def _pairs(new_figure, figure, photos, windows, names, title):
+    """Two photos by their titles, side by side, with the windows of each pair in both."""
+    page = _Page(new_figure, figure, list(photos.values()), 2 + -(-len(windows) // _COLUMNS))
+    drawn = []
+    for side, (axes, (words, photo)) in enumerate(zip(page.panels, photos.items())):
+        _show(axes, photo, words)
+        drawn = [_outline(axes, pair[side], rank) for rank, pair in enumerate(windows)]
+    _legend(page.legend(0, 1), drawn, [f"{rank}: {name}" for rank, name in enumerate(names, 1)], title, _COLUMNS)
+    return page.figure
 
 
 class _Page:

@@ -11,6 +11,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 import rw_keras
 from rw_keras.photos import in_graph as graph_images
+from rw_keras.photos.reading import read_image
 
 # (height, width): the smallest, long ones, odd ones.
 SIZES = [(8, 8), (8, 97), (97, 8), (15, 15), (31, 17), (48, 64), (64, 48), (101, 99), (113, 257), (200, 33), (240, 320), (255, 255)]
@@ -30,7 +31,8 @@ import tensorflow as tf
 
 loaded = tf.saved_model.load(sys.argv[1])
 signature = loaded.signatures["pixels"]
-assert set(loaded.signatures) == {"serving_default", "query", "pixels", "pixels_uint8"}, loaded.signatures
+asked = {"serving_default", "query", "regions", "query_regions", "pixels", "pixels_uint8"}
+assert set(loaded.signatures) == asked, loaded.signatures
 photos = np.load(sys.argv[2])
 assert list(signature.structured_outputs) == ["descriptor"], signature.structured_outputs
 np.savez(sys.argv[3], **{name: signature(pixels=tf.constant(photos[name]))["descriptor"] for name in photos})
@@ -212,6 +214,58 @@ class TestImageBytes:
         np.testing.assert_allclose(found, rw_keras.describe(model, tmp_path / "photo.png", max_side=40), atol=1e-6)
 
 
+class TestRegions:
+    """What re-ranking compares, beside the descriptor."""
+
+    def assert_like_the_model(self, found, model, pixels):
+        counts = found["counts"].numpy()
+        assert found["regions"].shape == (len(pixels), counts.max(), 12)
+        assert found["boxes"].shape == (len(pixels), counts.max(), 4)
+        for place, photo in enumerate(pixels):
+            descriptor, vectors, boxes = (np.asarray(output)[0] for output in model.with_regions()(photo[None]))
+            assert counts[place] == len(vectors)
+            np.testing.assert_allclose(found["descriptor"][place], descriptor, atol=1e-6)
+            np.testing.assert_allclose(found["regions"][place, : len(vectors)], vectors, atol=2e-5)
+            np.testing.assert_allclose(found["boxes"][place, : len(vectors)], boxes, atol=1e-6)
+            assert not found["regions"][place, len(vectors) :].numpy().any()
+            assert not found["boxes"][place, len(vectors) :].numpy().any()
+
+    def test_of_photos_of_all_sizes_in_one_request(self, exported, signatures, files):
+        found = signatures["regions"](image_bytes=tf.constant([file.read_bytes() for file in files]))
+        assert len(set(found["counts"].numpy().tolist())) > 1  # some are filled up
+        self.assert_like_the_model(found, exported[0], [read_image(file) for file in files])
+
+    def test_of_boxes(self, exported, signatures, files):
+        boxes = [(5, 6, 50, 70.4), (0, 0, 64, 64), (20, 3, 900, 39), (1, 1, 30, 60)]
+        content = tf.constant([file.read_bytes() for file in files])
+        found = signatures["query_regions"](image_bytes=content, box=tf.constant(boxes, tf.float32))
+        self.assert_like_the_model(found, exported[0], [read_image(*pair) for pair in zip(files, boxes)])
+
+    def test_of_no_photo(self, signatures):
+        found = signatures["regions"](image_bytes=tf.constant([], tf.string))
+        assert (found["descriptor"].shape, found["counts"].shape, found["regions"].shape[0]) == ((0, 12), (0,), 0)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_of_a_multi_scale_model(self, exported, files, tmp_path, dtype):
+        several = rw_keras.multi_scale(exported[0])
+        rw_keras.export_saved_model(several, tmp_path / "1", dtype=dtype)
+        signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+        content = tf.constant([file.read_bytes() for file in files])
+        found = signatures["regions"](image_bytes=content)
+        described = signatures["serving_default"](image_bytes=content)["descriptor"]
+        np.testing.assert_allclose(found["descriptor"], described, atol=1e-6)
+        if dtype == "float32":
+            self.assert_like_the_model(found, several, [read_image(file) for file in files])
+
+    @pytest.mark.slow
+    def test_a_global_whitening_has_none(self, tiny_model, tmp_path):
+        rw_keras.export_saved_model(tiny_model(whiten_on="global"), tmp_path / "1")
+        assert {"regions", "query_regions"}.isdisjoint(tf.saved_model.load(str(tmp_path / "1")).signatures)
+        card = json.loads((tmp_path / "1" / "assets.extra" / "model_card.json").read_text())
+        assert card["regions"].startswith("none: ") and 'whiten_on="global"' in card["regions"]
+
+
 class TestExtras:
     @pytest.mark.slow
     def test_warm_up_requests_are_the_signatures_own(self, exported):
@@ -236,6 +290,7 @@ class TestExtras:
         model, folder = exported
         card = json.loads((folder / "assets.extra" / "model_card.json").read_text())
         assert card["recipe"] == json.loads(json.dumps(rw_keras.model.build.recipe(model)))
+        assert card["regions"] == "as the signatures regions and query_regions give them"
         assert (card["max_side"], card["dtype"], card["dimensions"]) == (1024, "float32", 12)
         assert card["versions"]["tensorflow"] == tf.__version__
         assert "own network" in card["licence_of_the_weights"]

@@ -13,7 +13,7 @@ from runtimes.rounding import assert_same
 
 import rw_keras
 from rw_keras import runtimes as engines
-from rw_keras.runtimes import cache, describer
+from rw_keras.runtimes import cache, describer, promises
 from rw_keras.runtimes import openvino as openvino_engine
 from rw_keras.runtimes import tensorflow as tensorflow_engine
 from rw_keras.runtimes.tensorflow import batch_function
@@ -79,18 +79,118 @@ class TestDescriptors:
         np.testing.assert_array_equal(engines.load(known, "tensorflow")(pixels), batch_function(known)(pixels))
 
     def test_auto_takes_tensorflow_for_what_the_others_do_not_know(self, known):
-        several = rw_keras.multi_scale(known)
-        describe = engines.load(several, "auto", "fast")
+        def method(features):
+            pooled = keras.layers.GlobalAveragePooling2D()(features)
+            return keras.layers.Reshape((2, 24))(keras.layers.Concatenate(name="pair")([pooled, pooled]))
+
+        network = keras.Model(known.inputs[0], known.get_layer("conv2").output)
+        model = rw_keras.build_descriptor(network, method=method, whitening=None)
+        describe = engines.load(model, "auto", "fast")
         assert (describe.runtime, describe.variant) == ("tensorflow", "float32")
         pixels = photos(64, 48)
-        np.testing.assert_array_equal(describe(pixels), batch_function(several)(pixels))
+        np.testing.assert_array_equal(describe(pixels), batch_function(model)(pixels))
         with pytest.raises(ValueError, match="Only TensorFlow computes"):
-            engines.load(several, "tensorflow", "fast")
+            engines.load(model, "tensorflow", "fast")
 
     def test_auto_measures_nothing_where_there_is_no_choice(self, vgg_like, monkeypatch):
         monkeypatch.setattr(engines, "choose", None)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         assert engines.load(vgg_like).runtime == "tensorflow"
+
+
+class TestRegions:
+    """What every runtime gives beside the descriptor."""
+
+    def assert_like_tensorflow(self, described, model, pixels):
+        descriptors, vectors, boxes = described.with_regions(pixels)
+        expected = tensorflow_engine.regions_function(model)(pixels)
+        np.testing.assert_array_equal(descriptors, described(pixels))
+        assert descriptors.dtype == vectors.dtype == boxes.dtype == np.float32
+        for found, wanted in zip((descriptors, vectors, boxes), expected):
+            assert found.shape == wanted.shape
+        np.testing.assert_allclose(descriptors, expected[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(vectors, expected[1], rtol=0, atol=2e-5)
+        np.testing.assert_array_equal(boxes, expected[2])
+
+    @pytest.mark.parametrize("size", [(17, 33), (64, 48)], ids=str)
+    def test_of_one_scale(self, engine, known, size):
+        self.assert_like_tensorflow(engines.load(known, engine), known, photos(*size, count=2))
+
+    @pytest.mark.parametrize("scales", [(1, 2**-0.5, 0.5), pytest.param((0.61, 2), marks=pytest.mark.slow)], ids=str)
+    def test_of_several_scales(self, engine, known, scales, cache_folder):
+        several = rw_keras.multi_scale(known, scales)
+        describe = engines.load(several, engine)
+        for size in [(17, 33), (64, 48)]:
+            self.assert_like_tensorflow(describe, several, photos(*size, count=2))
+        engines.load(known, engine)
+        assert len([*cache_folder.glob(f"{engine}-*.bin")]) == 1  # one network, and one file of it
+
+    def test_of_black_photos(self, engine, tiny_model):
+        model = rw_keras.multi_scale(tiny_model())
+        descriptors, vectors, boxes = engines.load(model, engine).with_regions(np.zeros((1, 40, 48, 3), "uint8"))
+        assert not descriptors.any() and not vectors.any()
+        assert boxes.any(axis=1).all()
+
+    @pytest.mark.parametrize("method", ["mac", pytest.param("crow", marks=pytest.mark.slow)])
+    def test_of_one_region(self, engine, known, method):
+        network = keras.Model(known.inputs[0], known.get_layer("conv2").output)
+        model = rw_keras.build_descriptor(network, method=method, whitening=None)
+        described = engines.load(model, engine)
+        self.assert_like_tensorflow(described, model, photos(40, 32))
+        assert described.with_regions(photos(40, 32))[2].tolist() == [[0, 0, 1, 1]]
+
+    def test_a_global_whitening_leaves_none(self, engine, known):
+        network = keras.Model(known.inputs[0], known.get_layer("conv2").output)
+        several = rw_keras.multi_scale(rw_keras.build_descriptor(network, whiten_on="global", whitening=None))
+        described = engines.load(several, engine)
+        pixels = photos(40, 32)
+        np.testing.assert_allclose(described(pixels), batch_function(several)(pixels), rtol=0, atol=1e-6)
+        for runtime in (described, engines.load(several, "tensorflow")):
+            with pytest.raises(ValueError, match=r'no whitened region vectors.*whiten_on="global".*build it with'):
+                runtime.with_regions(pixels)
+
+    @pytest.mark.parametrize("variant", ["bfloat16", pytest.param("float32 xla", marks=pytest.mark.slow)])
+    def test_of_tensorflows_other_ways(self, known, variant):
+        several = rw_keras.multi_scale(known, (1, 0.5))
+        function = describer.ModelRuntimes.of(several).function("tensorflow", variant)
+        pixels = photos(64, 48)
+        descriptors, vectors, boxes = function(pixels, regions=True)
+        expected = tensorflow_engine.regions_function(several)(pixels)
+        np.testing.assert_allclose(descriptors, function(pixels), atol=1e-6)
+        assert (vectors * expected[1]).sum(axis=-1).min() > 0.999
+        np.testing.assert_array_equal(boxes, expected[2])
+        if variant == "bfloat16":
+            assert np.abs(vectors - expected[1]).max() > 1e-4
+
+    def test_auto_has_a_choice_for_several_scales(self, engine, known):
+        several = rw_keras.multi_scale(known)
+        rows = engines.choose(several, "exact", (32, 32), runtimes=(engine,), anew=True).rows
+        assert rows[0]["seconds"] > 0
+
+    def test_regions_that_break_the_promise(self, engine, vgg_like, monkeypatch):
+        check = {"cosine": 1.0, "mean": 1.0, "regions": 0.99, "seconds": 1.0}
+        monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: check)
+        with pytest.raises(ValueError, match=r"region vectors of 0.9900000, .*of region vectors 0.99999"):
+            engines.load(vgg_like, engine)
+
+    def test_check_compares_regions(self, engine, vgg_like, monkeypatch):
+        """One vector of the first photo turned round: the descriptor is TensorFlow's own."""
+        own = describer.ModelRuntimes.of(vgg_like)
+        real = own.function("tensorflow", "float32")
+
+        def wrong(pixels, regions=False):
+            if not regions:
+                return real(pixels)
+            descriptors, vectors, boxes = real(pixels, regions=True)
+            vectors = vectors.copy()
+            vectors[0, 3] *= -1
+            return descriptors, vectors, boxes
+
+        own._functions[engine, "float32"] = wrong
+        check = own.check(engine, "float32")
+        assert check["cosine"] > 1 - 1e-12
+        assert check["regions"] == pytest.approx(-1)
+        assert not promises.keeps(check, "fast")
 
 
 @pytest.mark.imagenet
@@ -159,7 +259,7 @@ class TestRefusals:
 
     def test_descriptors_that_break_the_promise(self, engine, vgg_like, monkeypatch):
         monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: {"cosine": 0.99, "mean": 0.99, "seconds": 1.0})
-        with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999 that precision="exact" promises'):
+        with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999, .* that precision="exact" promises'):
             engines.load(vgg_like, engine)
 
     def test_a_cache_that_cannot_be_written(self, engine, vgg_like, tmp_path, monkeypatch):
@@ -199,6 +299,16 @@ class TestCache:
         pixels = photos(32, 48)
         assert_same(engines.load(vgg_like, engine)(pixels), batch_function(vgg_like)(pixels), vgg_like, 32, 48)
 
+    def test_what_an_earlier_version_knew_of_a_model_counts_as_none(self, engine, vgg_like, cache_folder, monkeypatch):
+        recipe = engines.load(vgg_like, engine).recipe
+        assert engines.load_cached(recipe, engine) is not None
+        monkeypatch.setattr(describer, "_FORMAT", describer._FORMAT + 1)
+        assert engines.load_cached(recipe, engine) is None
+        describer._of_models.clear()
+        monkeypatch.setattr(describer.RUNTIMES[engine], "make", lambda network: pytest.fail("the network was built again"))
+        engines.load(vgg_like, engine)
+        assert engines.load_cached(recipe, engine) is not None
+
     def test_an_interrupted_build_leaves_nothing_that_counts(self, cache_folder, monkeypatch):
         def failing(name, values):
             raise KeyboardInterrupt
@@ -217,6 +327,9 @@ from rw_keras import runtimes as engines
 recipe, engine, pixels, expected = json.loads(sys.argv[1]), sys.argv[2], np.load(sys.argv[3]), np.load(sys.argv[4])
 describer = engines.load_cached(recipe, engine)
 np.testing.assert_array_equal(describer(pixels), expected)
+descriptors, vectors, boxes = describer.with_regions(pixels)
+np.testing.assert_array_equal(descriptors, expected)
+assert vectors.shape == (2, len(boxes), expected.shape[1]) and len(boxes) > 21, (vectors.shape, boxes.shape)
 np.testing.assert_array_equal(rw_keras.describe(describer, pixels[0]), describer(pixels[:1])[0])
 loaded = {"tensorflow", "keras", "jax", "torch"} & set(sys.modules)
 assert not loaded, loaded
@@ -226,7 +339,7 @@ assert not loaded, loaded
 class TestLoadCached:
     def test_loads_no_tensorflow(self, engine, vgg_like, tmp_path):
         pixels = photos(48, 64, count=2)
-        described = engines.load(vgg_like, engine)
+        described = engines.load(rw_keras.multi_scale(vgg_like), engine)
         np.save(tmp_path / "pixels.npy", pixels)
         np.save(tmp_path / "expected.npy", described(pixels))
         recipe = json.dumps({**described.recipe, "max_side": 512})

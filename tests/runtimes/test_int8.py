@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rw_keras import runtimes
-from rw_keras.runtimes import describer, sample_photos
+from rw_keras.runtimes import describer, promises, sample_photos
 from rw_keras.runtimes import ncnn as ncnn_runtime
 from rw_keras.runtimes import openvino as openvino_runtime
 from rw_keras.runtimes.tensorflow import batch_function
@@ -63,8 +63,8 @@ class TestPromise:
     @pytest.mark.parametrize(("lowest", "mean", "kept"), [(0.9, 0.999, True), (0.9949, 0.9951, False), (0.9, float("nan"), False)])
     def test_is_one_on_the_mean(self, lowest, mean, kept):
         check = {"cosine": lowest, "mean": mean}
-        assert describer.keeps(check, "int8") == kept
-        assert not describer.keeps(check, "fast")
+        assert promises.keeps(check, "int8") == kept
+        assert not promises.keeps(check, "fast")
 
     def test_the_fastest_of_all_that_keep_it(self, known, monkeypatch):
         """Those of "fast" and "exact" keep it too."""

@@ -7,6 +7,7 @@ import pytest
 import rw_keras
 from rw_keras import layers, methods
 from rw_keras.runtimes import numpy_head
+from rw_keras.runtimes.numpy_scale import scaled
 
 CHANNELS = 12
 
@@ -69,6 +70,32 @@ class TestMethods:
         by_layers, by_numpy = both(model_of(method, levels=2, components=5, shrinkage=0.3), maps(7, 9))
         assert by_numpy.shape == (2, 5)
         np.testing.assert_allclose(by_numpy, by_layers, rtol=0, atol=1e-6)
+
+
+class TestScales:
+    @pytest.mark.parametrize(
+        ("size", "factor", "min_side"),
+        [((48, 65), 0.5, 1), ((31, 17), 2**-0.5, 16), ((20, 33), 2.0, 1), ((9, 40), 0.5, 8), ((7, 9), 1, 1)],
+    )
+    def test_like_the_layer(self, size, factor, min_side):
+        pixels = np.random.default_rng(1).integers(0, 256, (2, *size, 3), "uint8")
+        expected = np.asarray(layers.ImageScale(factor, min_side)(pixels))
+        found = scaled(pixels, factor, min_side)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)  # of 0..255: 13 of float32's last places
+
+    def test_like_the_formula_in_float64(self):
+        pixels = np.random.default_rng(2).integers(0, 256, (1, 30, 41, 3), "uint8")
+        found = scaled(pixels, 0.37, 1)[0]
+
+        def weights(before):
+            after = int(before * 0.37 + 0.5)
+            x = np.abs((np.arange(after)[:, None] + 0.5) * before / after - (np.arange(before) + 0.5)) * after / before
+            kernel = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+            return kernel / kernel.sum(axis=1, keepdims=True)
+
+        expected = np.einsum("ph,hwc,qw->pqc", weights(30), pixels[0].astype("float64"), weights(41))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 class TestSplit:

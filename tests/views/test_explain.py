@@ -61,7 +61,7 @@ def test_windows_are_the_grid_in_pixels(known_model, draw, method, levels, size)
         (left * width / columns, top * height / rows, right * width / columns, bottom * height / rows)
         for top, left, bottom, right in region_windows(rows, columns, levels).tolist()
     ]
-    np.testing.assert_allclose(regions.windows, expected, rtol=1e-12)
+    np.testing.assert_allclose(regions.windows, expected, rtol=1e-6)
     assert regions.windows[0].tolist() == [0, 0, width, height]
 
 
@@ -146,6 +146,84 @@ def test_agreement_of_a_whitened_model(whitened, draw):
     assert found.parts.min() < 0 < found.parts.max()
     itself = explain.region_agreement(whitened, photo, photo)
     np.testing.assert_allclose(itself.parts.sum(axis=1), itself.first.shares, atol=1e-9)
+
+
+@pytest.mark.parametrize("scales", [(1, 2**-0.5, 0.5), (0.7,)], ids=str)
+def test_a_multi_scale_model(whitened, draw, scales):
+    several = rw_keras.multi_scale(whitened, scales)
+    photo, other = draw(1, 96, 64), draw(2, 40, 72)
+    regions = explain.region_shares(several, photo)
+    assert len(regions.windows) == len(regions.vectors) > 21 * (len(scales) - 1)
+    assert regions.shares.sum() == pytest.approx(1, abs=1e-9)
+    np.testing.assert_allclose(regions.parts.sum(axis=0), rw_keras.describe(several, photo), atol=1e-6)
+    np.testing.assert_array_equal(regions.windows[0], [0, 0, 96, 64])
+    found = explain.region_agreement(several, photo, other, (5, 3, 90, 60))
+    first, second = rw_keras.describe(several, [photo, other], [(5, 3, 90, 60), None])
+    assert found.cosine == pytest.approx(float(first @ second), abs=1e-6)
+
+
+class TestMatches:
+    @pytest.mark.parametrize("is_multi_scale", [False, True])
+    def test_the_score_is_the_mean_of_the_best_cosines(self, whitened, draw, is_multi_scale):
+        model = rw_keras.multi_scale(whitened) if is_multi_scale else whitened
+        query, photo, box = draw(1, 96, 64), draw(2, 40, 72), (5, 3, 90, 60)
+        found = explain.region_matches(model, query, photo, box)
+        cut = query[3:60, 5:90]
+        assert (found.query == cut).all() and (found.photo == photo).all()
+        vectors = [np.asarray(model.with_regions()(pixels[None])[1])[0].astype("float64") for pixels in (cut, photo)]
+        expected, regions, windows = [], [], explain.region_shares(model, photo).windows
+        for vector in vectors[0]:
+            cosines = [float(vector @ other) for other in vectors[1]]
+            expected.append(max(cosines))
+            regions.append(int(np.argmax(cosines)))
+        assert found.score == pytest.approx(np.mean(expected), abs=1e-6)
+        np.testing.assert_allclose(found.cosines, expected, atol=1e-6)
+        assert found.regions.tolist() == regions
+        np.testing.assert_array_equal(found.photo_windows, windows[regions])
+        np.testing.assert_array_equal(found.query_windows, explain.region_shares(model, query, box).windows)
+
+    def test_a_photo_and_itself(self, whitened, draw):
+        found = explain.region_matches(whitened, draw(1), draw(1))
+        assert found.score == pytest.approx(1, abs=1e-6)
+        np.testing.assert_array_equal(found.photo_windows, found.query_windows)
+
+    def test_a_runtime_in_place_of_the_model(self, whitened, draw):
+        found = explain.region_matches(rw_keras.runtimes.load(whitened, "tensorflow"), draw(1), draw(2))
+        expected = explain.region_matches(whitened, draw(1), draw(2))
+        np.testing.assert_array_equal(found.cosines, expected.cosines)
+
+    def test_black_photos_match_nothing(self, model, draw):
+        black = np.zeros((48, 64, 3), "uint8")
+        for query, photo in ((black, draw(0)), (draw(0), black)):
+            found = explain.region_matches(model, query, photo)
+            assert (found.score, found.best(3)) == (0, [])
+
+    def test_a_method_of_one_region(self, known_model, draw):
+        model = known_model(method="mac")
+        found = explain.region_matches(model, draw(1), draw(2))
+        first, second = rw_keras.describe(model, [draw(1), draw(2)])
+        assert found.score == pytest.approx(float(first @ second), abs=1e-6)
+        assert found.query_windows.tolist() == [[0, 0, 64, 48]]
+
+    def test_regions_of_no_grid_are_refused(self, tiny_model, draw):
+        model = tiny_model(method=lambda features: keras.layers.Reshape((-1, 12))(features))
+        with pytest.raises(ValueError, match="has 48 regions, which are not those of one RegionalSumPooling"):
+            explain.region_matches(model, draw(0), draw(1))
+
+
+def test_the_size_is_the_one_that_the_model_notes(tiny_model, draw):
+    model = tiny_model()
+    model.note_max_side(40)
+    assert explain.region_shares(model, draw(0)).photo.shape == (30, 40, 3)
+    assert explain.region_shares(model, draw(0), max_side=None).photo.shape == (48, 64, 3)
+    assert explain.region_matches(model, draw(0), draw(1)).query.shape == (30, 40, 3)
+
+
+def test_a_sum_that_is_whitened_has_no_parts(tiny_model, draw):
+    model = tiny_model(whiten_on="global")
+    for explained in (explain.region_shares, lambda model, photo: explain.region_matches(model, photo, photo)):
+        with pytest.raises(ValueError, match=r'no whitened region vectors.*whiten_on="global"'):
+            explained(model, draw(0))
 
 
 def test_best_are_the_largest_above_zero(whitened, draw):

@@ -88,6 +88,20 @@ def test_agreement_shows_pairs_in_one_colour(known_model, draw, method):
     assert picture(figure).std() > 10
 
 
+def test_matches_shows_the_best_pairs(known_model, draw):
+    model, query, photo = rw_keras.multi_scale(known_model()), draw(1, 96, 64), draw(2, 40, 72)
+    figure, found = plot.matches(model, query, photo, top=4), explain.region_matches(model, query, photo)
+    axes = axes_of(figure)
+    assert list(axes) == ["query", "photo", "legend"]
+    best = found.best(4)
+    assert_lie_just_inside(outlines(axes["query"]), found.query_windows[best])
+    assert_lie_just_inside(outlines(axes["photo"]), found.photo_windows[best])
+    legend = axes["legend"].get_legend()
+    assert words(legend) == [f"{rank}: {found.cosines[region]:.3f}" for rank, region in enumerate(best, 1)]
+    assert f"{found.score:.3f}" in legend.get_title().get_text()
+    assert picture(figure).std() > 10
+
+
 @pytest.mark.parametrize(
     "size", [(300, 16), *(pytest.param(size, marks=pytest.mark.slow) for size in ((17, 40), (40, 17), (8, 8)))], ids=str
 )
