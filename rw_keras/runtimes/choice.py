@@ -101,29 +101,7 @@ def choose(
     if len(runtimes) == 1:
         # Not another way of computing in its place: a runtime that was named is to be what it can be.
         check_installed(runtimes[0], RUNTIMES[runtimes[0]].VARIANTS[precision][-1])
-    rows, running = [], []
-    for runtime in runtimes:
-        for variant in RUNTIMES[runtime].VARIANTS[precision]:
-            row = {"runtime": runtime, "variant": variant, "cosine": None, "mean": None, "seconds": None, "note": ""}
-            if not _applies(runtime, variant, few_sizes):
-                continue
-            rows.append(row)
-            try:
-                check = own.check(runtime, variant)
-            except ImportError as error:
-                if variant == "int8":  # the runtime is there, and what quantises is not
-                    row["note"] = str(error)
-                    continue
-                row["variant"], row["note"] = "", f'not installed: pip install "rw_keras[{RUNTIMES[runtime].EXTRA}]"'
-                break
-            except (ValueError, RuntimeError) as error:
-                row["note"] = str(error)
-                continue
-            row["cosine"], row["mean"] = check["cosine"], check["mean"]
-            if not keeps(check, precision):
-                row["note"] = "cosine too low"
-            else:
-                running.append((check["seconds"], row))
+    rows, running = _checked(own, precision, runtimes, few_sizes)
     least = min((seconds for seconds, _ in running), default=0)
     for seconds, row in running:
         if seconds > _HOPELESS * least:
@@ -172,6 +150,34 @@ def _kept(model, field):
         return Choice(**{**found, "size": tuple(found["size"])})
     except (TypeError, KeyError):  # nothing, or other fields
         return None
+
+
+def _checked(own, precision, runtimes, few_sizes):
+    """A row for each candidate; and of those that keep the promise, the seconds that they took on a small photo, and the row."""
+    rows, running = [], []
+    for runtime in runtimes:
+        for variant in RUNTIMES[runtime].VARIANTS[precision]:
+            row = {"runtime": runtime, "variant": variant, "cosine": None, "mean": None, "seconds": None, "note": ""}
+            if not _applies(runtime, variant, few_sizes):
+                continue
+            rows.append(row)
+            try:
+                check = own.check(runtime, variant)
+            except ImportError as error:
+                if variant == "int8":  # the runtime is there, and what quantises is not
+                    row["note"] = str(error)
+                    continue
+                row["variant"], row["note"] = "", f'not installed: pip install "rw_keras[{RUNTIMES[runtime].EXTRA}]"'
+                break
+            except (ValueError, RuntimeError) as error:
+                row["note"] = str(error)
+                continue
+            row["cosine"], row["mean"] = check["cosine"], check["mean"]
+            if not keeps(check, precision):
+                row["note"] = "cosine too low"
+            else:
+                running.append((check["seconds"], row))
+    return rows, running
 
 
 def _applies(runtime, variant, few_sizes):
