@@ -88,7 +88,7 @@ class _Candidate:
             return
         # As a process that searches has it: the runtime alone, no Keras and no TensorFlow.
         about, module = KnownModel.load(Recipe.from_dict(json.loads(os.environ[_RECIPE]))), RUNTIMES[runtime]
-        self.run = about.with_head(module.load(cache.built(about.stem(runtime), module.SUFFIXES), variant))
+        self.run = about.head.function(module.load(cache.built(about.stem(runtime, variant), module.SUFFIXES), variant))
 
     def seconds(self, width, height, batch):
         """How long one batch takes."""
@@ -184,7 +184,7 @@ def _torch_side(model, variant):
 
     from rw_keras.runtimes import numpy_head
 
-    network, steps = numpy_head.split(model)
+    network, head = numpy_head.split(model)
     stages = []
     for layer in network.layers:
         kind = type(layer).__name__
@@ -203,13 +203,13 @@ def _torch_side(model, variant):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = torch.nn.Sequential(*stages).eval().to(device, getattr(torch, variant), memory_format=torch.channels_last)
 
-    def run(pixels):
+    def feature_maps(pixels):
         planes = torch.from_numpy(np.ascontiguousarray((pixels[..., ::-1] - means).transpose(0, 3, 1, 2)))
         with torch.inference_mode():
             features = net(planes.to(device, getattr(torch, variant), memory_format=torch.channels_last))
-        return numpy_head.run(steps, features.permute(0, 2, 3, 1).float().cpu().numpy())
+        return features.permute(0, 2, 3, 1).float().cpu().numpy()
 
-    return run
+    return head.function(feature_maps)
 
 
 def _photo(width, height, batch):
@@ -251,7 +251,7 @@ def _candidates():
     gpu = RUNTIMES["tensorflow"].has_gpu()
     found, absent = [], {}
     for runtime, module in RUNTIMES.items():
-        variants = list(module.VARIANTS["fast"])
+        variants = list(module.VARIANTS["int8"])
         if runtime == "tensorflow":
             variants = [variant for variant in variants if gpu or variant != "float16"]
             variants += ["float32 tf32"] if gpu else []

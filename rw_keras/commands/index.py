@@ -33,7 +33,7 @@ def define(parser: Parser) -> None:
     model_flags.add_new_model(parser)
     parser.section("The computation")
     runtime_flags.add_runtime(parser, earlier=["engine"])
-    words = "What descriptors are kept as: float32, float16 or int8. Default: the preset's."
+    words = "What descriptors are kept as, whatever the network computes in: float32, float16 or int8. Default: the preset's."
     parser.flag("dtype", words, one_of(("float32", "float16", "int8")))
     words = "What the vectors of regions are kept as, for `search --rerank`: int8, float16 or none. Default: the preset's."
     parser.flag("regions", words, or_none(one_of(("int8", "float16"))))

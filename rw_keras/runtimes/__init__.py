@@ -5,7 +5,8 @@ the Keras model's own layers, kept in `~/.cache/rw_keras/engines` (or below `$XD
 first use. From then on `load_cached` gives the same descriptors in a process that loads neither Keras nor TensorFlow.
 
 Precisions, as cosines to TensorFlow's float32 descriptor: "exact" at least 0.999999, "fast" at least 0.9999; of each region vector
-0.99999 and 0.995. A runtime is taken for one where it is six times as close on the photos of that check.
+0.99999 and 0.995; "int8" a mean of at least 0.995. A runtime is taken for one where it is close enough on the photos of that check,
+for the first two six times as close.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from rw_keras.model.presets import preset_of
 from rw_keras.model.recipe import Recipe
 from rw_keras.runtimes import cache
 from rw_keras.runtimes.choice import Choice, check_arguments, choose, kept_choice, usual_size
-from rw_keras.runtimes.describer import PRECISIONS, RUNTIMES, Describer, KnownModel, ModelRuntimes, check_installed, keeps
+from rw_keras.runtimes.describer import RUNTIMES, Describer, KnownModel, ModelRuntimes, check_installed
+from rw_keras.runtimes.promises import PRECISIONS, keeps
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +44,7 @@ def load(
         model: a model of `build_descriptor`; a `Describer` is given back as it is.
         name: "tensorflow", "openvino", "ncnn", or "auto": the fastest of those installed that keeps the promise, see `choose`;
             TensorFlow in float32 where the others do not know what comes after the network, such as a layer of one's own.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         size: (height, width) of the photos, to measure at.
 
     Raises:
@@ -118,7 +120,7 @@ def load_cached(
     check_installed(name)
     module = RUNTIMES[name]
     check = cache.read_json(known.measured_name()).get("checks", {}).get(f"{name} {variant}", {})
-    files = cache.built(known.stem(name), module.SUFFIXES)
+    files = cache.built(known.stem(name, variant), module.SUFFIXES)
     if files is None or not keeps(check, precision):
         return None
     return known.describer(name, variant, precision, made, check["cosine"], known.head.function(module.load(files, variant)))

@@ -87,7 +87,7 @@ def build(stem: str, suffixes: tuple[str, ...], make: Callable[[], tuple[bytes, 
 @functools.cache
 def machine() -> dict[str, Any]:
     """What times and digits depend on: the processor, how many of its cores this process may use, and versions of packages."""
-    packages = ("rw_keras", "tensorflow", "openvino", "ncnn", "numpy")
+    packages = ("rw_keras", "tensorflow", "openvino", "nncf", "ncnn", "numpy")
     return {
         "processor": _processor(),
         "cores": cores(),

@@ -12,16 +12,8 @@ from PIL import Image
 
 from rw_keras._moved import RenamedAttribute, renamed
 from rw_keras.runtimes import cache
-from rw_keras.runtimes.describer import (
-    PRECISIONS,
-    RUNTIMES,
-    KnownModel,
-    ModelRuntimes,
-    check_installed,
-    keeps,
-    least_seconds,
-    record,
-)
+from rw_keras.runtimes.describer import RUNTIMES, KnownModel, ModelRuntimes, check_installed, least_seconds, record
+from rw_keras.runtimes.promises import PRECISIONS, keeps
 
 if TYPE_CHECKING:
     import keras
@@ -40,9 +32,10 @@ class Choice:
 
     Attributes:
         runtime, variant: what was taken.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         size: (height, width) of the photo that was measured.
-        rows: a dictionary a candidate: `runtime`, `variant`, `cosine`, `seconds` (`None` where it was not measured), and `note`.
+        rows: a dictionary a candidate: `runtime`, `variant`, `cosine` (the lowest) and `mean`, `seconds` (`None` where it was not
+            measured), and `note`.
     """
 
     runtime: str
@@ -55,16 +48,17 @@ class Choice:
 
     def __str__(self):
         height, width = self.size
+        mean = "mean " if self.precision == "int8" else ""
         lines = [
-            f"{cache.machine()['processor']}, {cache.cores()} cores; one photo of {width} x {height}; {self.precision}: cosine "
-            f"to TensorFlow in float32 at least {PRECISIONS[self.precision]}",
+            f"{cache.machine()['processor']}, {cache.cores()} cores; one photo of {width} x {height}; {self.precision}: "
+            f"{mean}cosine to TensorFlow in float32 at least {PRECISIONS[self.precision]}",
             "",
-            f"{'runtime':12s}{'computes in':14s}{'cosine':>11s}{'seconds':>10s}",
+            f"{'runtime':12s}{'computes in':14s}{'lowest cosine':>15s}{'mean cosine':>13s}{'seconds':>10s}",
         ]
         for row in self.rows:
-            cosine = "" if row["cosine"] is None else f"{row['cosine']:.7f}"
+            cosine, mean = ("" if row[field] is None else f"{row[field]:.7f}" for field in ("cosine", "mean"))
             seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
-            lines.append(f"{row['runtime']:12s}{row['variant']:14s}{cosine:>11s}{seconds:>10s}  {row['note']}".rstrip())
+            lines.append(f"{row['runtime']:12s}{row['variant']:14s}{cosine:>15s}{mean:>13s}{seconds:>10s}  {row['note']}".rstrip())
         return "\n".join(lines)
 
 
@@ -88,7 +82,7 @@ def choose(
 
     Args:
         model: a model of `build_descriptor`.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         size: (height, width) of the photos.
         runtimes: which may be taken.
         few_sizes: whether TensorFlow's XLA is measured as well. It compiles for seconds at every new size of a photo.
@@ -105,27 +99,9 @@ def choose(
     if kept is not None:
         return kept
     if len(runtimes) == 1:
-        check_installed(runtimes[0])
-    rows, running = [], []
-    for runtime in runtimes:
-        for variant in RUNTIMES[runtime].VARIANTS[precision]:
-            row = {"runtime": runtime, "variant": variant, "cosine": None, "seconds": None, "note": ""}
-            if not _applies(runtime, variant, few_sizes):
-                continue
-            rows.append(row)
-            try:
-                check = own.check(runtime, variant)
-            except ImportError:
-                row["variant"], row["note"] = "", f'not installed: pip install "rw_keras[{RUNTIMES[runtime].EXTRA}]"'
-                break
-            except (ValueError, RuntimeError) as error:
-                row["note"] = str(error)
-                continue
-            row["cosine"] = check["cosine"]
-            if not keeps(check, precision):
-                row["note"] = "cosine too low"
-            else:
-                running.append((check["seconds"], row))
+        # Not another way of computing in its place: a runtime that was named is to be what it can be.
+        check_installed(runtimes[0], RUNTIMES[runtimes[0]].VARIANTS[precision][-1])
+    rows, running = _checked(own, precision, runtimes, few_sizes)
     least = min((seconds for seconds, _ in running), default=0)
     for seconds, row in running:
         if seconds > _HOPELESS * least:
@@ -174,6 +150,34 @@ def _kept(model, field):
         return Choice(**{**found, "size": tuple(found["size"])})
     except (TypeError, KeyError):  # nothing, or other fields
         return None
+
+
+def _checked(own, precision, runtimes, few_sizes):
+    """A row for each candidate; and of those that keep the promise, the seconds that they took on a small photo, and the row."""
+    rows, running = [], []
+    for runtime in runtimes:
+        for variant in RUNTIMES[runtime].VARIANTS[precision]:
+            row = {"runtime": runtime, "variant": variant, "cosine": None, "mean": None, "seconds": None, "note": ""}
+            if not _applies(runtime, variant, few_sizes):
+                continue
+            rows.append(row)
+            try:
+                check = own.check(runtime, variant)
+            except ImportError as error:
+                if variant == "int8":  # the runtime is there, and what quantises is not
+                    row["note"] = str(error)
+                    continue
+                row["variant"], row["note"] = "", f'not installed: pip install "rw_keras[{RUNTIMES[runtime].EXTRA}]"'
+                break
+            except (ValueError, RuntimeError) as error:
+                row["note"] = str(error)
+                continue
+            row["cosine"], row["mean"] = check["cosine"], check["mean"]
+            if not keeps(check, precision):
+                row["note"] = "cosine too low"
+            else:
+                running.append((check["seconds"], row))
+    return rows, running
 
 
 def _applies(runtime, variant, few_sizes):

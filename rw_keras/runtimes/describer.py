@@ -9,18 +9,17 @@ import io
 import json
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from rw_keras._moved import RenamedAttribute
 from rw_keras.files import written_whole
 from rw_keras.model.photo_regions import without_regions
 from rw_keras.model.presets import Preset
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
-from rw_keras.runtimes import cache, numpy_head
+from rw_keras.runtimes import cache, numpy_head, promises, sample_photos
 from rw_keras.runtimes import ncnn as ncnn_runtime
 from rw_keras.runtimes import openvino as openvino_runtime
 from rw_keras.runtimes import tensorflow as tensorflow_runtime
@@ -29,21 +28,16 @@ if TYPE_CHECKING:
     import keras
 
 # A module each: PACKAGE and EXTRA that it needs, VARIANTS (precision -> the ways to compute that may keep it), BATCH_PIXELS. All
-# but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`).
+# but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`). One
+# that has the variant "int8" makes files of their own for it, from photos to calibrate on (`make_int8`, QUANTISER).
 RUNTIMES = {"tensorflow": tensorflow_runtime, "openvino": openvino_runtime, "ncnn": ncnn_runtime}
 
-# The lowest cosine to TensorFlow's float32 descriptor of the same pixels that each promises.
-PRECISIONS = {"exact": 0.999999, "fast": 0.9999}
-# And the lowest of a region vector, in whose sum much of its rounding cancels: of VGG16 in bfloat16 the worst of 700 was 0.9996.
-REGION_PRECISIONS = {"exact": 0.99999, "fast": 0.995}
-# How many times as close the few photos of the check have to be: the worst of 765 real ones was 5.4 times as far off as those.
-_MARGIN = 6
-# The longer side of those photos, in pixels.
+# The longer side of the photos of a check, in pixels.
 _CHECK_SIDE = 320
 
-# Part of the names of what is known, checked and measured of a model, so that an earlier version's counts as not there. That of
-# version 1 knew nothing of regions and scales. A network's own files go on being used.
-_FORMAT = 2
+# Part of the names of what is known, checked and measured of a model, so that an earlier version's counts as not there. Those
+# before 3 knew nothing of regions, scales and mean cosines. A network's own files go on being used.
+_FORMAT = 3
 
 # Model -> the state that it was in, and its `ModelRuntimes`.
 _of_models = weakref.WeakKeyDictionary()
@@ -60,7 +54,7 @@ class Describer:
     Attributes:
         runtime: its name.
         variant: how it computes, such as "bfloat16".
-        precision: what it promises, "exact" or "fast".
+        precision: what it promises, "exact", "fast" or "int8".
         made: the recipe of the model when this was made; `recipe` is that of the weights that it computes with.
         dimensions: of a descriptor.
         cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
@@ -174,9 +168,10 @@ class KnownModel:
         """The file of what was checked and measured of this model on this machine."""
         return f"machine-{cache.key(_FORMAT, cache.machine(), self.recipe.to_dict())}.json"
 
-    def stem(self, runtime: str) -> str:
-        """The name of a runtime's files of this network, less their suffixes."""
-        return f"{runtime}-{cache.key(self.network, runtime, cache.version(RUNTIMES[runtime].PACKAGE))}"
+    def stem(self, runtime: str, variant: str = "float32") -> str:
+        """The name of a runtime's files of this network, less their suffixes; "int8" has files of its own."""
+        own = [variant] if variant == "int8" else []
+        return f"{runtime}-{cache.key(self.network, runtime, cache.version(RUNTIMES[runtime].PACKAGE), *own)}"
 
     def describer(
         self, runtime: str, variant: str, precision: str, recipe: Recipe, cosine: float, function: Callable, model: Any = None
@@ -240,31 +235,35 @@ class ModelRuntimes:
             return ModelRuntimes.of(inner)._feature_maps(runtime, variant)
         if (runtime, variant) not in self._maps:
             module = RUNTIMES[runtime]
-            files = cache.build(self.known.stem(runtime), module.SUFFIXES, lambda: module.make(self.network))
+            files = cache.build(self.known.stem(runtime, variant), module.SUFFIXES, lambda: self._make(module, variant))
             self._maps[runtime, variant] = module.load(files, variant)
         return self._maps[runtime, variant]
+
+    def _make(self, module, variant):
+        if variant != "int8":
+            return module.make(self.network)
+        check_installed(module.__name__.rpartition(".")[2], variant)
+        return module.make_int8(self.network, sample_photos.for_calibration(self._side()))
+
+    def _side(self):
+        """The longer side of the photos that are checked and calibrated on."""
+        return max(_CHECK_SIDE, 2 * self.known.recipe.get("min_side", 1))
 
     def check(self, runtime: str, variant: str) -> dict[str, Any]:
         """How a runtime's descriptors compare with TensorFlow's in float32, on this machine; found out once.
 
         Returns:
-            `cosine`, the lowest over the photos; `regions`, the lowest of a region vector, `None` where the model has none;
-            `seconds` of the last photo; `photos`, "embedded" or "generated".
+            What `promises.compared` gives; `seconds` of the last photo; `photos`, "embedded" or "generated".
         """
         name, field = self.known.measured_name(), f"{runtime} {variant}"
         found = cache.read_json(name).get("checks", {}).get(field)
         if found is None:
-            function = self.function(runtime, variant)
-            kind, photos = _check_photos(self.known.recipe.get("min_side", 1))
-            reference, regions = tensorflow_runtime.load(self.model, "float32"), self.known.head.has_regions
-            lowest = []
+            function, reference = self.function(runtime, variant), tensorflow_runtime.load(self.model, "float32")
+            kind, photos = sample_photos.for_check(self._side())
             # Of odd and of even sides: padding may be right for the one and wrong for the other.
-            for pixels in (photos[0], photos[1][:-1, :-1], photos[1]):
-                pair = [one(pixels[None], regions=regions) for one in (function, reference)]
-                lowest.append([_lowest_cosine(*both) for both in zip(*pair)][:2] if regions else [_lowest_cosine(*pair)])
-            lowest = np.min(lowest, axis=0).tolist()
-            seconds = least_seconds(function, photos[-1][None], 2)
-            found = {"cosine": lowest[0], "regions": lowest[1] if regions else None, "seconds": seconds, "photos": kind}
+            photos = [photos[0], photos[1][:-1, :-1], photos[1]]
+            found = promises.compared(function, reference, photos, self.known.head.has_regions)
+            found |= {"seconds": least_seconds(function, photos[-1][None], 2), "photos": kind}
             record(name, "checks", field, found)
             self.known.save()
         return found
@@ -276,28 +275,10 @@ class ModelRuntimes:
             ValueError: when its descriptors are not as close to TensorFlow's as the precision promises; also as for `function`.
         """
         function, check = self.function(runtime, variant), self.check(runtime, variant)
-        if not keeps(check, precision):
-            promised = f"{PRECISIONS[precision]}, of region vectors {REGION_PRECISIONS[precision]},"
-            raise ValueError(
-                f"{runtime} in {variant} gives {_closeness(check)} on its check's photos, not safely above the {promised} that "
-                f'precision="{precision}" promises; use runtime="tensorflow".'
-            )
+        if not promises.keeps(check, precision):
+            raise ValueError(f'{runtime} in {variant} gives {promises.broken(check, precision)}; use runtime="tensorflow".')
         model = self.model if runtime == "tensorflow" else None
         return self.known.describer(runtime, variant, precision, Recipe.of(self.model), check["cosine"], function, model)
-
-
-def keeps(check: Mapping[str, Any], precision: str) -> bool:
-    """Whether the lowest cosines of a check leave enough of a margin to what a precision promises."""
-    promised = {"cosine": PRECISIONS[precision], "regions": REGION_PRECISIONS[precision]}
-    lowest = {field: value for field, value in check.items() if field in promised and value is not None}
-    # NaN is none of them.
-    return "cosine" in lowest and all((1 - value) * _MARGIN <= 1 - promised[field] for field, value in lowest.items())
-
-
-def _closeness(check):
-    regions = check.get("regions")
-    words = f"descriptors whose cosine to TensorFlow's is {check['cosine']:.7f}"
-    return words if regions is None else f"{words}, and region vectors of {regions:.7f},"
 
 
 def record(name: str, part: str, field: str, value: Any) -> None:
@@ -317,42 +298,18 @@ def least_seconds(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarr
     return min(times)
 
 
-def check_installed(runtime: str) -> None:
-    """Raises an ImportError that says what to install, where the runtime's package is not there."""
+def check_installed(runtime: str, variant: str = "float32") -> None:
+    """Raises an ImportError that says what to install, where the package of a runtime, or of a variant of it, is not there."""
     module = RUNTIMES[runtime]
+    install = f'install it with: pip install "rw_keras[{module.EXTRA}]"'
     if importlib.util.find_spec(module.PACKAGE) is None:
-        raise ImportError(f'The runtime {runtime} is not installed; install it with: pip install "rw_keras[{module.EXTRA}]"')
+        raise ImportError(f"The runtime {runtime} is not installed; {install}")
     try:
         importlib.import_module(module.PACKAGE)
     except ImportError as error:
-        raise ImportError(
-            f'The runtime {runtime} cannot be loaded ({error}); install it again with: pip install "rw_keras[{module.EXTRA}]"'
-        ) from error
-
-
-def _check_photos(min_side):
-    """Two photos: those that come with other packages, or where these are not installed made ones, soft and with edges."""
-    side = max(_CHECK_SIDE, 2 * min_side)
-    try:
-        from rw_keras.photos import embedded as photos
-
-        return "embedded", [photos.photo(name, side) for name in ("coffee", "temple")]
-    except (ImportError, OSError):
-        random = np.random.default_rng(0)
-        made = []
-        for width, height in ((side, side * 3 // 4), (side * 3 // 4, side)):
-            soft = Image.fromarray(random.integers(0, 256, (9, 9, 3), "uint8")).resize((width, height), Image.Resampling.BICUBIC)
-            edges = Image.fromarray(random.integers(0, 256, (12, 12, 3), "uint8")).resize((width, height), Image.Resampling.NEAREST)
-            made.append(np.asarray(Image.blend(soft, edges, 0.4)))
-        return "generated", made
-
-
-def _lowest_cosine(one, other):
-    """Of vectors of unit length on the last axis, one by one; 1 where both are zero."""
-    one, other = one.astype("float64"), other.astype("float64")
-    lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
-    cosines = np.divide((one * other).sum(axis=-1), lengths, out=np.zeros_like(lengths), where=(lengths > 0) & np.isfinite(lengths))
-    return np.where(one.any(axis=-1) | other.any(axis=-1), cosines, 1.0).min()
+        raise ImportError(f"The runtime {runtime} cannot be loaded ({error}); {install.replace('it', 'it again', 1)}") from error
+    if variant == "int8" and module.QUANTISER and importlib.util.find_spec(module.QUANTISER) is None:
+        raise ImportError(f"The runtime {runtime} quantises networks with {module.QUANTISER}, which is not installed; {install}")
 
 
 def described_with(model: keras.Model | Describer) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 PACKAGE, EXTRA = "ncnn", "ncnn"
 # Precision -> the ways to compute that may keep it.
-VARIANTS = {"exact": ("float32",), "fast": ("float32", "bfloat16")}
+VARIANTS = {"exact": ("float32",), "fast": ("float32", "bfloat16"), "int8": ("float32", "bfloat16", "int8")}
+# What makes the files of "int8": nothing but this module.
+QUANTISER = None
 SUFFIXES = (".param", ".bin")
 # Photos that go through the network together, in pixels; `None`: one by one, since a batch gains nothing.
 BATCH_PIXELS = None
+# Before weights that are of 8 bits.
+_INT8_MARK = (0x000D4B38).to_bytes(4, "little")
 
 
 def make(network: keras.Model) -> tuple[bytes, bytes]:
@@ -33,8 +37,23 @@ def make(network: keras.Model) -> tuple[bytes, bytes]:
     Raises:
         ValueError: for a layer that is not known here, naming it.
     """
-    writer = _Writer(network)
-    return writer.text(), b"".join(writer.weights)
+    return _Writer(network, {}).files()
+
+
+def make_int8(network: keras.Model, photos: Sequence[np.ndarray]) -> tuple[bytes, bytes]:
+    """The two files of a network whose convolutions multiply numbers of 8 bits, weights and activations.
+
+    Not so the first one, for whose pixels 8 bits are too few, nor those in groups, for which ncnn has one scale a group. Maps are
+    float32 between layers.
+
+    Args:
+        network: pixels in, feature map out.
+        photos: `(H, W, 3)` uint8; the largest value that they give a convolution to read is the largest that 8 bits stand for.
+
+    Raises:
+        ValueError: for a layer that is not known here, naming it.
+    """
+    return _Writer(network, _largest_inputs(network, photos)).files()
 
 
 def load(files: list[pathlib.Path], variant: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -93,8 +112,9 @@ class _Preprocessing:
 class _Writer:
     """Goes through a Keras network from its photos to its map, and writes each layer down."""
 
-    def __init__(self, network):
-        self.network, self.weights, self._lines, self._names = network, [], [], {}
+    def __init__(self, network, largest):
+        """`largest`: of a convolution in 8 bits, by the `id` of the tensor that it reads, the largest value of that."""
+        self.network, self.weights, self._lines, self._largest = network, [], [], largest
         self._steps = _in_order(network)
         self._uses: dict[Any, int] = {}
         for _, inputs, _ in self._steps:
@@ -109,7 +129,10 @@ class _Writer:
             self._layer(layer, inputs, output)
         self._emit("Noop", [self._take(network.outputs[0])], ["features"], {})
 
-    def text(self):
+    def files(self):
+        return self._text(), b"".join(self.weights)
+
+    def _text(self):
         blobs = sum(len(outputs) for _, _, outputs, _ in self._lines)
         lines = ["7767517", f"{len(self._lines)} {blobs}"]
         for number, (kind, inputs, outputs, settings) in enumerate(self._lines):
@@ -152,6 +175,8 @@ class _Writer:
             return
         blob = f"b{len(self._lines)}"
         written = list(write(layer))
+        if written and written[0][0] == "Convolution" and self._largest.get(id(inputs[0])):
+            written[0] = _in_int8(*written[0], self._largest[id(inputs[0])])
         taken = [self._take(tensor) for tensor in inputs]
         for number, (name, settings, weights) in enumerate(written):
             given = f"{blob}_{number}" if number < len(written) - 1 else blob
@@ -182,6 +207,36 @@ def _in_order(network):
             seen.add(id(tensor))
             steps.append((history.operation, node.input_tensors, tensor))
     return steps
+
+
+def _largest_inputs(network, photos):
+    """The largest magnitude that each convolution but the first reads in some photos, by the `id` of its input tensor."""
+    import keras
+
+    read = {}
+    for layer, inputs, _ in _in_order(network):
+        if isinstance(layer, keras.layers.Conv2D):
+            read.setdefault(id(inputs[0]), inputs[0])
+    tensors = list(read.values())[1:]
+    if not tensors:
+        return {}
+    maps = keras.Model(network.inputs, tensors)
+    largest = np.zeros(len(tensors))
+    for photo in photos:
+        found = maps.predict_on_batch(photo[None])
+        largest = np.maximum(largest, [np.abs(values).max() for values in found])
+    return {id(tensor): value for tensor, value in zip(tensors, largest.tolist())}
+
+
+def _in_int8(kind, settings, weights, largest):
+    """A convolution with its weights in 8 bits, a scale an output channel, and one scale for what it reads."""
+    _, kernel, *bias = weights
+    peaks = np.abs(kernel).max(axis=(1, 2, 3))
+    scale = 127 / np.where(peaks > 0, peaks, np.float32(1))
+    rows = np.rint(kernel * scale[:, None, None, None]).astype("int8").tobytes()
+    # The mark of 8 bits; rows are filled up to four bytes.
+    packed = _INT8_MARK + rows + bytes(-len(rows) % 4)
+    return kind, {**settings, 8: 2}, [packed, *bias, scale, np.array([127 / largest])]
 
 
 def _refused(layer, reason):

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 PACKAGE, EXTRA = "tensorflow", None
 # Precision -> the ways to compute that may keep it. With "xla" it compiles anew for every size of a photo, and every batch.
-VARIANTS = {
-    "exact": ("float32", "float32 xla"),
-    "fast": ("float32", "float32 xla", "bfloat16", "bfloat16 xla", "float16"),
-}
+_FAST = ("float32", "float32 xla", "bfloat16", "bfloat16 xla", "float16")
+VARIANTS = {"exact": ("float32", "float32 xla"), "fast": _FAST, "int8": _FAST}
 # Photos that go through the network together, in pixels.
 BATCH_PIXELS = 512 * 384
 

@@ -101,7 +101,7 @@ class TestQuery:
     def test_a_precision_that_promises_nothing_known(self, model, photo_folder):
         index = Index.from_folder(model, photo_folder, runtime="tensorflow", progress=False)
         index.described_with = [{"runtime": "other", "precision": "int4"}]
-        with pytest.warns(UserWarning, match="described by 'other' at the precision 'int4', and only exact, fast are known"):
+        with pytest.warns(UserWarning, match="described by 'other' at the precision 'int4', and only exact, fast, int8 are known"):
             index.search_photo(model, photo_folder / "c.jpg")
 
     def test_describe(self, engine, model, draw):

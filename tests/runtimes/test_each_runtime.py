@@ -13,7 +13,7 @@ from runtimes.rounding import assert_same, tolerance
 
 import rw_keras
 from rw_keras import runtimes as engines
-from rw_keras.runtimes import cache, describer
+from rw_keras.runtimes import cache, describer, promises
 from rw_keras.runtimes import openvino as openvino_engine
 from rw_keras.runtimes import tensorflow as tensorflow_engine
 from rw_keras.runtimes.tensorflow import batch_function
@@ -174,7 +174,7 @@ class TestRegions:
         assert rows[0]["seconds"] > 0
 
     def test_regions_that_break_the_promise(self, engine, vgg_like, monkeypatch):
-        check = {"cosine": 1.0, "regions": 0.99, "seconds": 1.0}
+        check = {"cosine": 1.0, "mean": 1.0, "regions": 0.99, "seconds": 1.0}
         monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: check)
         with pytest.raises(ValueError, match=r"region vectors of 0.9900000, .*of region vectors 0.99999"):
             engines.load(vgg_like, engine)
@@ -196,7 +196,7 @@ class TestRegions:
         check = own.check(engine, "float32")
         assert check["cosine"] > 1 - 1e-12
         assert check["regions"] == pytest.approx(-1)
-        assert not describer.keeps(check, "fast")
+        assert not promises.keeps(check, "fast")
 
 
 @pytest.mark.imagenet
@@ -251,8 +251,8 @@ class TestRefusals:
     def test_unknown_names(self, vgg_like):
         with pytest.raises(ValueError, match="runtime is one of auto, tensorflow, openvino, ncnn, but got 'caffe'"):
             engines.load(vgg_like, "caffe")
-        with pytest.raises(ValueError, match="precision is one of exact, fast, but got 'int8'"):
-            rw_keras.describe(vgg_like, photos(32, 32)[0], precision="int8")
+        with pytest.raises(ValueError, match="precision is one of exact, fast, int8, but got 'int4'"):
+            rw_keras.describe(vgg_like, photos(32, 32)[0], precision="int4")
 
     @pytest.mark.parametrize("name", ["openvino", "ncnn"])
     def test_an_engine_that_is_not_installed(self, vgg_like, name, monkeypatch):
@@ -264,7 +264,7 @@ class TestRefusals:
             engines.load(vgg_like, name, "fast")
 
     def test_descriptors_that_break_the_promise(self, engine, vgg_like, monkeypatch):
-        monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: {"cosine": 0.99, "seconds": 1.0})
+        monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: {"cosine": 0.99, "mean": 0.99, "seconds": 1.0})
         with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999, .* that precision="exact" promises'):
             engines.load(vgg_like, engine)
 
