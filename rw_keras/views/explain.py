@@ -79,8 +79,8 @@ class Agreement:
 class Matches:
     """What re-ranking compares of a query and a photo: for each region of the query the photo's best one.
 
-    Regions of the query where nothing is, whose vectors are zero, count for nothing and are left out; those of the photo are nobody's
-    best.
+    Regions of the query where nothing is, whose vectors are zero, count for nothing and are left out. Those of the photo are
+    nobody's best.
 
     Attributes:
         query, photo: `(H, W, 3)` uint8 each, what the network was given.
