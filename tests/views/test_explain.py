@@ -178,7 +178,8 @@ class TestMatches:
             regions.append(int(np.argmax(cosines)))
         assert found.score == pytest.approx(np.mean(expected), abs=1e-5)
         np.testing.assert_allclose(found.cosines, expected, atol=1e-5)
-        assert found.regions.tolist() == regions
+        assert found.photo_regions.tolist() == regions
+        assert found.query_regions.tolist() == list(range(len(vectors[0])))
         np.testing.assert_array_equal(found.photo_windows, windows[regions])
         np.testing.assert_array_equal(found.query_windows, explain.region_shares(model, query, box).windows)
 
@@ -194,9 +195,20 @@ class TestMatches:
 
     def test_black_photos_match_nothing(self, model, draw):
         black = np.zeros((48, 64, 3), "uint8")
-        for query, photo in ((black, draw(0)), (draw(0), black)):
+        for query, photo, score in ((black, draw(0), 0), (draw(0), black, -1), (black, black, 0)):
             found = explain.region_matches(model, query, photo)
-            assert (found.score, found.best(3)) == (0, [])
+            assert (found.score, found.best(3)) == (score, [])
+
+    def test_regions_where_nothing_is_count_for_nothing(self, model, draw):
+        """Of the query they are left out, and of the photo nobody's best, though its others point away."""
+        corner = np.zeros((72, 96, 3), "uint8")
+        corner[40:48, 16:24] = draw(1, 8, 8)
+        vectors = np.asarray(model.with_regions()(corner[None])[1])[0]
+        fires = np.flatnonzero(vectors.any(axis=1))
+        assert 1 < len(fires) < len(vectors)
+        found = explain.region_matches(model, corner, draw(2))
+        assert found.query_regions.tolist() == fires.tolist()
+        assert set(explain.region_matches(model, draw(2), corner).photo_regions) <= set(fires)
 
     def test_a_method_of_one_region(self, known_model, draw):
         model = known_model(method="mac")
