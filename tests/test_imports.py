@@ -22,7 +22,7 @@ CONTRACT = {
     "multi_scale": "(model, scales=(1, 0.7071067811865476, 0.5))",
     "layers.ImageScale": "(factor, min_side=1)",
     "describe": "(model, images, box=None, max_side='auto')",
-    "fit_whitening": "(model, images, max_side=1024)",
+    "fit_whitening": "(model, images, max_side='auto')",
     "save_whitening": "(model, path)",
     "export_saved_model": "(model, path, *, max_side=1024)",
     "retrieval.Index": "(names, descriptors)",

@@ -81,7 +81,8 @@ def _table(title, model, values, result):
     on = " of global vectors" if "whiten" in made else ""
     yield f"whitening{on}: {provenance_in_words(learned)}, shrinkage {shrinkage}" if learned else "whitening: none"
     if values.rerank is not None:
-        yield f"the first {values.rerank} are re-ranked by their regions"
+        smoothed = f", smoothed over {values.rerank.smooth}," if values.rerank.smooth else ""
+        yield f"the first {values.rerank.count}{smoothed} are re-ranked by their regions"
     if values.missing == "allow":
         yield f"{result.missing_positives} positives are not among the photos and are left out of the ground truth"
         yield f"{len(result.skipped_queries)} queries are skipped, without their own photo or any positive"

@@ -148,7 +148,8 @@ def _manifest(folder):
         searcher = manifest.pop("engine", None)
         if searcher:
             manifest["searcher"] = {"name": searcher["name"], "parameters": searcher["parameters"]}
-        manifest["described_with"] = [with_runtime(entry) for entry in manifest.get("described_with") or ()]
+        if manifest.get("described_with"):
+            manifest["described_with"] = [with_runtime(entry) for entry in manifest["described_with"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, error) from error
     return manifest

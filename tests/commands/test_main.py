@@ -15,7 +15,7 @@ NEW_MODEL += ["whiten_on", "scales", "max_side"]
 EXTRACTION = ["regions", "region_components"]
 EXTRACTION += ["dtype", "batch_size", "workers", "checksum", "force", "prune", "metadata", "strict", "runtime", "precision"]
 SHOWING = ["within", "min_score", "searcher", "runtime", "precision", "html", "sheet", "photos"]
-EVALUATION = ["labels", "k", "rerank", "expand", "alpha", "queries", "missing", "photos", "per_query", "json"]
+EVALUATION = ["labels", "k", "rerank", "smooth", "expand", "alpha", "queries", "missing", "photos", "per_query", "json"]
 
 
 class TestCommandLine:
@@ -35,7 +35,10 @@ class TestCommandLine:
         [
             ("index", ["output", "json", "quiet", *EXTRACTION, *NEW_MODEL, "help"]),
             ("export", ["format", "dtype", "int8", "batching", *NEW_MODEL, "help"]),
-            ("search", ["box", "k", "rerank", "expand", "alpha", "model", "weights", "whitening", "json", *SHOWING, "help"]),
+            (
+                "search",
+                ["box", "k", "rerank", "smooth", "expand", "alpha", "model", "weights", "whitening", "json", *SHOWING, "help"],
+            ),
             ("runtimes", ["precision", "force", "json", *NEW_MODEL, "help"]),
             ("info", ["json", "help"]),
             ("duplicates", ["threshold", "groups", "json", "help"]),
@@ -58,7 +61,7 @@ class TestCommandLine:
     def test_help_states_the_defaults(self, command, capsys):
         assert command("index", "--help") == 0
         assert re.search(r"-o, --output .*\n", out := capsys.readouterr().out)
-        assert re.search(r"--precision .*\n.*Default: exact\.", out)
+        assert re.search(r"--precision .*\n( .*\n)* .*Default: exact\.", out)
         assert "Default: recommended." in out
 
     def test_version(self, command, capsys):

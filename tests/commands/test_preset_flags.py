@@ -13,7 +13,7 @@ from rw_keras import backbones
 from rw_keras.commands import models, search
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.presets import PRESETS, Preset
-from rw_keras.retrieval import Index, store
+from rw_keras.retrieval import Index, Rerank, store
 from rw_keras.retrieval.writer import Writer
 
 
@@ -191,7 +191,9 @@ class TestSearch:
         ("flags", "asked"),
         [
             ([], (5, {"alpha": 1.0})),
-            (["--rerank=2", "--expand=3"], (3, {"rerank": 2, "alpha": 0.0})),
+            (["--rerank=2", "--expand=3"], (3, {"rerank": Rerank(2, 9), "alpha": 0.0})),
+            (["--smooth=none"], (5, {"rerank": Rerank(3), "alpha": 1.0})),
+            (["--rerank=2", "--smooth=4"], (5, {"rerank": Rerank(2, 4), "alpha": 1.0})),
             (["--rerank=none", "--expand=1"], (1, {"rerank": None, "alpha": 0.0})),
         ],
         ids=str,
@@ -199,7 +201,7 @@ class TestSearch:
     def test_as_the_index_is_made_for_or_as_it_is_told(self, command, photo_folder, tmp_path, monkeypatch, flags, asked):
         """How many are re-ranked without a flag, `Index.search_photo` knows itself."""
         with Writer(tmp_path / "out", {"max_side": 40}, 12, regions={"dtype": "int8", "dimensions": 12}) as writer:
-            writer.set("search", {"rerank": 3, "expand": 5, "alpha": 1.0})
+            writer.set("search", {"rerank": 3, "smooth": 9, "expand": 5, "alpha": 1.0})
             writer.put(["a"], np.ones((1, 12)), [None], [True], regions=[PhotoRegions(np.eye(2, 12), np.zeros((2, 4)))])
             writer.finish()
         calls = []
@@ -209,9 +211,14 @@ class TestSearch:
             return []
 
         monkeypatch.setattr(Index, "search_photo", search_photo)
-        monkeypatch.setattr(search, "model_of", lambda recipe, values: None)
+        monkeypatch.setattr(search, "describer_of", lambda recipe, values: None)
         assert command("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow", *flags) == 0
         assert calls == [asked]
+
+    def test_nothing_to_smooth(self, command, capsys, photo_folder, tmp_path):
+        rw_keras.retrieval.Index(["a"], [[1.0, 0.0]], recipe={"backbone": "vgg16"}).save(tmp_path / "out")
+        assert command("search", tmp_path / "out", photo_folder / "b.png", "--smooth=9") == 2
+        only_line(capsys, "--smooth 9 averages the scores of re-ranked photos", "give --rerank a number")
 
     @pytest.mark.slow
     def test_by_regions(self, made, command, capsys, photo_folder, tmp_path):

@@ -103,7 +103,8 @@ class TestRegions:
 
     def test_how_a_new_index_is_searched(self):
         assert defaults.search_defaults(model(), None) == {}
-        assert defaults.search_defaults(model(SMALL), {"dtype": "int8"}) == {"rerank": 50, "expand": 5, "alpha": 0.0}
+        wanted = {"rerank": 50, "smooth": None, "expand": 5, "alpha": 0.0}
+        assert defaults.search_defaults(model(SMALL), {"dtype": "int8"}) == wanted
         assert defaults.search_defaults(model(SMALL), None)["rerank"] is None
 
 

@@ -76,7 +76,7 @@ def test_is_the_plain_statement(index, way, held, monkeypatch):
     monkeypatch.setattr(index_evaluation, "_HELD", held)
     found = evaluate_index(index, "folders", k=(1, 3), **way, progress=False)
     assert found.photos == len(NAMES)
-    assert found.searched == {"rerank": None, "expand": None, "alpha": 0.0, **way}
+    assert found.searched == {"rerank": None, "smooth": None, "expand": None, "alpha": 0.0, **way}
     truth = folder_ground_truth(NAMES)
     rankings = {query: ranked(index, query, **way) for query in truth}
     expected = {

@@ -11,7 +11,7 @@ from rw_keras.commands.evaluation_program import evaluation_program
 from rw_keras.evaluation import protocol
 from rw_keras.evaluation.protocol import Evaluation, evaluate, evaluate_described
 from rw_keras.model.presets import PRESETS
-from rw_keras.retrieval import Index, average_precision, bootstrap
+from rw_keras.retrieval import Index, Rerank, average_precision, bootstrap
 
 
 class Collection:
@@ -319,8 +319,8 @@ class TestProgram:
             "root_rw on tiny convolution, levels 3, scales 1 0.5",
         ]
         model = tiny_model(method="root_rw", scales=(1, 0.5))
-        rerank = PRESETS["recommended"].rerank
-        assert f"the first {rerank} are re-ranked by their regions" in lines
+        rerank = Rerank.of_defaults(PRESETS["recommended"].search)
+        assert f"the first {rerank.count}, smoothed over 9, are re-ranked by their regions" in lines
         assert lines[-1] == f"   1  {self.row(collection.by_hand(model, 1, max_side=side, rerank=rerank))}"
         assert program("--whitening=none", "--preset=recommended", "--qe=1", "--scales=1,0.5", "--rerank=none") == 0
         assert capsys.readouterr().out.splitlines()[-1] == f"   1  {self.row(collection.by_hand(model, 1, max_side=side))}"

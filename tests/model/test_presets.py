@@ -191,4 +191,4 @@ class TestDefaults:
         assert presets.default_max_side(keras.Sequential()) == 1024
 
     def test_of_a_search(self, mine):
-        assert mine.search == {"rerank": 7, "expand": None, "alpha": 0.0}
+        assert mine.search == {"rerank": 7, "smooth": None, "expand": None, "alpha": 0.0}

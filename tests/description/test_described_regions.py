@@ -295,7 +295,7 @@ class TestPreset:
         about = store.about(out)
         assert (about["recipe"]["max_side"], about["dtype"], about["preset"]) == (60, "float16", "tried")
         assert about["regions"] == {"dtype": "int8", "dimensions": 9}
-        assert about["search"] == {"rerank": 5, "expand": 3, "alpha": 0.0}
+        assert about["search"] == {"rerank": 5, "smooth": None, "expand": 3, "alpha": 0.0}
         index = Index.load(out)
         assert index.search_defaults == about["search"]
         found = index.search_photo(model, folder / "001.png", k=21)
@@ -309,7 +309,7 @@ class TestPreset:
 
     def test_without_regions_nothing_is_re_ranked(self, model, folder, out):
         quiet(model, folder, out, regions=None)
-        assert store.about(out)["search"] == {"rerank": None, "expand": 3, "alpha": 0.0}
+        assert store.about(out)["search"] == {"rerank": None, "smooth": None, "expand": 3, "alpha": 0.0}
         assert len(Index.load(out).search_photo(model, folder / "001.png", k=3)) == 3
 
     def test_an_index_that_is_there_keeps_its_own_defaults(self, model, tiny_model, folder, out):
@@ -322,7 +322,7 @@ class TestPreset:
     def test_from_folder(self, model, folder, out):
         index = Index.from_folder(model, folder, runtime="tensorflow", progress=False)
         assert (index.recipe["max_side"], index.regions.spec) == (60, {"dtype": "int8", "dimensions": 9})
-        assert index.search_defaults == {"rerank": 5, "expand": 3, "alpha": 0.0}
+        assert index.search_defaults == {"rerank": 5, "smooth": None, "expand": 3, "alpha": 0.0}
         assert (
             Index.from_folder(model, folder, runtime="tensorflow", regions=None, progress=False).search_defaults["rerank"] is None
         )
