@@ -77,27 +77,31 @@ class Agreement:
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """What re-ranking compared of a query and a photo: for each region of the query the photo's best one.
+    """What re-ranking compares of a query and a photo: for each region of the query the photo's best one.
+
+    Regions of the query where nothing is, whose vectors are zero, count for nothing and are left out. Those of the photo are
+    nobody's best.
 
     Attributes:
         query, photo: `(H, W, 3)` uint8 each, what the network was given.
-        query_windows: `(R, 4)` float64: x1, y1, x2, y2 of each of the query's regions, in pixels of `query`.
-        photo_windows: `(R, 4)` float64: those of the region of the photo that is most like it, in pixels of `photo`.
-        regions: `(R,)` which region of the photo that is, in the order of its regions.
-        cosines: `(R,)` float64, the cosine of the two vectors; 0 where one of them is zero.
+        query_regions: `(R,)` which regions of the query are compared, in the order of its regions.
+        photo_regions: `(R,)` which region of the photo is most like each.
+        query_windows, photo_windows: `(R, 4)` float64: x1, y1, x2, y2 of these regions, in pixels of `query` and of `photo`.
+        cosines: `(R,)` float64, of the two vectors of each pair; -1 for a photo that has zero vectors alone.
     """
 
     query: np.ndarray
     photo: np.ndarray
+    query_regions: np.ndarray
+    photo_regions: np.ndarray
     query_windows: np.ndarray
     photo_windows: np.ndarray
-    regions: np.ndarray
     cosines: np.ndarray
 
     @property
     def score(self) -> float:
-        """The mean of the cosines: what the photo is re-ranked by."""
-        return float(self.cosines.mean())
+        """The mean of the cosines, which the photo is re-ranked by; 0 for a query that has zero vectors alone."""
+        return float(self.cosines.mean()) if len(self.cosines) else 0.0
 
     def best(self, top: int) -> list[int]:
         """The `top` regions of the query with the highest cosines, best first; those not above 0 left out."""
@@ -211,9 +215,10 @@ def region_matches(
         _, each, boxes = function(pixels[-1][None])
         vectors.append(each[0].astype("float64"))
         windows.append(_windows(model, boxes, pixels[-1]))
-    cosines = vectors[0] @ vectors[1].T
+    own = np.flatnonzero(vectors[0].any(axis=1))
+    cosines = np.where(vectors[1].any(axis=1), vectors[0][own] @ vectors[1].T, -1.0)
     best = cosines.argmax(axis=1)
-    return Matches(*pixels, windows[0], windows[1][best], best, np.take_along_axis(cosines, best[:, None], axis=1)[:, 0])
+    return Matches(*pixels, own, best, windows[0][own], windows[1][best], cosines.max(axis=1))
 
 
 def _read(model, photo, box, max_side):
