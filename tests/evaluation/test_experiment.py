@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_evaluation(bench, network, data):
     assert 0 < np.mean(list(own.values())) < 1
 
 
-@pytest.mark.parametrize("rerank", [4, 99])
+@pytest.mark.parametrize("rerank", [pytest.param(4, marks=pytest.mark.slow), 99])
 def test_reranked_scores_are_those_of_the_evaluation(bench, network, data, rerank):
     model = model_of(bench, network, "oxford5k", "rw", shrinkage=0.5)
     folder = data / "oxford5k_part"

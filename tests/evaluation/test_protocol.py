@@ -310,6 +310,7 @@ class TestProgram:
             f"   8  {self.row(collection.by_hand(model, 8))}",
         ]
 
+    @pytest.mark.slow
     def test_preset(self, program, tiny_model, collection, capsys):
         assert program("--whitening=none", "--preset=recommended", "--qe=1", "--scales=1,0.5") == 0
         lines = capsys.readouterr().out.splitlines()

@@ -71,12 +71,12 @@ class TestBroken:
     on ends as one that nothing broke."""
 
     def test_killed(self, steps, tmp_path):
-        assert [breaks for breaks, _ in broken(steps, tmp_path, "each", "kills", 5)] == [5] * len(SCENARIOS)
+        assert [breaks for breaks, _ in broken(steps, tmp_path, "each", "kills", 3)] == [3] * len(SCENARIOS)
 
     def test_a_full_disk_or_one_with_errors(self, steps, tmp_path):
-        found = broken(steps, tmp_path, "each", "failures", 5)
-        assert [breaks for breaks, _ in found] == [5] * len(SCENARIOS)
-        assert all(refused > 1 for _, refused in found)
+        found = broken(steps, tmp_path, "each", "failures", 3)
+        assert [breaks for breaks, _ in found] == [3] * len(SCENARIOS)
+        assert all(refused > 0 for _, refused in found)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("scenario", SCENARIOS)
