@@ -2,8 +2,9 @@
 
     python examples/learn_whitening.py --photos photos/train --output whitening.npz --max_side 512
 
-Those: --photos with 322 photos of Paris6k, --name paris6k, --recommended_shrinkage 0.2; for AlexNet --weights with a file
-of Caffe's weights whose kernels are rounded to 1/1024, and a --note that says so.
+Those: --photos with 322 photos of Paris6k and 1,000 of objects, --max_side 512, --recommended_shrinkage 0.2 and --method rw
+or root_rw; for AlexNet --max_side 640, --weights with a file of Caffe's weights whose kernels are rounded to 1/1024, and a
+--note that says so. (The maps were kept in float16 between network and method.)
 """
 
 import rw_keras
