@@ -43,7 +43,7 @@ def add_evaluation(parser: Parser, qe: Sequence[int]) -> None:
 
 def add_smooth(parser: Parser) -> None:
     """The flag `--smooth`, which goes with `--rerank`."""
-    words = "Average the scores of re-ranked photos over so many neighbours: 9, or none. Default: as --rerank's."
+    words = "Average the scores of re-ranked photos over so many neighbours: 9, or none. Default: the same."
     parser.flag("smooth", words, or_none(whole_number(1)))
 
 

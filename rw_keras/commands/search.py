@@ -62,7 +62,7 @@ def run(values: Namespace) -> int:
     usual = (about or {}).get("search") or {}
     if "expand" not in values.given and usual.get("expand"):
         values.expand, values.alpha = usual["expand"], usual.get("alpha") or 0.0
-    asked = rerank_of(values, usual)
+    asked = rerank_of(values, usual if (about or {}).get("regions") else {**usual, "rerank": None})
     if values.rerank is not None and about is not None and not about.get("regions"):
         raise ValueError(
             f"{name} keeps no vectors of regions, and you asked for --rerank {values.rerank}; leave it out, or make the index "
@@ -80,12 +80,14 @@ def run(values: Namespace) -> int:
     if values.given & {"rerank", "smooth"}:  # else `search_photo` does as the index was made for
         options["rerank"] = asked
     hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
+    # An expansion ranks all photos again, by cosine.
+    measure = "cosine" if asked is None or (values.expand or 1) > 1 else "score"
     if values.html or values.sheet:
-        _show(name, photo, box, hits, values)
+        _show(name, photo, box, hits, measure, asked, values)
     if values.json:
-        print(json.dumps([{"rank": rank, "name": hit, "cosine": score} for rank, (hit, score) in enumerate(hits, 1)]))
+        print(json.dumps([{"rank": rank, "name": hit, measure: score} for rank, (hit, score) in enumerate(hits, 1)]))
     else:
-        print("rank  cosine  photo")
+        print(f"rank  {measure:>6s}  photo")
         for rank, (hit, score) in enumerate(hits, 1):
             print(f"{rank:4d}  {score:6.3f}  {printable(hit)}")
     return DONE
@@ -115,7 +117,7 @@ def _check_to_write(values):
         check_picture(values.sheet)
 
 
-def _show(name, photo, box, hits, values):
+def _show(name, photo, box, hits, measure, rerank, values):
     """Writes the pages that `--html` and `--sheet` ask for."""
     from rw_keras.retrieval import store
     from rw_keras.views.result_page import result_page, search_sheet
@@ -124,10 +126,13 @@ def _show(name, photo, box, hits, values):
     found = [(rank, hit, score, folder and inside(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
         options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
+        if rerank is not None:
+            options["re-ranked"] = rerank
         if values.alpha:
             options["alpha"] = values.alpha
-        page = result_page(photo, box, found, folder=os.path.dirname(os.path.abspath(values.html)), options=options)
+        folder = os.path.dirname(os.path.abspath(values.html))
+        page = result_page(photo, box, found, folder=folder, options=options, measure=measure)
         with written_whole(values.html) as file:
             file.write(page.encode("utf8"))
     if values.sheet:
-        search_sheet(photo, box, found).save(values.sheet)
+        search_sheet(photo, box, found, measure=measure).save(values.sheet)

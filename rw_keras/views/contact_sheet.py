@@ -16,7 +16,8 @@ _INK, _QUIET, _PAPER = (24, 24, 27), (100, 100, 108), (255, 255, 255)
 @dataclasses.dataclass(frozen=True)
 class Hit:
     """A found photo: pixels `(H, W, 3)` uint8 (`None`: there are none to show), its name, the cosine, whether it is right, its
-    rank (`None`: its place in the row), and the colour of its frame (`None`: green where it is right, else no frame)."""
+    rank (`None`: its place in the row), the colour of its frame (`None`: green where it is right, else no frame), and what the
+    cosine is called, "score" where it is none."""
 
     photo: object
     name: str
@@ -24,6 +25,7 @@ class Hit:
     right: bool = False
     rank: int | None = None
     frame: tuple[int, int, int] | None = None
+    measure: str = "cosine"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def contact_sheet(rows: Sequence[Row], title: str, columns: int | None = None) -
             corner = (2 * _GAP + (1 + column) * (_TILE + _GAP), top + line * height)
             rank = place + 1 if hit.rank is None else hit.rank
             frame = hit.frame or (RIGHT if hit.right else None)
-            _tile(draw, sheet, corner, hit.photo, f"{rank}. {hit.name}", f"cosine {hit.score:.3f}", frame, None)
+            _tile(draw, sheet, corner, hit.photo, f"{rank}. {hit.name}", f"{hit.measure} {hit.score:.3f}", frame, None)
     return sheet
 
 

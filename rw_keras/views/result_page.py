@@ -38,6 +38,7 @@ def result_page(
     options: Mapping[str, object] | None = None,
     title: str | None = None,
     note: str | None = None,
+    measure: str = "cosine",
 ) -> str:
     """A search as one HTML page: pictures, style and script are all within, and nothing is asked of any host.
 
@@ -47,13 +48,14 @@ def result_page(
     Args:
         query: the path of the photo that was searched with.
         box: the part of it that was asked for, in pixels of the upright full-size photo; `None`: all of it.
-        hits: (rank, name, cosine, path or `None`) each, best first. A name in an index may be anything: whoever joins it to a
-            folder takes `rw_keras.files.inside`.
+        hits: (rank, name, cosine or score, path or `None`) each, best first. A name in an index may be anything: whoever joins it to
+            a folder takes `rw_keras.files.inside`.
         folder: where the page will lie. Links to photos near it are relative, so that both can be moved together;
             the others, and all where this is `None`, are file:// URLs.
         options: what else the reader should know of the search, such as the index and k, by name.
         title: the heading. Default: one that names the query.
         note: a sentence below it.
+        measure: what the numbers of the hits are called: "score" where they were re-ranked by their regions.
 
     Raises:
         FileNotFoundError, ImageError: when the query cannot be read, or the box does not fit.
@@ -69,19 +71,22 @@ def result_page(
         query={"name": name, "link": _link(query, folder), "photo": asked},
         box=box,
         # One after the other: their pixels need not be in memory together.
+        measure=measure,
         hits=(_Tile.of(*hit, folder) for hit in hits[:PICTURES]),
         others=[_Place.of(*hit, folder) for hit in hits[PICTURES:]],
         count=len(hits),
     )
 
 
-def search_sheet(query: str | os.PathLike[str], box: Box | None, hits: Iterable[Found], *, title: str | None = None) -> Image.Image:
+def search_sheet(
+    query: str | os.PathLike[str], box: Box | None, hits: Iterable[Found], *, title: str | None = None, measure: str = "cosine"
+) -> Image.Image:
     """A search as one picture, see `contact_sheet`: more than eight hits are spread evenly over several lines.
 
     After the first `PICTURES` hits the others are left out, and the heading says so.
 
     Args:
-        query, box, hits: see `result_page`.
+        query, box, hits, measure: see `result_page`.
         title: the heading. Default: one that names the query.
 
     Raises:
@@ -97,7 +102,7 @@ def search_sheet(query: str | os.PathLike[str], box: Box | None, hits: Iterable[
     found = []
     for rank, hit, cosine, path in shown:
         photo, _ = _read_hit(hit, path, _SHEET_SIDE)
-        found.append(Hit(None if photo is None else photo.pixels, hit, cosine, rank=rank))
+        found.append(Hit(None if photo is None else photo.pixels, hit, cosine, rank=rank, measure=measure))
     lines = max(1, -(-len(found) // _COLUMNS))
     columns = max(1, -(-len(found) // lines))
     row = Row(asked.pixels, name, small_box, found)

@@ -195,10 +195,11 @@ class TestSearch:
             (["--smooth=none"], (5, {"rerank": Rerank(3), "alpha": 1.0})),
             (["--rerank=2", "--smooth=4"], (5, {"rerank": Rerank(2, 4), "alpha": 1.0})),
             (["--rerank=none", "--expand=1"], (1, {"rerank": None, "alpha": 0.0})),
+            (["--expand=1"], (1, {"alpha": 0.0})),
         ],
         ids=str,
     )
-    def test_as_the_index_is_made_for_or_as_it_is_told(self, command, photo_folder, tmp_path, monkeypatch, flags, asked):
+    def test_as_the_index_is_made_for_or_as_it_is_told(self, command, capsys, photo_folder, tmp_path, monkeypatch, flags, asked):
         """How many are re-ranked without a flag, `Index.search_photo` knows itself."""
         with Writer(tmp_path / "out", {"max_side": 40}, 12, regions={"dtype": "int8", "dimensions": 12}) as writer:
             writer.set("search", {"rerank": 3, "smooth": 9, "expand": 5, "alpha": 1.0})
@@ -208,12 +209,18 @@ class TestSearch:
 
         def search_photo(self, model, photo, box, k, expand, **options):
             calls.append((expand, {flag: options[flag] for flag in ("rerank", "alpha") if flag in options}))
-            return []
+            return [("a", 0.5)]
 
         monkeypatch.setattr(Index, "search_photo", search_photo)
         monkeypatch.setattr(search, "describer_of", lambda recipe, values: None)
         assert command("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow", *flags) == 0
         assert calls == [asked]
+        measure = "score" if flags == ["--expand=1"] else "cosine"
+        assert capsys.readouterr().out == f"rank  {measure:>6s}  photo\n   1   0.500  a\n"
+        page, own = tmp_path / "page.html", [f"--html={tmp_path / 'page.html'}", "--json"]
+        assert command("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow", *own, *flags) == 0
+        assert json.loads(capsys.readouterr().out) == [{"rank": 1, "name": "a", measure: 0.5}]
+        assert f"<span>{measure}</span>" in page.read_text()
 
     def test_nothing_to_smooth(self, command, capsys, photo_folder, tmp_path):
         rw_keras.retrieval.Index(["a"], [[1.0, 0.0]], recipe={"backbone": "vgg16"}).save(tmp_path / "out")
