@@ -48,8 +48,8 @@ def result_page(
     Args:
         query: the path of the photo that was searched with.
         box: the part of it that was asked for, in pixels of the upright full-size photo; `None`: all of it.
-        hits: (rank, name, cosine or score, path or `None`) each, best first. A name in an index may be anything: whoever joins it to
-            a folder takes `rw_keras.files.inside`.
+        hits: (rank, name, cosine or score, path or `None`) each, best first. A name in an index may be anything: whoever joins it
+            to a folder takes `rw_keras.files.inside`.
         folder: where the page will lie. Links to photos near it are relative, so that both can be moved together;
             the others, and all where this is `None`, are file:// URLs.
         options: what else the reader should know of the search, such as the index and k, by name.

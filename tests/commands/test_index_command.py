@@ -17,15 +17,15 @@ from rw_keras.retrieval import Index
 INTERRUPTED = {
     "describing": """
 from rw_keras.description import runner
-real, runs = runner.batch_function, []
-def interrupted(model):
+real, runs = runner.describing, []
+def interrupted(model, regions):
     def run(pixels):
         runs.append(pixels)
         if len(runs) == 3:
             signal.raise_signal(signal.SIGINT)
-        return real(model)(pixels)
+        return real(model, regions)(pixels)
     return run
-runner.batch_function = interrupted
+runner.describing = interrupted
 """,
     "saving": """
 from rw_keras.retrieval.writer import Writer
@@ -151,7 +151,23 @@ class TestIndex:
         with pytest.warns(UserWarning, match="next to no variance"):
             rw_keras.fit_whitening(model, photo_folder, progress=False)
         rw_keras.save_whitening(model, tmp_path / "whitening.npz")
-        assert command("index", photo_folder, "-o", tmp_path / "out", "--backbone", "alexnet", "--levels", "2", *files, *plain) == 0
+        assert (
+            command(
+                "index",
+                photo_folder,
+                "-o",
+                tmp_path / "out",
+                "--preset",
+                "paper",
+                "--backbone",
+                "alexnet",
+                "--levels",
+                "2",
+                *files,
+                *plain,
+            )
+            == 0
+        )
         capsys.readouterr()
         assert command("search", tmp_path / "out", photo_folder / "b.png", *files, *plain, "--json") == 0
         hits = json.loads(capsys.readouterr().out)
@@ -170,7 +186,19 @@ class TestIndex:
             rw_keras.fit_whitening(model, photo_folder, progress=False)
         rw_keras.save_whitening(model, tmp_path / "whitening.npz")
         files = (*weights, "--whitening", tmp_path / "whitening.npz")
-        made = ("--backbone", "alexnet", "--levels", "2", "--whiten_on", "global", "--scales", "1,0.7071,0.5", *files)
+        made = (
+            "--preset",
+            "paper",
+            "--backbone",
+            "alexnet",
+            "--levels",
+            "2",
+            "--whiten_on",
+            "global",
+            "--scales",
+            "1,0.7071,0.5",
+            *files,
+        )
         assert command("index", photo_folder, "-o", tmp_path / "out", *made) == 0
         index = Index.load(tmp_path / "out")
         assert (index.recipe["levels"], index.recipe["whiten"], index.recipe["scales"]) == (2, "global", [1.0, 0.7071, 0.5])
