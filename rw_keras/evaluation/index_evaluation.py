@@ -18,7 +18,7 @@ from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.intervals import Difference, Interval, LandmarkOf, bootstrap, landmark_by_name, paired_difference
 from rw_keras.retrieval.metrics import GroundTruth, area, checked_k, precision, recall
 from rw_keras.retrieval.rerank import Rerank
-from rw_keras.retrieval.vectors import check_count, check_power
+from rw_keras.retrieval.vectors import check_expansion
 
 if TYPE_CHECKING:
     import keras
@@ -108,9 +108,12 @@ def evaluate_index(
     """
     cuts = [checked_k(cut) for cut in k]
     if rerank == "auto":
-        rerank = None if index.regions is None else Rerank.of_defaults(index.search_defaults)
+        rerank = index.default_rerank
     rerank = Rerank.of(rerank)
-    _check_search(index, expand, rerank, alpha)
+    # All that `Index.search` would refuse, before photos are described.
+    check_expansion(expand, alpha)
+    if rerank is not None:
+        index.check_rerank(rerank)
     labels = labels if isinstance(labels, Labels) else read_labels(labels, index, photos=photos, missing=missing)
     described = _described(index, labels.to_describe, model, rerank is not None)
     scores: dict[str, dict[str, float]] = {
@@ -137,17 +140,6 @@ def evaluate_index(
     return IndexEvaluation(len(index), scores, {name: labels.landmarks[name] for name in labels.queries}, searched)
 
 
-def _check_search(index, expand, rerank, alpha):
-    """Refuses what `Index.search` would refuse, before photos are described."""
-    if expand is not None:
-        check_count("expand", expand)
-    check_power("alpha", alpha)
-    if alpha and expand is None:
-        raise ValueError(f"`alpha` weighs what `expand` averages, but got {alpha!r} without `expand`; give both, or neither.")
-    if rerank is not None:
-        index.check_rerank(rerank)
-
-
 def _described(index, queries, model, with_regions):
     """Query -> (descriptor, region vectors or `None`), of those that the index has no descriptor of."""
     if not queries:
@@ -161,8 +153,7 @@ def _described(index, queries, model, with_regions):
 
     index.check_model(model)
     paths, boxes = [query.path for query in queries.values()], [query.box for query in queries.values()]
-    more = {"regions": True} if with_regions else {}
-    found = describe(model, paths, boxes, max_side=max_side_of(index.recipe), **more)
+    found = describe(model, paths, boxes, max_side=max_side_of(index.recipe), regions=with_regions)
     regions = found.regions if with_regions else [None] * len(queries)
     return {name: (np.asarray(vector), own) for name, vector, own in zip(queries, found, regions)}
 

@@ -107,12 +107,13 @@ def build_descriptor(
     built = _single_scale(
         network, backbone_name, method, levels, components, shrinkage, whiten_on, name if scales is None else None
     )
-    settled = _settled_shrinkage(shrinkage, built.recipe.method)
-    learned = _apply_whitening(built, whitening, learned, recommended=settled is None)
+    made = built.recipe  # it hashes the weights
+    settled = _settled_shrinkage(shrinkage, made.method)
+    learned = _apply_whitening(built, made, whitening, learned, recommended=settled is None)
     parts = {
         "backbone": backbone_name,
-        "layer": None if built.recipe.layer == _own_layer(backbone_name) else built.recipe.layer,
-        "method": built.recipe.method,
+        "layer": None if made.layer == _own_layer(backbone_name) else made.layer,
+        "method": made.method,
         "levels": levels,
         "components": components,
         "shrinkage": settled,
@@ -311,14 +312,14 @@ def _reason(error):
     return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
 
 
-def _apply_whitening(model, whitening, learned, recommended):
+def _apply_whitening(model, made, whitening, learned, recommended):
     """Puts what `build_descriptor(whitening=...)` asks for into the model, and says what that was, and returns it.
 
-    With `recommended`, also the shrinkage that the whitening recommends, where it does.
+    `made` is the recipe of the model. With `recommended`, also the shrinkage that the whitening recommends, where it does.
     """
     if whitening is None:
         return None
-    layer, made = whitening_layer(model), model.recipe
+    layer = whitening_layer(model)
     if learned is None:
         shipped = [found for found in whitenings.shipped() if not found.differences(made)]
         if not shipped:

@@ -18,7 +18,7 @@ from rw_keras.model.recipe import Recipe, max_side_of
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
 from rw_keras.retrieval.names import Names
-from rw_keras.retrieval.regions import Regions, fitting
+from rw_keras.retrieval.regions import Regions, fitting, spec_of
 from rw_keras.retrieval.rerank import Rerank
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.saving import Origin, Stored, load_structure, save
@@ -150,7 +150,7 @@ class Index(Searchable):
         columns = checked_metadata(metadata, len(names))
         if columns.keys() != self.metadata.keys():
             raise ValueError(f"The index's metadata has the columns {list(self.metadata)}, but got {list(columns)}; give the same.")
-        kept = fitting(regions, None if self.regions is None else self.regions.spec, len(names))
+        kept = fitting(regions, spec_of(self.regions), len(names))
         rows = self._changed()
         ids = rows.append(vectors)
         if kept is not None:
@@ -191,7 +191,7 @@ class Index(Searchable):
         names = list(names)
         positions = self._known(names)
         vectors = self._fitting(names, descriptors)
-        kept = fitting(regions, None if self.regions is None else self.regions.spec, len(names))
+        kept = fitting(regions, spec_of(self.regions), len(names))
         rows = self._changed()
         self.searcher.add(rows, rows.replace(positions, vectors))
         if kept is not None:
@@ -256,12 +256,11 @@ class Index(Searchable):
         from rw_keras.description.describe import describe
 
         if isinstance(rerank, str) and rerank == "auto":
-            rerank = None if self.regions is None else Rerank.of_defaults(self.search_defaults)
+            rerank = self.default_rerank
         if rerank is not None:
             self.check_rerank(rerank)
         self.check_model(model)
-        more = {} if rerank is None else {"regions": True}
-        query = describe(model, photo, box, max_side=max_side_of(self.recipe), **more)
+        query = describe(model, photo, box, max_side=max_side_of(self.recipe), regions=rerank is not None)
         return self.search(query, k, expand, rerank=rerank, within=within, min_score=min_score, alpha=alpha)
 
     def check_model(self, model: keras.Model | Describer) -> None:

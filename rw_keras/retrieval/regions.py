@@ -150,6 +150,11 @@ def encode(photos: Sequence[Any] | Kept | Regions, spec: Mapping[str, Any]) -> K
     return Kept(encoded(vectors if dtype == "int8" else unit_rows(vectors.astype("float64")), dtype), boxes, counts)
 
 
+def spec_of(regions: Regions | None) -> dict[str, Any] | None:
+    """How the region vectors of an index are kept (`Regions.spec`); `None` where it holds none."""
+    return None if regions is None else regions.spec
+
+
 def fitting(regions: Sequence[Any] | Kept | Regions | None, spec: Mapping[str, Any] | None, count: int) -> Kept | None:
     """Region vectors that come to an index, as it keeps them; `None` where it holds none.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from rw_keras.retrieval import store
 from rw_keras.retrieval.int8 import stored_dtype
+from rw_keras.retrieval.regions import spec_of
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.searching import Searchable
 from rw_keras.retrieval.segments import BLOCK_ROWS
@@ -109,7 +110,7 @@ def save(
     if own is not None and own.folder == path.resolve() and about is not None:
         own.check(path, about)
         kept = about["dtype"], about["dimensions"], about.get("regions")
-        if kept == (dtype, index.descriptors.shape[1], _spec(index)):
+        if kept == (dtype, index.descriptors.shape[1], spec_of(index.regions)):
             return _save_changes(index, path, about, own)
     elif about is not None and not overwrite:
         listed = store.count_listed(path)
@@ -144,7 +145,7 @@ def _save_changes(index, path, about, own):
 
 def _save_whole(index, path, dtype, own, origin):
     rows = Rows.of(index.descriptors)
-    with Writer(path, index.recipe, index.descriptors.shape[1], dtype, beside=True, regions=_spec(index)) as writer:
+    with Writer(path, index.recipe, index.descriptors.shape[1], dtype, beside=True, regions=spec_of(index.regions)) as writer:
         if own is not None and own.folder == path.resolve() and not writer.is_new:
             if writer.has_converted:
                 own.convert(store.read(path))
@@ -161,11 +162,6 @@ def _save_whole(index, path, dtype, own, origin):
         for field in fields.keys() & {"source", "versions", "preset"}:
             writer.set(field, fields[field])
         return _save_rest(index, writer, rows, own, None, dtype == stored_dtype(index.descriptors))
-
-
-def _spec(index):
-    """How the region vectors of an index are kept; `None` where it holds none."""
-    return None if index.regions is None else index.regions.spec
 
 
 def _regions_of(index, places):

@@ -21,7 +21,7 @@ from rw_keras.retrieval.regions import Regions
 from rw_keras.retrieval.rerank import QueryRegions, Rerank, reranked
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.searchers import NumpySearcher, make_searcher
-from rw_keras.retrieval.vectors import check_count, check_power, is_number, unit_vector, unit_vectors
+from rw_keras.retrieval.vectors import check_count, check_expansion, is_number, unit_vector, unit_vectors
 
 
 class Searchable:
@@ -199,13 +199,9 @@ class Searchable:
         """What all searches are asked, checked before anything is computed: the queries `(Q, D)` of unit length, and the mask of
         the rows that may be found, or `None`."""
         check_count("k", k)
-        if expand is not None:
-            check_count("expand", expand)
+        check_expansion(expand, alpha)
         if min_score is not None and not is_number(min_score):
             raise ValueError(f"`min_score` is a cosine, but got {min_score!r}.")
-        check_power("alpha", alpha)
-        if alpha and expand is None:
-            raise ValueError(f"`alpha` weighs what `expand` averages, but got {alpha!r} without `expand`; give both, or neither.")
         queries = unit_vectors(queries, self.descriptors.shape[1])
         return queries, passing(within, self.names, self.position, self.metadata)
 
@@ -228,6 +224,11 @@ class Searchable:
         for own in compared:
             own.first(self.regions.vectors.shape[1])  # refuses those that do not fit
         return compared
+
+    @property
+    def default_rerank(self) -> Rerank | None:
+        """How `search_photo` re-ranks where it is not told: as `search_defaults` have it, and not without region vectors."""
+        return None if self.regions is None else Rerank.of_defaults(self.search_defaults)
 
     def check_rerank(self, rerank: int | Rerank) -> None:
         """Raises a ValueError when this index cannot re-rank so many photos."""

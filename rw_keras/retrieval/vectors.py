@@ -120,6 +120,15 @@ def check_power(name: str, value: float) -> None:
         raise ValueError(f"`{name}` is a finite number of at least 0, but got {value!r}.")
 
 
+def check_expansion(expand: int | None, alpha: float) -> None:
+    """Says so when `expand` is neither `None` nor a count, or `alpha` no power, or one without `expand`."""
+    if expand is not None:
+        check_count("expand", expand)
+    check_power("alpha", alpha)
+    if alpha and expand is None:
+        raise ValueError(f"`alpha` weighs what `expand` averages, but got {alpha!r} without `expand`; give both, or neither.")
+
+
 def is_number(value: Any) -> bool:
     """Whether `value` is a real number; NaN and booleans are none."""
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value == value

@@ -70,8 +70,8 @@ def result_page(
         options=options,
         query={"name": name, "link": _link(query, folder), "photo": asked},
         box=box,
-        # One after the other: their pixels need not be in memory together.
         measure=measure,
+        # One after the other: their pixels need not be in memory together.
         hits=(_Tile.of(*hit, folder) for hit in hits[:PICTURES]),
         others=[_Place.of(*hit, folder) for hit in hits[PICTURES:]],
         count=len(hits),
