@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from rw_keras import layers
-from rw_keras.model.recipe import max_side_of, smallest_side
+from rw_keras.model.presets import default_max_side
+from rw_keras.model.recipe import smallest_side
 from rw_keras.model.region_outputs import scales_of, with_regions
 from rw_keras.photos.reading import Box, Photo, read_image
 from rw_keras.runtimes.describer import Describer
@@ -224,7 +225,7 @@ def region_matches(
 def _read(model, photo, box, max_side):
     """The pixels that a model is given of a photo."""
     if isinstance(max_side, str) and max_side == "auto":
-        max_side = max_side_of(getattr(model, "recipe", None))
+        max_side = default_max_side(model)
     return read_image(photo, box, max_side, smallest_side(model))
 
 

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 import rw_keras
+from rw_keras.model.presets import Preset
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.regions import region_windows
 from rw_keras.views import explain
@@ -228,6 +229,14 @@ def test_the_size_is_the_one_that_the_model_notes(tiny_model, draw):
     model.note_max_side(40)
     assert explain.region_shares(model, draw(0)).photo.shape == (30, 40, 3)
     assert explain.region_shares(model, draw(0), max_side=None).photo.shape == (48, 64, 3)
+    assert explain.region_matches(model, draw(0), draw(1)).query.shape == (30, 40, 3)
+
+
+def test_the_size_is_that_of_the_models_preset(tiny_model, draw):
+    """As `describe` has it, or what is explained is another descriptor."""
+    model = tiny_model()
+    model.note_preset(Preset("small photos", max_side=40))
+    assert explain.region_shares(model, draw(0)).photo.shape == (30, 40, 3)
     assert explain.region_matches(model, draw(0), draw(1)).query.shape == (30, 40, 3)
 
 
