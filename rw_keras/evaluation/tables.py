@@ -11,7 +11,8 @@ from rw_keras.evaluation import published
 from rw_keras.evaluation.experiment import Experiment, Setting
 from rw_keras.evaluation.index_evaluation import interval
 from rw_keras.evaluation.table import NONE, Point, Table, compared, digits, mean_and_interval, signed
-from rw_keras.retrieval import Diffusion, Index, Interval, augment
+from rw_keras.model.presets import PRESETS
+from rw_keras.retrieval import Diffusion, Index, Interval, Rerank, augment
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.rows import Rows
 
@@ -199,21 +200,23 @@ def rerank_table(experiment: Experiment, counts: Sequence[int]) -> Table:
 
     Args:
         experiment: where it is measured.
-        counts: how many photos are re-ranked, a row each.
+        counts: how many photos are re-ranked, a row each; the last row smooths the scores of the most as `recommended` does.
     """
     rows, points = [], []
+    smooth = PRESETS["recommended"].smooth
+    asked = [None, *map(Rerank, counts), Rerank(max(counts), smooth)]
     for name in experiment.sets:
         qe = published.QE[name]
         for method, more in RERANKED.items():
             for scales in ((1.0,), *more):
                 setting = Setting("vgg16", method, shrinkage=SHRUNK, scales=scales)
                 base = {number: experiment.scores(setting, name, number) for number in (1, qe)}
-                for count in (None, *counts):
-                    row, measured = [method, str(len(scales)), name, "none" if count is None else str(count)], {}
+                for rerank in asked:
+                    row, measured = [method, str(len(scales)), name, "none" if rerank is None else str(rerank)], {}
                     for number, words in ((1, _words(SHRUNK)), (qe, f"{_words(SHRUNK)}, QE")):
-                        found = base[number] if count is None else experiment.scores(setting, name, number, rerank=count)
+                        found = base[number] if rerank is None else experiment.scores(setting, name, number, rerank=rerank)
                         measured[words] = interval(found)
-                        row += [*mean_and_interval(measured[words]), NONE if count is None else compared(found, base[number])]
+                        row += [*mean_and_interval(measured[words]), NONE if rerank is None else compared(found, base[number])]
                     rows.append(row)
                     label = f"{method}, {len(scales)} {'scale' if len(scales) == 1 else 'scales'}: {row[3]} re-ranked ({name})"
                     points.append(Point(label, None, measured))
@@ -221,7 +224,8 @@ def rerank_table(experiment: Experiment, counts: Sequence[int]) -> Table:
     columns += ["QE after it", "95 % interval", "difference from QE alone"]
     notes = [
         f"VGG16, whitened with shrinkage {SHRUNK}; the query is its box alone. The first photos are put in the order of the mean, "
-        "over the query's region vectors, of the highest cosine to one of the photo's. Photos' region vectors are kept in 8 bits."
+        "over the query's region vectors, of the highest cosine to one of the photo's. Photos' region vectors are kept in 8 bits.",
+        f"Smoothed: each score is averaged with those of the photo's reciprocal neighbours among its {smooth} nearest.",
     ]
     return Table("reranking", "Re-ranking by regions", columns, rows, notes, points)
 

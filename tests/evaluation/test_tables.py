@@ -18,7 +18,7 @@ class KnownExperiment:
 
     def scores(self, setting, name, qe=1, *, rerank=None, distractors=False, rank=None, tag=None):
         value = self._values.get((setting.network, setting.method, setting.shrinkage, qe), 0.5)
-        value += 0.0005 * (rerank or 0) - 0.1 * distractors
+        value += 0.0005 * (rerank.count if rerank else 0) - 0.1 * distractors
         return {query: value + 0.01 * (place - 5.5) for place, query in enumerate(QUERIES)}
 
     def whitening_photos(self, name):
@@ -95,7 +95,7 @@ def test_reranking_stands_beside_none():
     assert [(row[0], row[1], row[3]) for row in table.rows] == [
         (method, scales, count)
         for method, scales in (("rw", "1"), ("rw", "3"), ("root_rw", "1"), ("root_rw", "3"), ("rmac", "1"))
-        for count in ("none", "100", "200")
+        for count in ("none", "100", "200", "200, smoothed over 9")
     ]
     (none,) = rows_of(table, method="root_rw", scales="3", **{"re-ranked": "none"})
     (some,) = rows_of(table, method="root_rw", scales="3", **{"re-ranked": "200"})
