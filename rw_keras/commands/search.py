@@ -9,7 +9,7 @@ from argparse import Namespace
 from rw_keras.commands import model_flags, runtime_flags
 from rw_keras.commands.evaluation_flags import add_smooth, rerank_of
 from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
-from rw_keras.commands.parser import Parser, UsageError, number, or_none, text, whole_number
+from rw_keras.commands.parser import Parser, UsageError, number, one_of, or_none, text, whole_number
 from rw_keras.commands.programs import DONE
 from rw_keras.files import file_to_write, inside, printable, written_whole
 from rw_keras.model.recipe import max_side_of
@@ -22,6 +22,8 @@ def define(parser: Parser) -> None:
     words = "Put so many of the best photos in order by their regions. Default: as the index was made for, see `rw-keras info`."
     parser.flag("rerank", words, or_none(whole_number(1)))
     add_smooth(parser)
+    words = "4: also find what PHOTO shows lying on its side or upside down, in four times the network's time."
+    parser.flag("orientations", words, one_of(("1", "4"), "1|4"), "1")
     parser.flag("expand", "Query expansion over so many photos, the query among them; 1: none.", whole_number(1))
     parser.flag("alpha", "Goes with --expand: weigh each photo by its cosine to this power.", number(0), 0.0)
     words = (
@@ -76,7 +78,7 @@ def run(values: Namespace) -> int:
     read_image(photo, box, max_side_of(recipe))  # before seconds are spent on the network
     model = describer_of(recipe, values)
     within = columns.condition(values.within, index.metadata)
-    options = {"within": within, "min_score": values.min_score, "alpha": values.alpha}
+    options = {"within": within, "min_score": values.min_score, "alpha": values.alpha, "orientations": int(values.orientations)}
     if values.given & {"rerank", "smooth"}:  # else `search_photo` does as the index was made for
         options["rerank"] = asked
     hits = index.search_photo(model, photo, box, values.k, values.expand, **options)
@@ -130,6 +132,8 @@ def _show(name, photo, box, hits, measure, rerank, values):
             options["re-ranked"] = rerank
         if values.alpha:
             options["alpha"] = values.alpha
+        if values.orientations != "1":
+            options["orientations"] = values.orientations
         folder = os.path.dirname(os.path.abspath(values.html))
         page = result_page(photo, box, found, folder=folder, options=options, measure=measure)
         with written_whole(values.html) as file:

@@ -18,6 +18,7 @@ from rw_keras.retrieval.metrics import (
     revisited,
     revisited_ground_truth,
 )
+from rw_keras.retrieval.orientations import search_orientations
 from rw_keras.retrieval.rerank import QueryRegions, Rerank
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "recall_at",
     "revisited",
     "revisited_ground_truth",
+    "search_orientations",
 ]

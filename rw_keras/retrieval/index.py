@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras._moved import renamed
-from rw_keras.model.recipe import Recipe, max_side_of
+from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.retrieval import store
 from rw_keras.retrieval.filters import Within, checked_metadata
-from rw_keras.retrieval.names import Names
+from rw_keras.retrieval.names import Names, positions_of
+from rw_keras.retrieval.orientations import orientations_of, search_orientations
 from rw_keras.retrieval.regions import Regions, fitting, spec_of
 from rw_keras.retrieval.rerank import Rerank
 from rw_keras.retrieval.rows import Rows
@@ -104,7 +105,7 @@ class Index(Searchable):
         self.names = list(names)
         self.recipe = None if recipe is None else dict(recipe)
         self.failures, self.described_with, self.search_defaults = [], [], {}
-        self._positions = _positions(self.names)
+        self._positions = positions_of(self.names)
         self.descriptors = unit_descriptors(self.names, descriptors)
         self.metadata = checked_metadata(metadata, len(self.names))
         self.searcher = make_searcher(searcher)
@@ -141,7 +142,7 @@ class Index(Searchable):
             ValueError: as for `Index`; the index is then as it was.
         """
         names = list(names)
-        new = _positions(names, len(self))
+        new = positions_of(names, len(self))
         self._be_changeable()
         for name in names:
             if name in self._positions:
@@ -237,6 +238,7 @@ class Index(Searchable):
         expand: int | None = None,
         *,
         rerank: int | Rerank | str | None = "auto",
+        orientations: int = 1,
         within: Within | None = None,
         min_score: float | None = None,
         alpha: float = 0.0,
@@ -249,19 +251,25 @@ class Index(Searchable):
             k, expand, within, min_score, alpha: see `search`.
             rerank: see `search`; the region vectors of the photo come from the model. "auto", the default: as `search_defaults`
                 have it, where the index holds region vectors.
+            orientations: 4: all quarter turns of the photo are described, in four times the time, and the best one of each hit
+                counts, for photos that lie on their side; see `rw_keras.retrieval.search_orientations`. Default 1: as it is.
 
         Raises:
             ValueError: when the model makes other descriptors than the index holds, naming what differs.
         """
         from rw_keras.description.describe import describe
+        from rw_keras.photos.reading import read_image
 
         if isinstance(rerank, str) and rerank == "auto":
             rerank = self.default_rerank
         if rerank is not None:
             self.check_rerank(rerank)
         self.check_model(model)
-        query = describe(model, photo, box, max_side=max_side_of(self.recipe), regions=rerank is not None)
-        return self.search(query, k, expand, rerank=rerank, within=within, min_score=min_score, alpha=alpha)
+        max_side = max_side_of(self.recipe)
+        turned = orientations_of(read_image(photo, box, max_side, smallest_side(model)), orientations)
+        queries = describe(model, turned, max_side=max_side, regions=rerank is not None)
+        options = {"rerank": rerank, "within": within, "min_score": min_score, "alpha": alpha}
+        return search_orientations(self, queries, k, expand, **options)
 
     def check_model(self, model: keras.Model | Describer) -> None:
         """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index.
@@ -383,14 +391,3 @@ class Index(Searchable):
         if saved.get("file") is not None and index.searcher_config == chosen:
             load_structure(index, own, saved)
         return index
-
-
-def _positions(names, first=0):
-    """Where each name stands, from `first` on; a ValueError for what is no name, or stands twice."""
-    positions = {}
-    for position, name in enumerate(names, first):
-        if not isinstance(name, str):
-            raise ValueError(f"A name is a string, but got {name!r} at position {position}.")
-        if positions.setdefault(name, position) != position:
-            raise ValueError(f"The name {name!r} stands at positions {positions[name]} and {position}; give each once.")
-    return positions

@@ -80,3 +80,14 @@ class Names(Sequence):
 
     def __repr__(self) -> str:
         return f"<{len(self)} names>"
+
+
+def positions_of(names: Sequence[str], first: int = 0) -> dict[str, int]:
+    """Where each name stands, counted from `first` on; a ValueError for what is no name, or stands twice."""
+    positions = {}
+    for position, name in enumerate(names, first):
+        if not isinstance(name, str):
+            raise ValueError(f"A name is a string, but got {name!r} at position {position}.")
+        if positions.setdefault(name, position) != position:
+            raise ValueError(f"The name {name!r} stands at positions {positions[name]} and {position}; give each once.")
+    return positions

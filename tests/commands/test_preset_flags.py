@@ -196,6 +196,7 @@ class TestSearch:
             (["--rerank=2", "--smooth=4"], (5, {"rerank": Rerank(2, 4), "alpha": 1.0})),
             (["--rerank=none", "--expand=1"], (1, {"rerank": None, "alpha": 0.0})),
             (["--expand=1"], (1, {"alpha": 0.0})),
+            (["--orientations=4"], (5, {"alpha": 1.0, "orientations": 4})),
         ],
         ids=str,
     )
@@ -208,7 +209,8 @@ class TestSearch:
         calls = []
 
         def search_photo(self, model, photo, box, k, expand, **options):
-            calls.append((expand, {flag: options[flag] for flag in ("rerank", "alpha") if flag in options}))
+            asked = {flag: options[flag] for flag in ("rerank", "alpha", "orientations") if flag in options}
+            calls.append((expand, {flag: value for flag, value in asked.items() if (flag, value) != ("orientations", 1)}))
             return [("a", 0.5)]
 
         monkeypatch.setattr(Index, "search_photo", search_photo)
@@ -221,6 +223,11 @@ class TestSearch:
         assert command("search", tmp_path / "out", photo_folder / "b.png", "--runtime=tensorflow", *own, *flags) == 0
         assert json.loads(capsys.readouterr().out) == [{"rank": 1, "name": "a", measure: 0.5}]
         assert f"<span>{measure}</span>" in page.read_text()
+        assert ("orientations" in page.read_text()) == (flags == ["--orientations=4"])
+
+    def test_three_orientations(self, command, capsys, photo_folder, tmp_path):
+        assert command("search", tmp_path / "out", photo_folder / "b.png", "--orientations=3") == 2
+        only_line(capsys, "flag --orientations=3: value should be one of <1|4>")
 
     def test_nothing_to_smooth(self, command, capsys, photo_folder, tmp_path):
         rw_keras.retrieval.Index(["a"], [[1.0, 0.0]], recipe={"backbone": "vgg16"}).save(tmp_path / "out")
