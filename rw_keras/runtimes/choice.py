@@ -198,9 +198,9 @@ def _measure(own, rows, size):
     for function in functions:
         function(pixels)
     began = time.perf_counter()
-    for turn in range(_ROUNDS):
+    for _ in range(_ROUNDS):
         for row, function in zip(rows, functions):
             seconds = least_seconds(function, pixels, 2)
             row["seconds"] = seconds if row["seconds"] is None else min(seconds, row["seconds"])
-        if turn and time.perf_counter() - began > _SECONDS:
+        if time.perf_counter() - began > _SECONDS:
             break

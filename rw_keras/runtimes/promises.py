@@ -18,20 +18,29 @@ _MARGIN = 6
 _MEAN_MARGIN = 3
 
 
-def compared(function: Callable, reference: Callable, photos: Sequence[np.ndarray], regions: bool) -> dict[str, float | None]:
+def outputs(function: Callable, photos: Sequence[np.ndarray], regions: bool) -> list[Any]:
+    """What a function gives of each of some photos, for `compared`.
+
+    Args:
+        function: what `Describer.function` is.
+        photos: `(H, W, 3)` uint8.
+        regions: whether region vectors are wanted as well.
+    """
+    return [function(pixels[None], regions=regions) for pixels in photos]
+
+
+def compared(found: Sequence[Any], reference: Sequence[Any], regions: bool) -> dict[str, float | None]:
     """How descriptors compare with those of a reference.
 
     Args:
-        function, reference: what `Describer.function` is.
-        photos: `(H, W, 3)` uint8.
-        regions: whether region vectors are compared as well.
+        found, reference: their `outputs` of the same photos.
+        regions: whether region vectors are among them.
 
     Returns:
         `cosine`, the lowest over the photos, and `mean`, theirs; `regions`, the lowest of a region vector, or `None`.
     """
     descriptors, vectors = [], []
-    for pixels in photos:
-        one, other = (each(pixels[None], regions=regions) for each in (function, reference))
+    for one, other in zip(found, reference, strict=True):
         if regions:
             vectors.append(_cosines(one[1], other[1]).min())
             one, other = one[0], other[0]
