@@ -132,8 +132,10 @@ def scores(regions: Regions, positions: np.ndarray, query: np.ndarray) -> np.nda
         `(P,)` float32.
     """
     found = np.full(len(positions), -1 if len(query) else 0, "float32")
-    counts = regions.counts[positions] if len(query) else np.zeros(0, int)
+    counts = regions.counts[positions] if len(query) else np.zeros(len(positions), int)
     columns = np.ascontiguousarray(query.T)
+    first, last = (place[counts > 0] for place in (regions.first[positions], regions.first[positions] + counts - 1))
+    regions.vectors.expect(np.concatenate([first, last]))
     for count in np.unique(counts[counts > 0]).tolist():
         alike = np.flatnonzero(counts == count)  # a product for each photo, all of one shape: equal photos are rounded equally
         step = max(1, _PIECE // (count * len(columns)))

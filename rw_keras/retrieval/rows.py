@@ -250,6 +250,15 @@ class Rows:
             found[chosen] = self._added[own] if place == len(self.segments) else self._read(self.segments[place].take(own))
         return found
 
+    def expect(self, positions: np.ndarray) -> None:
+        """Says which rows are read next, so that the system reads those of files all at once; see `Segment.expect`."""
+        ids = positions if self._ids is None else self._ids[positions]
+        places = np.searchsorted(self._ends, ids, side="right")
+        for place in np.unique(places).tolist():
+            if place < len(self.segments):
+                low = self._ends[place - 1] if place else 0
+                self.segments[place].expect(ids[places == place] - low)
+
     def _read(self, rows):
         return scaled(np.asarray(rows)) if self._scaled else rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pathlib
 import zlib
@@ -30,6 +31,9 @@ class Segment:
         block_rows: rows that one checksum is over.
         checksums: one a block; `None` for a file of a format that has none.
         digest: what a checksum is made with: a function of a block in C order.
+
+    Attributes:
+        advised: the `mmap.mmap` of the whole file, where the system takes advice about it; else `None`.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class Segment:
         self.path, self.array, self.first = path, array, first
         self._block_rows, self._checksums, self._digest = block_rows, checksums, digest
         self._unread = np.ones(len(checksums), bool) if checksums else _NONE
+        memory = array.base if isinstance(array, np.memmap) else None
+        self.advised = memory if hasattr(memory, "madvise") and hasattr(mmap, "MADV_WILLNEED") else None
 
     @classmethod
     def of(cls, array: Any) -> Segment:
@@ -61,6 +67,15 @@ class Segment:
         if self._unread.any() and len(rows):
             self._verify(np.unique(rows // self._block_rows).tolist())
         return self.array[rows]
+
+    def expect(self, rows: np.ndarray) -> None:
+        """Has the system read blocks of the file that `take` is about to: all at once, not one after the other."""
+        if self.advised is None:
+            return
+        size = self._block_rows * self.array.strides[0]
+        for block in np.unique(rows // self._block_rows).tolist():
+            start = block * size // mmap.PAGESIZE * mmap.PAGESIZE
+            self.advised.madvise(mmap.MADV_WILLNEED, start, min((block + 1) * size, len(self.advised)) - start)
 
     def damaged(self) -> list[tuple[int, int]]:
         """The blocks that are not as they were written: (first row, behind the last row), by their places in the file."""

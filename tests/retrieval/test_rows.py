@@ -1,7 +1,9 @@
 """Vectors as one array, wherever they lie: against NumPy's."""
 
+import mmap
 import pathlib
 import re
+import tempfile
 import zlib
 
 import numpy as np
@@ -130,6 +132,53 @@ class TestRows:
         np.testing.assert_array_equal(rows[2:5], part[2:5])
         np.testing.assert_array_equal(rows[[6, 0]], part[[6, 0]])
         assert rows.segments[0].damaged() == []
+
+
+class TestExpected:
+    """What is going to be read is asked of the system all at once, whatever the rows lie in."""
+
+    def mapped(self, path, part):
+        part.tofile(path)
+        return np.memmap(path, part.dtype, "r", shape=part.shape)
+
+    @settings(max_examples=20)
+    @given(data=st.data())
+    def test_rows_of_files_are_as_they_were(self, data):
+        with tempfile.TemporaryDirectory() as folder:
+            parts = [some_rows(count, 512, "int8", count) for count in (300, 41, 128)]
+            segments = []
+            for number, part in enumerate(parts):
+                array = self.mapped(pathlib.Path(folder, f"regions-{number}"), part)
+                segments.append(Segment(pathlib.Path(folder, f"regions-{number}"), array, 1000 * number, 128, None))
+            ids = np.array(data.draw(st.permutations(range(469))))[: data.draw(st.integers(0, 460))]
+            rows = Rows(segments, 512, "int8", ids)
+            if data.draw(st.booleans()):
+                rows.append(some_rows(3, 512, "int8"))
+            positions = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1)) if len(rows) else st.just([])), int)
+            rows.expect(positions)
+            whole = np.concatenate([*parts, some_rows(3, 512, "int8")])
+            np.testing.assert_array_equal(rows[positions], whole[rows.ids()[positions]])
+
+    @pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="the system takes no advice about memory")
+    def test_blocks_of_those_rows_and_no_others(self, tmp_path):
+        array = self.mapped(tmp_path / "rows", some_rows(300, 512, "int8"))
+        asked = []
+
+        class Memory:
+            def __len__(self):
+                return 300 * 512
+
+            def madvise(self, advice, start, length):
+                asked.append((advice, start, start + length))
+
+        segment = Segment(tmp_path / "rows", array, 0, 100, None)
+        segment.advised = Memory()
+        segment.expect(np.array([299, 0, 5, 200, 99]))
+        pages = [0, 51200, 2 * 51200 // mmap.PAGESIZE * mmap.PAGESIZE, 153600]
+        assert asked == [(mmap.MADV_WILLNEED, *pages[:2]), (mmap.MADV_WILLNEED, *pages[2:])]
+
+    def test_an_array_is_there_already(self):
+        Rows.of(some_rows(5, 3)).expect(np.array([1, 4]))
 
 
 class Sliced:
