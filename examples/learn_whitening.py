@@ -2,9 +2,9 @@
 
     python examples/learn_whitening.py --photos photos/train --output whitening.npz --max_side 512
 
-Those: --photos with 322 photos of Paris6k and 1,000 of objects, --max_side 512, --recommended_shrinkage 0.2 and --method rw
-or root_rw; for AlexNet --max_side 640, --weights with a file of Caffe's weights whose kernels are rounded to 1/1024, and a
---note that says so. (The maps were kept in float16 between network and method.)
+Those: --photos with 322 photos of Paris6k and 1,000 of objects, --max_side 512, --recommended_shrinkage 0.2 and --method rw,
+or --method root_rw --scales 1,0.70710678,0.5; for AlexNet --max_side 640 at one scale, --weights with a file of Caffe's weights
+whose kernels are rounded to 1/1024, and a --note that says so. (Maps or vectors were kept in float16 in between.)
 """
 
 import rw_keras
@@ -27,6 +27,7 @@ def flags():
     parser.flag("weights", "The network's weights: `imagenet` or a file.", text("FILE"), "imagenet")
     parser.flag("method", "The method.", text("NAME"), "rw")
     model_flags.add_levels(parser)
+    model_flags.add_scales(parser)
     model_flags.add_whiten_on(parser)
     model_flags.add_max_side(parser)
     return parser
@@ -44,6 +45,7 @@ def learn(values):
         weights=values.weights,
         method=values.method,
         levels=values.levels,
+        scales=values.scales,
         whitening=None,
         whiten_on=values.whiten_on,
     )

@@ -61,8 +61,7 @@ def _model(values):
     learned_here = os.path.isdir(values.whitening)
     model = build(values, values.preset, NO_WHITENING if learned_here else values.whitening)
     if learned_here:
-        # Of a multi-scale model the one within has the whitening.
-        _learn_whitening(model.inner or model, values.whitening, values.max_side, values.cache)
+        _learn_whitening(model, values.whitening, values.max_side, values.cache)
     return model
 
 

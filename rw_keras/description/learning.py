@@ -14,8 +14,9 @@ import numpy as np
 from rw_keras.description.defaults import settled_max_side
 from rw_keras.description.describe import describe_each
 from rw_keras.layers import PCAWhiten
-from rw_keras.model.recipe import smallest_side
-from rw_keras.model.whitening import PHOTO_IDS, Whitening, arrays_of, counted, layer_to_learn, made_of_model, photo_id
+from rw_keras.model.recipe import smallest_side, whitening_layer
+from rw_keras.model.region_outputs import scales_of
+from rw_keras.model.whitening import PHOTO_IDS, Whitening, arrays_of, counted, made_of_model, photo_id
 from rw_keras.photos.sources import list_photos
 
 
@@ -24,13 +25,14 @@ def fit_whitening(
 ) -> Whitening:
     """Learns a model's PCA-whitening from photos, on the unit vectors that it is applied to.
 
-    Those are the region vectors or, of a model built with `whiten_on="global"`, their sums, one a photo.
+    Those are the region vectors or, of a model built with `whiten_on="global"`, their sums, one a photo and scale.
 
     One pass, a photo at a time, any number of photos. Take another set than the one that is searched. A photo that
     cannot be read is left out, with a warning that lists all such at the end.
 
     Args:
-        model: a model of `build_descriptor`, not yet multi-scale. Its whitening is replaced.
+        model: a model of `build_descriptor`. Its whitening is replaced. A multi-scale model has one with the model that it was made
+            of, which is then learned from the photos at all scales.
         images: a folder (with those below it), a list of paths or arrays, or a `tf.data.Dataset` of photos `(H, W, 3)` or
             of batches of them.
         max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. Take the size that is searched:
@@ -42,10 +44,10 @@ def fit_whitening(
         A `Whitening`: what was learned, from how many photos and vectors, and the eigenvalue spectrum.
 
     Raises:
-        ValueError: when the model has no whitening, or is multi-scale, or no photo could be read.
+        ValueError: when the model has no whitening, or no photo could be read.
         FileNotFoundError: when the folder does not exist.
     """
-    layer = layer_to_learn(model)
+    layer = whitening_layer(model)
     max_side = settled_max_side(max_side, model)
     if hasattr(images, "ndim") and images.ndim in (2, 3):
         images = [images]  # one photo
@@ -54,8 +56,10 @@ def fit_whitening(
         images = list_photos(images)
     elif hasattr(images, "element_spec"):
         images = _photos_of(images)
-    made_of = made_of_model(model)
-    before = keras.Model(model.input, layer.input)
+    whitened = getattr(model, "inner", None) or model
+    before = keras.Model(whitened.input, layer.input)
+    if whitened is not model:
+        before = keras.Model(model.input, [before(resize.output) for resize in scales_of(model)])
     photos, ids, failures = 0, [], []
     words = "learning whitening" if progress else None
 
@@ -69,7 +73,7 @@ def fit_whitening(
             photos += 1
             if isinstance(source, (str, os.PathLike)):
                 ids = sorted({*ids, photo_id(source)})[:PHOTO_IDS]
-            yield vectors
+            yield from vectors if isinstance(vectors, list) else [vectors]  # a list has those of each scale
         if not photos:
             reason = f" The first: {failures[0][1]}" if failures else " Pass a folder, a list of paths, a dataset, or arrays."
             raise ValueError(f"There was no photo that a whitening could be learned from.{reason}")
@@ -78,10 +82,11 @@ def fit_whitening(
     if failures:
         listed = "\n".join(f"  {reason}" for _, reason in failures)
         warnings.warn(f"{len(failures)} of {photos + len(failures)} photos were left out:\n{listed}", stacklevel=2)
-    counts = {"photos": photos, counted(model): seen}
-    provenance = {"name": name or "unnamed", **counts, "max_side": max_side, "photo_ids": ids}
-    learned = Whitening(*arrays, recipe=made_of, provenance=provenance, failures=failures)
-    learned.apply(model)
+    provenance = {"name": name or "unnamed", "photos": photos, counted(model): seen, "max_side": max_side, "photo_ids": ids}
+    if whitened is not model:
+        provenance["scales"] = list(model.scales)
+    learned = Whitening(*arrays, recipe=made_of_model(whitened), provenance=provenance, failures=failures)
+    learned.apply(whitened)
     return learned
 
 

@@ -139,7 +139,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "fast",
-            "root_rw at one scale of 362 pixels, re-ranked by regions: 0.29 times the time of recommended",
+            "root_rw at one scale of 362 pixels, re-ranked by regions: 0.3 times the time of recommended",
             method="root_rw",
             shrinkage=0.2,
             max_side=362,

@@ -267,8 +267,9 @@ def with_runtime(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance_in_words(provenance: Mapping[str, Any]) -> str:
-    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"."""
+    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"; and at how many scales, if several."""
     side = f", max_side {provenance['max_side']}" if provenance.get("max_side") else ""
+    side += f", {len(provenance['scales'])} scales" if provenance.get("scales") else ""
     count, what = learned_from(provenance)
     return f"{provenance.get('name')} ({provenance.get('photos')} photos, {count} {what}{side})"
 

@@ -37,8 +37,8 @@ class Whitening:
         recipe: the model it was learned with: backbone, layer, method, levels, SHA-256 of the weights; `whiten` where it is
             "global".
         provenance: `name` of the set, `photos` learned from and their `regions` (of a model that whitens global vectors:
-            `vectors`), `max_side`, `photo_ids` (hashes of the photos' names) and, where known, `recommended_shrinkage`
-            and a `note`.
+            `vectors`), `max_side`, `photo_ids` (hashes of the photos' names) and, where known, `scales`,
+            `recommended_shrinkage` and a `note`.
         failures: (photo, reason) for each photo that could not be read and was left out; not kept in the file.
     """
 
@@ -62,8 +62,9 @@ class Whitening:
         return photos_in_common(self.provenance, names)
 
     def apply(self, model: keras.Model) -> None:
-        """Sets the model's `PCAWhiten` layer, and notes the provenance in the model."""
-        layer = layer_to_learn(model)
+        """Sets the model's `PCAWhiten` layer, and notes the provenance in the model; of a multi-scale one, in the model within."""
+        model = getattr(model, "inner", None) or model
+        layer = whitening_layer(model)
         kept = layer.eigenvectors.shape[1]
         if self.eigenvectors.shape[1] < kept:
             raise ValueError(
@@ -131,18 +132,6 @@ def save_whitening(model: keras.Model, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"The model {model.name!r} has no whitening to save; learn one with rw_keras.fit_whitening.")
     provenance = {"name": "unnamed", counted(model): layer.count, **(model.whitening_provenance or {})}
     Whitening(*arrays_of(layer), recipe=made_of_model(model), provenance=provenance).save(path)
-
-
-def layer_to_learn(model: keras.Model) -> layers.PCAWhiten:
-    """The model's `PCAWhiten`; of a multi-scale model, whose parts are another model's, a ValueError that names that one."""
-    layer = whitening_layer(model)
-    inner = getattr(model, "inner", None)
-    if inner is not None:
-        raise ValueError(
-            f"The model {model.name!r} is multi-scale and shares the whitening of {inner.name!r}; learn it on that one, "
-            "the model's `inner`."
-        )
-    return layer
 
 
 def counted(model: keras.Model) -> str:

@@ -647,21 +647,37 @@ class TestMultiScale:
         assert recipe(several) == {**recipe(fitted), "scales": [1.0, 0.5]}
         assert "scales" not in recipe(fitted)
 
-    def test_whitening_is_learned_on_the_single_scale(self, build, photos, tmp_path):
-        model = build()
-        several = rw_keras.multi_scale(model)
-        with pytest.raises(
-            ValueError, match="'multi_scale_rw_tiny' is multi-scale and shares the whitening of 'rw_tiny'; learn it on"
-        ):
-            rw_keras.fit_whitening(several, list(photos), progress=False)
-        learned = rw_keras.fit_whitening(model, list(photos), progress=False)
-        with pytest.raises(ValueError, match="learn it on that one"):
-            learned.apply(several)
-        # What was learned after holds for it, and its recipe says so.
+    @pytest.mark.parametrize("whiten_on", ["regions", "global"])
+    def test_whitening_is_learned_at_all_scales(self, build, photos, tmp_path, whiten_on):
+        model = build(whiten_on=whiten_on)
+        several = rw_keras.multi_scale(model, self.SCALES)
+        layer = whitening_layer(model)
+        before = keras.Model(model.input, layer.input)
+        resized = [rw_keras.layers.ImageScale(scale, model.min_side)(photo[None]) for photo in photos for scale in self.SCALES]
+        vectors = np.concatenate([np.asarray(before(one)).reshape(-1, before.output.shape[-1]) for one in resized])
+        vectors = vectors[vectors.any(axis=1)].astype("float64")
+        learned = rw_keras.fit_whitening(several, list(photos), name="spots", progress=False)
+        np.testing.assert_allclose(learned.mean, vectors.mean(axis=0), atol=1e-6)
+        spectrum = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
+        np.testing.assert_allclose(learned.eigenvalues, spectrum, atol=1e-5)
+        assert learned.provenance["scales"] == list(self.SCALES)
+        assert learned.describe().endswith(f"{len(self.SCALES)} scales)")
+        # It is that of the model within, too, and another model of its kind takes it.
         assert recipe(several) == {**recipe(model), "scales": list(self.SCALES)}
         assert_same_descriptors(run(several, photos), self.expected(model, photos))
         rw_keras.save_whitening(several, tmp_path / "learned.npz")
-        assert recipe(build(whitening=tmp_path / "learned.npz")) == recipe(model)
+        again = build(whitening=tmp_path / "learned.npz", whiten_on=whiten_on)
+        assert recipe(again) == recipe(model)
+        learned.apply(rw_keras.multi_scale(again))
+        np.testing.assert_array_equal(run(again, photos), run(model, photos))
+
+    def test_whitening_of_the_single_scale_holds_for_several(self, build, photos):
+        model = build()
+        several = rw_keras.multi_scale(model)
+        learned = rw_keras.fit_whitening(model, list(photos), progress=False)
+        assert "scales" not in learned.provenance
+        assert recipe(several) == {**recipe(model), "scales": list(self.SCALES)}
+        assert_same_descriptors(run(several, photos), self.expected(model, photos))
 
     def test_saved_model_loads(self, fitted, photos, tmp_path):
         several = rw_keras.multi_scale(fitted, (1, 0.6))
