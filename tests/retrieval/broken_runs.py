@@ -26,7 +26,7 @@ from small_stores import (
     DIMENSIONS,
     RECIPE,
     REGIONS,
-    as_format_3,
+    as_format,
     bring_up_to_date,
     check_whole,
     regions_of,
@@ -57,6 +57,8 @@ class Scenario:
 
 PHOTOS = some_photos(200)
 FEW = {name: PHOTOS[name] for name in list(PHOTOS)[::5]}
+# Described photos, one that cannot be decoded, one that comes later, and one that there is not.
+EXCLUDED = [*list(PHOTOS)[5:11], "new 0001.jpg", "none.jpg"]
 OTHER = {**RECIPE, "max_side": 32}
 
 
@@ -66,7 +68,31 @@ def _described(folder, photos=PHOTOS):
 
 def _of_format_3(folder):
     bring_up_to_date(folder, PHOTOS)
-    as_format_3(folder)
+    as_format(3, folder)
+
+
+def _of_format_4(folder):
+    _described(folder)
+    as_format(4, folder)
+
+
+def _exclude(folder, log):
+    with Writer(folder, RECIPE, DIMENSIONS) as writer:
+        writer.exclude(EXCLUDED)
+        writer.commit()
+
+
+def _with_exclusions(folder):
+    _with_rows_by_hand(folder)
+    _exclude(folder, None)
+
+
+def _take_back(folder, log):
+    """Some names by themselves, one by a photo that is put."""
+    with Writer(folder, RECIPE, DIMENSIONS) as writer:
+        writer.include(EXCLUDED[:3])
+        writer.put(EXCLUDED[3:4], np.eye(DIMENSIONS)[:1], [[7, 7]], regions=[regions_of(np.eye(DIMENSIONS)[0])])
+        writer.commit()
 
 
 def _regions(index, vectors):
@@ -116,6 +142,17 @@ SCENARIOS = {
         lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log, beside=True, go_on=True), _with_rows_by_hand
     ),
     "an update of format 3": Scenario(lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _of_format_3),
+    "an update of format 4": Scenario(lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _of_format_4),
+    "an exclusion": Scenario(_exclude, _with_rows_by_hand),
+    "an exclusion of format 3": Scenario(_exclude, _of_format_3),
+    "an exclusion taken back": Scenario(_take_back, _with_exclusions),
+    "an update with exclusions": Scenario(
+        lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _with_exclusions
+    ),
+    "a rebuild with exclusions": Scenario(
+        lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log, beside=True, go_on=True, regions=REGIONS),
+        _with_exclusions,
+    ),
     "a conversion": Scenario(
         lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log),
         lambda folder: write_old(folder, PHOTOS, journal=20),
