@@ -476,25 +476,28 @@ class TestDelete:
 
 # A process that changes an index until it is killed, and says what it begins and what it has done.
 _LOOP = """
-import itertools, pathlib, random, sys
+import itertools, os, random, sys
 from service.made_up_describer import made_up, photo_bytes
 from rw_keras.service import changes
 out, photos, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 chance, describer = random.Random(seed), made_up()
-print("ready", flush=True)
+def say(*words):
+    os.write(1, f"{' '.join(map(str, words))}\\n".encode())  # a line is there whole, or not at all
+
+say("ready")
 for number in itertools.count(1000 * seed):
     name = f"{chance.choice('abc')}/{chance.randrange(12)}.png"
     if chance.random() < 0.25:
-        print("begin", name, "gone", flush=True)
+        say("begin", name, "gone")
         try:
             changes.delete(out, name)
         except KeyError:
             continue
-        print("done", name, "gone", flush=True)
+        say("done", name, "gone")
     else:
-        print("begin", name, number, flush=True)
+        say("begin", name, number)
         changes.put(out, photos, name, photo_bytes(number), describer)
-        print("done", name, number, flush=True)
+        say("done", name, number)
 """
 
 
@@ -507,9 +510,10 @@ def test_killed_again_and_again(made, photos):
         command = [sys.executable, "-c", _LOOP, str(made), str(photos), str(seed)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0.02, 0.6))
+            lines = [process.stdout.readline() for _ in range(chance.randrange(2, 40))]
+            time.sleep(chance.uniform(0, 0.1))
             process.send_signal(signal.SIGKILL)
-            lines = process.stdout.read().splitlines()
+            lines += process.stdout.readlines()
         kills += process.returncode == -signal.SIGKILL
         begun = None
         for line in lines:
