@@ -20,6 +20,13 @@ from rw_keras.retrieval.schema import BESIDE, DATABASE, FORMAT, LOCK, check_targ
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, naming
 from rw_keras.retrieval.transaction import Transaction
 
+# Seconds that a writer waits for another one to end: a change by the service takes milliseconds.
+PATIENCE = 2.0
+
+
+class LockedError(ValueError):
+    """An index is being written by another process, or by another thread of this one."""
+
 
 class Writer(Transaction):
     """The one way to write an index: a context manager that holds its lock.
@@ -36,6 +43,7 @@ class Writer(Transaction):
         go_on: whether what a killed process left of a new index is gone on with, where it is of this recipe.
         regions: how region vectors are kept, {"dtype": "int8" or "float16", "dimensions": how many, the first ones}. Default: as
             the index has it, for a new one none.
+        keeps_begun: whether a new index that a killed process had begun beside this one is left, so that it can be gone on with.
 
     Attributes:
         beside: whether what is written is not the index yet.
@@ -43,7 +51,8 @@ class Writer(Transaction):
         has_converted: whether there was one of an earlier format.
 
     Raises:
-        ValueError: when the folder is something else, another process writes it, or the index was made in another way.
+        ValueError: when the folder is something else, another process writes it for more than two seconds (`LockedError`), or the
+            index was made in another way.
         OSError: when it cannot be written.
     """
 
@@ -57,8 +66,9 @@ class Writer(Transaction):
         beside: bool = False,
         go_on: bool = False,
         regions: Mapping[str, Any] | None = None,
+        keeps_begun: bool = False,
     ) -> None:
-        self.folder = pathlib.Path(folder)
+        self.folder, self._keeps_begun = pathlib.Path(folder), keeps_begun
         self._regions = None if regions is None else dict(zip(("dtype", "dimensions"), check_spec(regions)))
         self._recipe = json.loads(json.dumps(recipe))
         self._dimensions, self._dtype = int(dimensions), dtype
@@ -73,9 +83,11 @@ class Writer(Transaction):
         lock = self.folder / LOCK
         self._lock = filelock.FileLock(lock)
         try:
-            self._lock.acquire(timeout=0)  # the system frees it when its process ends, in whatever way
+            # The system frees it when its process ends, in whatever way.
+            self._lock.acquire(timeout=PATIENCE, poll_interval=0.02)
         except filelock.Timeout:
-            raise ValueError(f"{self.folder} is being written by another process ({_holder(lock)}); wait for it to end.") from None
+            words = f"{self.folder} is being written by another process ({_holder(lock)}); wait for it to end."
+            raise LockedError(words) from None
         try:
             with naming(lock), open(lock, "r+") as file:
                 file.truncate()
@@ -115,7 +127,8 @@ class Writer(Transaction):
         elif old_formats.is_one(self.folder):  # a killed process had just converted it
             old_formats.remove(self.folder)
         if not self.beside:
-            databases.remove(beside)
+            if not self._keeps_begun:
+                databases.remove(beside)
         elif not (self._go_on and beside.is_file() and self._is_asked_for(beside)):
             databases.remove(beside)
             self._create(beside)
@@ -123,7 +136,7 @@ class Writer(Transaction):
             self._create(there)
         self.begin(beside if self.beside else there)
         self._check()
-        databases.remove_strays(self.folder, self.beside)
+        self._remove_strays()
 
     def _create(self, path):
         fields = {
@@ -225,7 +238,10 @@ class Writer(Transaction):
                 self._swap()
                 self.beside, self.is_new = False, False
                 self.begin(self.folder / DATABASE)
-        databases.remove_strays(self.folder, self.beside)
+        self._remove_strays()
+
+    def _remove_strays(self):
+        databases.remove_strays(self.folder, self.beside or self._keeps_begun)
 
     def take_over_rest(self, lossy: bool = False) -> None:
         """For an index that takes the place of another: what of that one is no photo's, its metadata and its searcher, and the rows
@@ -274,8 +290,8 @@ class Writer(Transaction):
         self.put(names, added.descriptors[places], stamps, listed=False, regions=regions)
 
     def abandon(self) -> bool:
-        """Gives up an index that has never held a descriptor; whether it was one."""
-        if self.beside or self.about["next_row"]:
+        """Gives up an index that has never held a descriptor, and excludes nothing; whether it was one."""
+        if self.beside or self.about["next_row"] or self.excluded():
             return False
         self.end()
         databases.remove(self.path)
