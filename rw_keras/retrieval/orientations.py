@@ -65,16 +65,32 @@ def search_orientations(
     check_count("k", k)
     check_expansion(expand, alpha)
     first = 0 if rerank is None else Rerank.of(rerank).count
-    most = max(int(k), first, expand or 1)
-    positions, scores = index.nearest_batch(queries, most, **options)
+    positions, scores = index.nearest_batch(queries, max(int(k), first, expand or 1), **options)
     if (expand or 1) > 1:
-        best = int(scores[:, :expand].mean(axis=1).argmax()) if scores.shape[1] else 0
+        best = best_orientation(scores, expand)
         options["regions"] = None if regions is None else [regions[best]]
         options |= {"min_score": min_score, "alpha": alpha}
         return index.search_batch(np.asarray(queries)[best][None], k, expand, **options)[0]
-    follows = np.broadcast_to(np.arange(scores.shape[1]) >= first, scores.shape).ravel()
-    positions, scores = positions.ravel(), scores.ravel()
-    order = np.lexsort((positions, -scores, follows))
-    order = order[np.sort(np.unique(positions[order], return_index=True)[1])][: int(k)]  # each photo where it stands first
-    found = zip(positions[order].tolist(), scores[order].tolist())
+    order = merged(positions, scores, first)[: int(k)]
+    found = zip(positions.ravel()[order].tolist(), scores.ravel()[order].tolist())
     return [(index.names[position], score) for position, score in found if min_score is None or score >= min_score]
+
+
+def merged(positions: np.ndarray, scores: np.ndarray, first: int = 0) -> np.ndarray:
+    """The one ranking that the rankings of several orientations make: each photo where its best score puts it.
+
+    Args:
+        positions, scores: `(T, K)`, the rankings.
+        first: how many of each are re-ranked; these stand before all others.
+
+    Returns:
+        Where the photos of that ranking stand in `positions.ravel()`, best first.
+    """
+    follows = np.broadcast_to(np.arange(scores.shape[1]) >= first, scores.shape).ravel()
+    order = np.lexsort((positions.ravel(), -scores.ravel(), follows))
+    return order[np.sort(np.unique(positions.ravel()[order], return_index=True)[1])]
+
+
+def best_orientation(scores: np.ndarray, expand: int) -> int:
+    """Which of the orientations with the scores `(T, K)` is expanded: the one whose first `expand` have the highest mean."""
+    return int(scores[:, :expand].mean(axis=1).argmax()) if scores.shape[1] else 0
