@@ -29,6 +29,7 @@ _TF_SERVING = "tf-serving="
 LIMITS = {
     "body_mib": "MiB of one request's body; else 413.",
     "bodies_mib": "MiB of the bodies of all requests at once; else 503.",
+    "megapixels": "Megapixels of one photo; else 422.",
     "active": "Requests that are worked on at once.",
     "queue": "Requests that wait for that; else 429.",
     "seconds": "Seconds of one request, waiting included; else 504.",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from rw_keras.model.photo_regions import PhotoRegions
-from rw_keras.photos.reading import Box, ImageError, read_image
+from rw_keras.photos.reading import Box, ImageError, read_image, upright_size
 from rw_keras.retrieval.segments import DamageError
 from rw_keras.runtimes import Describer
 from rw_keras.service import finding
@@ -151,6 +151,7 @@ class Engine:
 
         def read():
             began = time.perf_counter()
+            self.check_pixels(photo)
             return read_image(photo, box, max_side, min_side), time.perf_counter() - began
 
         try:
@@ -159,6 +160,19 @@ class Engine:
             raise ProblemError(422, f"{error}") from None
         took.add("decode", seconds)
         return pixels
+
+    def check_pixels(self, photo: Upload) -> None:
+        """Refuses a photo of too many pixels, before any is decoded.
+
+        Raises:
+            ProblemError: 422 for it.
+            ImageError: when it is none that can be read.
+        """
+        width, height = upright_size(photo)
+        photo.seek(0)
+        if width * height > self._settings.megapixels * 1e6:
+            words = f"{photo.name} is {width} x {height} pixels, and a photo has at most {self._settings.megapixels:g} million here"
+            raise ProblemError(422, f"{words}; send a smaller one.")
 
     async def describe(self, took: Took, describer: Describer, pixels: np.ndarray, regions: bool) -> Described:
         """What the network makes of pixels `(H, W, 3)`.

@@ -16,10 +16,11 @@ from fastapi.responses import FileResponse, Response
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
+from rw_keras.files import printable
 from rw_keras.photos.reading import ImageError
 from rw_keras.retrieval.segments import DamageError
 from rw_keras.service import answers, changes, rankings, schemas
-from rw_keras.service.engine import Engine
+from rw_keras.service.engine import Engine, Upload
 from rw_keras.service.problems import ProblemError, later, responses
 from rw_keras.service.rankings import Rankings
 from rw_keras.service.served import ServedIndex
@@ -179,9 +180,16 @@ class Photos:
         body = await request.body()
         if not body:
             raise ProblemError(422, "The body is empty; send the photo's bytes.")
+        await self._engine.with_files(self._check_pixels, body, own)
         describer = self._engine.through(served.describer)
         replaced = await self._change(served, changes.put, served.folder, served.source, own, body, describer)
         return answers.Json({"name": own, "replaced": replaced}, 200 if replaced else 201)
+
+    def _check_pixels(self, body, name):
+        try:
+            self._engine.check_pixels(Upload(body, printable(name)))
+        except ImageError as error:
+            raise ProblemError(422, f"{error}") from None
 
     async def delete(self, request: Request, name: _Name, index: _Index = None) -> Response:
         """Takes a photo out of the index, for later updates as well. Its file stays. Answered once that is durable."""

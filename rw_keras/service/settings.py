@@ -26,6 +26,7 @@ class Settings:
     Attributes:
         body_mib: MiB of one request's body; more is answered 413, also while it is still being sent.
         bodies_mib: MiB of the bodies of all requests that are being read or answered; more is answered 503.
+        megapixels: of one photo, by its width and height; more is answered 422.
         active: requests that are worked on at once.
         queue: requests that wait for that; more are answered 429.
         seconds: the time limit of one request, waiting included; then 504.
@@ -54,6 +55,7 @@ class Settings:
 
     body_mib: float = 32
     bodies_mib: float = 256
+    megapixels: float = 100
     active: int = 8
     queue: int = 64
     seconds: float = 30

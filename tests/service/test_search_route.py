@@ -360,6 +360,12 @@ class TestRefused:
         assert answer.status_code == 422
         assert "too large" in answer.json()["detail"]
 
+    def test_pixels(self, search, photo, encoded):
+        assert search(photo, {"megapixels": 90 * 70 / 1e6}).status_code == 200
+        answer = search(photo, {"megapixels": 90 * 69 / 1e6})
+        assert answer.status_code == 422
+        assert "query.png is 90 x 70 pixels" in answer.json()["detail"]
+
     def test_a_photo_that_is_cut_short(self, search, photo):
         answer = search(photo[:-2000])
         assert answer.status_code == 422
