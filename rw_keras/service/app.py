@@ -132,7 +132,9 @@ def _add_search(app: FastAPI, indexes: Mapping[str, ServedIndex], asking: Asking
     async def indexes_(request: Request) -> Response:
         """The indices that are served, and what each can do."""
         can_write = bool(settings.write_tokens)
-        return answers.Json({"indexes": [answers.about(served, settings.max_k, can_write) for served in indexes.values()]})
+        limits = {"body_bytes": settings.body_bytes, "megapixels": settings.megapixels, "images": settings.images}
+        about = [answers.about(served, settings.max_k, can_write) for served in indexes.values()]
+        return answers.Json({"indexes": about, "limits": limits})
 
     async def search(request: Request) -> Response:
         """Finds the photos that show what a photo shows."""

@@ -179,10 +179,19 @@ class IndexAbout(BaseModel):
     max_k: int
 
 
+class Limits(BaseModel):
+    """What a request may hold, so that a client need not send what is refused."""
+
+    body_bytes: int
+    megapixels: float = Field(description="Millions of pixels of one photo.")
+    images: int = Field(description="Photos, names and vectors of one query.")
+
+
 class IndexesAnswer(BaseModel):
     """The indices that are served; the first is the default."""
 
     indexes: list[IndexAbout]
+    limits: Limits
 
 
 class PutAnswer(BaseModel):

@@ -180,6 +180,10 @@ class TestRate:
         assert asked(None, guard=guard, client=("10.0.0.2", 1))[0] == 200
         assert asked(None, guard=guard, path="/v2/health/live")[0] == 200
 
+    def test_of_wrong_tokens(self):
+        guard = Guard(Inner(), Settings(rate=0.1))
+        assert [asked(None, guard=guard, headers=bearer("wrong"))[0] for _ in range(2)] == [401, 429]
+
 
 class TestHeaders:
     @pytest.mark.parametrize(("size", "status"), [(900, 200), (1100, 431)])
