@@ -19,10 +19,10 @@ def test_with_schemathesis(made, shown, tmp_path):
     shutil.copytree(shown, tmp_path / "own")
     made[1].save(tmp_path / "tiny.keras")
     arguments = (tmp_path / "own" / "index", "--model", tmp_path / "tiny.keras", "--photos", tmp_path / "own" / "photos")
-    limits = ("--rate", "none", "--runtime", "tensorflow")
+    limits = ("--rate", "none", "--seconds", "50", "--runtime", "tensorflow")
     with serving(*arguments, *limits, environment={"RW_KERAS_WRITE_TOKEN": WRITE}) as service:
         command = ["run", f"{service.address}/openapi.json", *CHECKS, "--max-examples", "40", "--seed", "1"]
-        command += ["-H", f"Authorization: Bearer {WRITE}", "--request-timeout", "20", "--generation-deterministic"]
+        command += ["-H", f"Authorization: Bearer {WRITE}", "--request-timeout", "60", "--generation-deterministic"]
         done = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", *command], capture_output=True, text=True, timeout=900, cwd=tmp_path
         )

@@ -1,5 +1,6 @@
 """A real server process, asked over sockets."""
 
+import os
 import shutil
 import signal
 import socket
@@ -239,6 +240,70 @@ class TestOtherProcesses:
             assert service.process.wait(30) == 0
 
     @pytest.mark.slow
+    def test_workers_end_with_their_parent(self, common):
+        with serving(*common, "--workers", "2") as service:
+            service.process.kill()
+            until = time.monotonic() + 30
+            while time.monotonic() < until:
+                try:
+                    socket.create_connection(("127.0.0.1", service.port), timeout=1).close()
+                except ConnectionRefusedError:
+                    break
+                time.sleep(0.2)
+            else:
+                pytest.fail("the workers still listen")
+
+    @pytest.mark.slow
+    def test_a_worker_that_dies_is_started_again(self, common):
+        with serving(*common, "--workers", "2", "--rate", "none") as service:
+            before = service.workers()
+            os.kill(before[0], signal.SIGKILL)
+            until = time.monotonic() + 60
+            while len(service.workers()) < 2 or before[0] in service.workers():
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            for _ in range(6):
+                with Client(service.address) as client:
+                    assert client.search(name="00.png", k=1)["hits"][0]["name"] == "00.png"
+            assert service.stop() == 0
+
+    @pytest.mark.slow
+    def test_what_was_acknowledged_is_there_after_a_kill(self, common, own, draw, encoded):
+        acknowledged, began = {}, threading.Event()
+        with serving(*common, "--rate", "none", "--tokens", own / "tokens") as service:
+
+            def put(first):
+                with Client(service.address, WRITE) as client:
+                    for number in range(first, first + 1000):
+                        photo = encoded(draw(1000 + number))
+                        try:
+                            client.put(f"killed/{number}.png", photo)
+                        except ServiceError as error:
+                            if error.status == 503:
+                                continue
+                            return
+                        acknowledged[f"killed/{number}.png"] = photo
+                        if len(acknowledged) == 10:
+                            began.set()
+
+            threads = [threading.Thread(target=put, args=(first,)) for first in (0, 1000)]
+            for thread in threads:
+                thread.start()
+            assert began.wait(120)
+            time.sleep(0.37)
+            service.process.kill()
+            for thread in threads:
+                thread.join()
+        index = Index.load(common[0])
+        assert len(acknowledged) >= 10
+        for name, photo in acknowledged.items():
+            assert name in index.names
+            assert (own / "photos" / name).read_bytes() == photo
+        with serving(*common) as service, Client(service.address) as client:
+            for name, photo in acknowledged.items():
+                assert pairs(client.search(photo, k=1))[0] == (name, pytest.approx(1, abs=1e-4))
+
+    @pytest.mark.slow
     def test_several_workers(self, common, own):
         with serving(*common, "--workers", "2", "--rate", "none", "--tokens", own / "tokens") as service:
             cursors = set()
@@ -253,3 +318,18 @@ class TestOtherProcesses:
             assert measures['rw_keras_photos{index="index"}'] >= 16
             assert service.stop() == 0
         assert not [line for line in service.errors if "Traceback" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.imagenet
+def test_demo(tmp_path):
+    """The embedded photos, found from their harder views."""
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    with serving("--demo", environment={"XDG_CACHE_HOME": str(tmp_path)}) as service, Client(service.address) as client:
+        (about,) = client.indexes()
+        assert (about["name"], about["preset"], about["has_photos"]) == ("demo", "recommended", True)
+        for name in ("motorcycle", "temple", "cat"):
+            hits = client.search(name=f"{name}.jpg", k=3, explain=True)["hits"]
+            assert all(hit["name"].startswith(name) for hit in hits)
+        assert service.stop() == 0

@@ -12,6 +12,9 @@ from rw_keras.retrieval import Index
 from rw_keras.service.photo_files import PhotoFiles
 from rw_keras.service.tf_serving import TFServing
 
+# A loaded machine takes as long to trace a graph.
+SECONDS = 300
+
 
 @pytest.fixture(scope="module", name="served")
 def served_model():
@@ -38,7 +41,7 @@ def address(served, made, tmp_path_factory):
 
 class TestDescriber:
     def test_describes_as_the_model_does(self, address, made, index, draw):
-        describer = TFServing(address).describer(index)
+        describer = TFServing(address, SECONDS).describer(index)
         photos = [draw(seed, 90, 70) for seed in range(3)]
         for size in (None, 64):
             found = rw_keras.describe(describer, photos, max_side=size)
@@ -51,7 +54,7 @@ class TestDescriber:
         np.testing.assert_allclose(describer(pixels), rw_keras.describe(made[1], photos), atol=2e-6)
 
     def test_regions(self, address, made, index, draw):
-        describer = TFServing(address).describer(index)
+        describer = TFServing(address, SECONDS).describer(index)
         found, expected = (rw_keras.describe(model, draw(5, 90, 70), max_side=80, regions=True) for model in (describer, made[1]))
         np.testing.assert_allclose(found.regions.vectors, expected.regions.vectors, atol=2e-6)
         np.testing.assert_allclose(found.regions.boxes, expected.regions.boxes, atol=1e-6)
@@ -60,7 +63,7 @@ class TestDescriber:
         photo = draw(40, 90, 70)
 
         async def run():
-            async with serve(describer=TFServing(address).describer(index)) as client:
+            async with serve(describer=TFServing(address, SECONDS).describer(index)) as client:
                 return (await client.post("/v1/search", files={"file": encoded(photo)}, data={"rerank": "5"})).json()
 
         found = [(hit["name"], hit["score"] or hit["cosine"]) for hit in asyncio.run(run())["hits"]]
@@ -71,7 +74,7 @@ class TestDescriber:
     def test_the_index_may_have_no_regions(self, address, made, shown):
         plain = Index.load(made[0])
         plain.regions = None
-        assert TFServing(address).describer(plain).dimensions == 12
+        assert TFServing(address, SECONDS).describer(plain).dimensions == 12
 
 
 class TestCompared:
@@ -79,24 +82,24 @@ class TestCompared:
         return PhotoFiles(shown / "photos", tmp_path)
 
     def test_the_indexs_own_model(self, address, index, shown, tmp_path):
-        serving = TFServing(address)
+        serving = TFServing(address, SECONDS)
         assert serving.compare(serving.describer(index), index, self.photos(shown, tmp_path)) is None
 
     def test_another_model(self, served, index, shown, tiny_model, tmp_path):
         with served(tiny_model(seed=77), tmp_path) as address:
-            serving = TFServing(address)
+            serving = TFServing(address, SECONDS)
             with pytest.raises(ValueError, match="another model than the one that made the index"):
                 serving.compare(serving.describer(index), index, self.photos(shown, tmp_path / "cache"))
 
     def test_one_that_makes_photos_smaller(self, served, index, made, shown, tmp_path):
         """Exported with a `max_side` below the index's, it describes other photos."""
         with served(made[1], tmp_path, max_side=20) as address:
-            serving = TFServing(address)
+            serving = TFServing(address, SECONDS)
             with pytest.raises(ValueError, match="max_side=80 or more"):
                 serving.compare(serving.describer(index), index, self.photos(shown, tmp_path / "cache"))
 
     def test_without_photos_it_is_told(self, address, index, tmp_path):
-        serving = TFServing(address)
+        serving = TFServing(address, SECONDS)
         said = serving.compare(serving.describer(index), index, PhotoFiles(None, tmp_path))
         assert "was not checked" in said
 
@@ -105,7 +108,7 @@ class TestCompared:
             served(tiny_model(components=8, whitening=None), tmp_path) as address,
             pytest.raises(ValueError, match="gives 8 dimensions, and the index has 12"),
         ):
-            TFServing(address).describer(index)
+            TFServing(address, SECONDS).describer(index)
 
 
 class TestAway:
@@ -115,7 +118,7 @@ class TestAway:
     )
     def test_no_address(self, address):
         with pytest.raises(ValueError, match="TF Serving's address is"):
-            TFServing(address)
+            TFServing(address, SECONDS)
 
     def test_nobody_answers(self, index):
         with pytest.raises(OSError, match="could not be asked"):
