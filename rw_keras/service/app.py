@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.routing import Match
 
 from rw_keras.files import printable
 from rw_keras.runtimes import cache
@@ -211,7 +212,11 @@ def _add_errors(app: FastAPI) -> None:
             404: "There is nothing here; /docs lists what there is.",
             405: "This is not asked in this way; /docs says how.",
         }
-        problem = ProblemError(error.status_code, words.get(error.status_code, str(error.detail)), headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # one route of a path knows its own method alone
+            alike = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+            headers["Allow"] = ", ".join(sorted({method for route in alike for method in getattr(route, "methods", None) or ()}))
+        problem = ProblemError(error.status_code, words.get(error.status_code, str(error.detail)), headers=headers)
         return problem.response(request.url.path)
 
     async def of_values(request: Request, error: Any) -> Response:

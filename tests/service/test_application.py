@@ -177,6 +177,7 @@ class TestPages:
         answer = ask("DELETE", "/v1/search", headers={"Authorization": f"Bearer {WRITE}"})
         assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
         assert answer.headers["allow"] == "POST"
+        assert ask("OPTIONS", "/v1/photos/a.png", headers=answer.request.headers).headers["allow"] == "DELETE, GET, PUT"
 
 
 class TestDescription:
