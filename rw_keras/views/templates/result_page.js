@@ -5,7 +5,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.defaultPrevented) return;
     // What has keys of its own keeps them.
     if (event.target.closest("input, select, textarea, dialog, [data-keys]")) return;
-    const hits = [...document.querySelectorAll(".hit")];
+    const hits = [...document.querySelectorAll(".hit")].filter(hit => hit.offsetParent !== null);
     if (hits.length === 0) return;
     const at = hits.indexOf(document.activeElement);
     const last = hits.length - 1;
