@@ -24,6 +24,7 @@ FLOORS = (
     {"description"},
     {"datasets"},
     {"evaluation"},
+    {"service"},
     {"commands"},
     {"__main__"},
 )

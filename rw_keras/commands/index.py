@@ -27,6 +27,8 @@ def define(parser: Parser) -> None:
     words = "Describe all photos, also those that the index holds, and replace it at the end."
     parser.switch("force", words, earlier=["anew"])
     parser.switch("prune", "Let any number of photos leave the index, also more than half of it.")
+    words = "A photo that was deleted from the index and is to be described again; may be repeated; `all`: all of them."
+    parser.flag("take_back", words, text("PHOTO"), repeat=True)
     parser.switch("strict", "End with an error at the first photo that cannot be read.")
     parser.switch("json", "Print the summary as JSON.")
     parser.switch("quiet", "No progress bar.", short="q")
@@ -56,7 +58,7 @@ def run(values: Namespace) -> int:
     _check_regions(values)
     from rw_keras.description.extract import extract, listed_photos
     from rw_keras.description.update import check_loss
-    from rw_keras.retrieval import columns, store
+    from rw_keras.retrieval import columns, exclusions, store
 
     (source,) = values.arguments
     # All that can be refused is, before seconds are spent on the network.
@@ -67,6 +69,8 @@ def run(values: Namespace) -> int:
     items = listed_photos(source, values.prune and about is not None)
     names = {item.name for item in items}
     check_loss(values.output, names, values.prune)
+    taken_back = None if values.take_back == ["all"] else values.take_back
+    exclusions.check_excluded(values.output, taken_back or ())
     table = columns.read_columns(values.metadata, names) if values.metadata else {}
     settings = take_files(values, about)
     model = _model(values, about, known)
@@ -77,6 +81,8 @@ def run(values: Namespace) -> int:
             return getattr(values, flag)
         return usual if "preset" in values.given else known.get(flag, usual)
 
+    if "take_back" in values.given and about is not None:
+        exclusions.take_back(values.output, taken_back)
     done = extract(
         model,
         items,
@@ -128,7 +134,7 @@ def _tell(values, done, dimensions):
         "undecodable": (done.undecodable, "have changed and cannot be decoded; they left the index"),
     }
     if values.json:
-        counts = {field: getattr(done, field) for field in ("described", "changed", "kept", "removed")}
+        counts = {field: getattr(done, field) for field in ("described", "changed", "kept", "removed", "excluded")}
         listed = {field: [{"name": name, "reason": reason} for name, reason in found] for field, (found, _) in lists.items()}
         print(json.dumps({"index": values.output, "photos": done.described + done.kept, **counts, **listed}))
         return

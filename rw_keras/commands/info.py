@@ -39,7 +39,7 @@ def run(values: Namespace) -> int:
 def _plain(name, found):
     about = found.about
     fields = ("format", "dimensions", "dtype", "preset", "recipe", "regions", "search", "described_with", "versions")
-    counts = {field: getattr(found, field) for field in ("photos", "left_out", "unread", "added_by_hand")}
+    counts = {field: getattr(found, field) for field in ("photos", "left_out", "unread", "added_by_hand", "excluded")}
     rest = {field: about.get(field) for field in (*fields, "source", "settings", "searcher")}
     return {"index": name, **counts, **rest, "metadata": found.metadata, "bytes": found.bytes}
 
@@ -61,6 +61,8 @@ def _rows(found):
         yield "unread", f"{found.unread:,} of the photos, which could not be read the last time; their descriptors were kept"
     if found.added_by_hand:
         yield "added by hand", f"{found.added_by_hand:,} of the photos, which are not from the source"
+    if found.excluded:
+        yield "excluded", f"{found.excluded:,} names, which updates leave out; `rw-keras index --take_back NAME` takes one back"
     yield "descriptors", f"{about['dimensions']:,} dimensions, {about['dtype']}"
     yield "regions", _regions_in_words(about.get("regions"))
     if about.get("preset"):

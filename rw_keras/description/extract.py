@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -47,6 +48,8 @@ class Extraction:
         unread: (name, reason) of photos among the kept ones that could not be read now.
         undecodable: (name, reason) of photos among the failures that left the index now, because their bytes have changed and
             cannot be decoded.
+        excluded: photos of the source that were left out because they were deleted from the index, see
+            `rw_keras.retrieval.exclusions`.
     """
 
     folder: pathlib.Path
@@ -59,10 +62,12 @@ class Extraction:
     network_seconds: float
     unread: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     undecodable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    excluded: int = 0
 
     def __str__(self):
         words = [f"{self.described} described" + (f" ({self.changed} of them had changed)" if self.changed else "")]
-        words += [f"{number} {what}" for number, what in ((self.kept, "kept"), (self.removed, "removed")) if number]
+        counts = (self.kept, "kept"), (self.removed, "removed"), (self.excluded, "excluded")
+        words += [f"{number} {what}" for number, what in counts if number]
         words.append(f"{len(self.failures)} left out")
         sentence = f"{', '.join(words)}; {self.described + self.kept} photos in the index"
         if self.unread:
@@ -102,7 +107,8 @@ def extract(
     result is that of a run which was not (on one machine, with the same settings). A photo that has changed is described again;
     one that its source no longer lists leaves the index. A photo that cannot be read is left out and listed, and tried again once
     it has changed; a descriptor that the index holds of it stays, unless the photo's bytes have changed and cannot be decoded. Rows
-    that `Index.add` brought stay. `docs/collections.md` has the rules.
+    that `Index.add` brought stay, and names that are excluded (`rw_keras.retrieval.exclusions`) are left out, also by a new index
+    that takes the place of this one. `docs/collections.md` has the rules.
 
     Args:
         model: a model of `build_descriptor`, or what `rw_keras.runtimes.load` made of one.
@@ -174,7 +180,7 @@ def extract(
             readings = read_ahead(
                 todo, lambda photo: read_item(*photo, max_side, min_side, checksum), lambda one: one.pixels, workers
             )
-            _describe(readings, Batcher(runner), update, bar, lambda: _note(writer, _made_by(writer, model)))
+            _describe(readings, Batcher(runner), update, bar, lambda: _note(writer, made_by(writer.about, model)))
         update.finish()
         failures = writer.failures()
         if writer.abandon():
@@ -183,7 +189,8 @@ def extract(
         kept = writer.count() - update.described
     seconds = time.monotonic() - began
     done = update.described, update.changed, kept, update.removed, failures
-    return Extraction(out, *done, seconds, runner.seconds, sorted(update.unread), sorted(update.undecodable))
+    lists = sorted(update.unread), sorted(update.undecodable)
+    return Extraction(out, *done, seconds, runner.seconds, *lists, update.excluded)
 
 
 def _check_arguments(batch_size, workers):
@@ -237,16 +244,26 @@ def _defaults_of(model, regions):
     return {} if preset is None else {"preset": preset.name, "search": defaults.search_defaults(model, regions)}
 
 
-def _made_by(writer, model):
-    """What an index says beside the recipe: the versions of what described it, and which runtimes did, the last one last."""
+def made_by(about: Mapping[str, Any], model: keras.Model | runtimes.Describer) -> dict[str, Any]:
+    """What an index says beside the recipe: the versions of what described it, and which runtimes did, the last one last.
+
+    Args:
+        about: the fields of the index.
+        model: what describes photos for it now.
+    """
     packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
     now = described_with(model)
     wanted = {"rw_keras", now["runtime"], "numpy", "pillow"}
     if not isinstance(model, runtimes.Describer) or model.model is not None:
         wanted.add("keras")
-    versions = {package: importlib.metadata.version(package) for package in packages if package in wanted}
-    earlier = writer.about.get("described_with") or []
+    versions = {package: _version(package) for package in packages if package in wanted}
+    earlier = about.get("described_with") or []
     return {"versions": versions, "described_with": [*(own for own in earlier if own != now), now]}
+
+
+@functools.cache
+def _version(package):
+    return importlib.metadata.version(package)
 
 
 # Where they were in earlier versions.

@@ -63,8 +63,8 @@ def check_loss(folder: str | os.PathLike[str], names: set[str], prune: bool, bes
 
 def _cannot_take_over(folder, error):
     return ValueError(
-        f"What was added by hand to {folder} cannot be taken over: {error} To do without it, run again with --force and --prune "
-        "(in Python: resume=False, prune=True)."
+        f"What was added by hand to {folder}, or excluded, cannot be taken over: {error} To do without it, run again with --force "
+        "and --prune (in Python: resume=False, prune=True)."
     )
 
 
@@ -88,6 +88,7 @@ class Update:
     Attributes:
         described, changed: photos described; those of them that an earlier run had described.
         removed: described photos that the source no longer lists, and that left the index.
+        excluded: photos of the source that were left out because their names are excluded.
         unread: (name, reason) of photos that could not be read, and whose descriptors stay.
         undecodable: (name, reason) of photos that left the index because their changed bytes cannot be decoded.
 
@@ -98,7 +99,7 @@ class Update:
     def __init__(self, writer: Writer, items: Iterable[Item], checksum: bool, strict: bool, prune: bool) -> None:
         self._writer, self._items = writer, items
         self._checksum, self._strict, self._prune = checksum, strict, prune
-        self.described = self.changed = self.removed = 0
+        self.described = self.changed = self.removed = self.excluded = 0
         self.unread: list[tuple[str, str]] = []
         self.undecodable: list[tuple[str, str]] = []
         self._changed_and_bad: list[tuple[str, str, Stamp | None]] = []
@@ -108,14 +109,17 @@ class Update:
         self._count = writer.count()
         if writer.beside:
             self._take_over()
+        self._excluded = writer.excluded()
 
     def _take_over(self):
-        """Takes over what was added by hand to the index whose place a new one takes: nothing can describe it again."""
+        """Takes over, of the index whose place a new one takes, what was added by hand, since nothing can describe it again, and
+        which names are excluded."""
         folder, about = self._writer.folder, self._writer.about
         try:
             replaced = store.about(folder)
             if replaced is None:
                 return
+            self._writer.exclude(store.excluded(folder))
             added = store.added_by_hand(folder)
             differing = Recipe.from_dict(replaced["recipe"]).differences(about["recipe"], "the new one's")
             if added.names and differing:
@@ -141,6 +145,10 @@ class Update:
             found = self._writer.find([item.name for item in part])
             for item in part:
                 self._names.add(item.name)
+                if item.name in self._excluded:
+                    self.excluded += 1
+                    bar.advance(False, new=False)
+                    continue
                 known = found.get(item.name)
                 if known is None or not self._is_settled(item, known):
                     yield item, known

@@ -17,10 +17,8 @@ Decoding takes memory: photos that are decoded at the same time, in all threads 
 """
 
 import contextlib
-import ctypes
 import os
 import pathlib
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +26,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rw_keras import _moved
 from rw_keras.photos import formats
+from rw_keras.photos.colours import in_srgb
+from rw_keras.photos.memory import Memory
 
 # What decoding takes at once. Ten threads with photos of 24 megapixels fit; more wait for one another.
 MEMORY = 1 << 30
@@ -54,35 +54,7 @@ class MissingReaderError(ImageError):
     """A photo whose format needs a reader that is not installed: the message has the line. Nothing is wrong with the photo."""
 
 
-class _Memory:
-    """Bytes that are lent, first come, first served. Who asks for more than there are waits until none are lent, and gets them."""
-
-    def __init__(self, total):
-        self._total, self._lent = total, 0
-        self._turn, self._returned = threading.Lock(), threading.Condition()
-
-    @contextlib.contextmanager
-    def lend(self, count):
-        with self._turn, self._returned:
-            self._returned.wait_for(lambda: self._lent == 0 or self._lent + count <= self._total)
-            self._lent += count
-        try:
-            yield
-        finally:
-            if _trim is not None and count > self._total // 4:
-                _trim(0)
-            with self._returned:
-                self._lent -= count
-                self._returned.notify_all()
-
-
-# The C library keeps what a thread has freed for that thread, and with a few threads and large photos that is gigabytes.
-try:
-    _trim = ctypes.CDLL(None).malloc_trim
-except (AttributeError, OSError, TypeError):  # not glibc
-    _trim = None
-
-_memory = _Memory(MEMORY)
+_memory = Memory(MEMORY)
 if hasattr(os, "register_at_fork"):  # a child has none of the threads that would give back what they were lent
     os.register_at_fork(after_in_child=lambda: _memory.__init__(MEMORY))
 
@@ -123,7 +95,7 @@ def read_thumbnail(source: str | os.PathLike[str], side: int) -> tuple[np.ndarra
     """A photo for the eye, and how large it is.
 
     A JPEG is decoded at a half, a quarter or an eighth of its size where that is enough, in a fraction of the time, to nearly the
-    pixels of `read_image`.
+    pixels of `read_image`. Colours that are meant by a profile in the file are brought to sRGB, which the eye is shown.
 
     Args:
         source: see `read_image`; no array.
@@ -136,11 +108,25 @@ def read_thumbnail(source: str | os.PathLike[str], side: int) -> tuple[np.ndarra
         FileNotFoundError, OSError, ImageError: see `read_image`.
     """
     with _opened(source) as (photo, name):
-        size = _upright_size(photo)
+        size, profile = _upright_size(photo), None
         if isinstance(photo, Image.Image):
+            profile = photo.info.get("icc_profile")
             photo.draft(photo.mode, (2 * side, 2 * side))
         with _decoded(photo, None, side) as upright:
-            return _finished(upright, name, None, side, 1), size
+            return in_srgb(_finished(upright, name, None, side, 1), profile), size
+
+
+def upright_size(source: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height in pixels of a photo as `read_image` turns it, from the head of its file: nothing is decoded.
+
+    Args:
+        source: see `read_image`; no array.
+
+    Raises:
+        FileNotFoundError, OSError, ImageError: see `read_image`.
+    """
+    with _opened(source) as (photo, _):
+        return _upright_size(photo)
 
 
 def check_max_side(max_side: int | None) -> None:

@@ -211,10 +211,11 @@ def _of_path(path, name):
         return Item(name, path, None, f"{path} is a folder; pass the path of a photo.")
     if not stat.S_ISREG(about.st_mode):
         return Item(name, path, None, f"{path} is no file but a pipe, a socket or a device; pass the path of a photo.")
-    return Item(name, path, _stamp(name, about.st_size, about.st_mtime_ns))
+    return Item(name, path, stamp(name, about.st_size, about.st_mtime_ns))
 
 
-def _stamp(name, size, time):
+def stamp(name: str, size: int, time: int) -> list[int] | None:
+    """See `Item.stamp`: of a file called `name`, with its size in bytes and the time of its last change in nanoseconds."""
     return [size, time] if formats.is_readable(os.path.splitext(name)[1]) else None
 
 
@@ -301,7 +302,7 @@ def _of_member(path, member, length):
         return faulty(f"has {member.size} bytes by its header, of the archive's {length}; make the archive again.")
     # A header may give any number as the time, or none; a stamp keeps 64 bits.
     time = int(member.mtime * 1_000_000_000) if abs(member.mtime) < 9e9 else 0
-    return Item(member.name, (path, member.offset_data, member.size), _stamp(member.name, member.size, time))
+    return Item(member.name, (path, member.offset_data, member.size), stamp(member.name, member.size, time))
 
 
 def _of_dataset(dataset):

@@ -22,6 +22,8 @@ from rw_keras.retrieval.writer import Writer
 def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> int:
     """Joins indices of one recipe into a new one, with region vectors, stamps, failures and metadata; they stay as they are.
 
+    The new index excludes what any of them excludes, but for photos that another of them holds: those stay in.
+
     Their photos keep their order, one index behind the other. If the photos of all come from one source, the new index is brought
     up to date from it as they were. Else an update describes again what has changed of the photos that its source lists, and lets
     go of none.
@@ -42,6 +44,7 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         raise ValueError(f"A merge takes two indices or more, but got {len(folders)}.")
     if store.about(out) is not None:
         raise ValueError(f"There is an index at {out} already; choose another name.")
+    excluded = set().union(*map(store.excluded, folders))  # before the photos: one that is deleted meanwhile is there as it was
     found = [store.read(folder) for folder in folders]
     first = found[0].about
     for snapshot in found[1:]:
@@ -59,6 +62,7 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         writer.set("described_with", _all_of(snapshot.about.get("described_with") or [] for snapshot in found))
         for snapshot in found:
             _copy(snapshot, writer, holder, "source" in shared)
+        writer.exclude_rest(excluded)
         columns = dict.fromkeys(column for snapshot in found for column in snapshot.metadata)
         writer.set_metadata(
             {

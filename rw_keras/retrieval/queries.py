@@ -73,6 +73,13 @@ def known_of(database: sqlite3.Connection, names: Sequence[str]) -> dict[str, Kn
     return found
 
 
+def excluded_in(database: sqlite3.Connection) -> set[str]:
+    """The names that updates of an index leave out; none in a format that has no table of them."""
+    if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'excluded'").fetchone() is None:
+        return set()
+    return {os.fsdecode(name) for (name,) in database.execute("SELECT name FROM excluded")}
+
+
 def described_in(database: sqlite3.Connection) -> tuple[np.ndarray, np.ndarray]:
     """The ids and the rows' numbers `(N,)` of the described photos of an index, in order."""
     both = [[], []]

@@ -157,6 +157,7 @@ def _save_whole(index, path, dtype, own, origin):
             writer.put(names, rows[part], stamps, listed, _regions_of(index, part))
         for name, reason in index.failures:
             writer.fail(name, reason, failures.get(name), None)
+        writer.exclude_rest(store.excluded(own.folder) if fields else ())
         if origin is not None:
             fields["source"] = origin.source
         for field in fields.keys() & {"source", "versions", "preset"}:

@@ -21,7 +21,7 @@ from rw_keras.model.recipe import with_runtime
 from rw_keras.retrieval import old_formats
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError
 
-FORMAT = 4
+FORMAT = 5
 DATABASE, LOCK = "index.sqlite", ".lock"
 # Where a database grows that takes the place of another when it is whole.
 BESIDE = "rebuilt.sqlite"
@@ -58,13 +58,16 @@ STRAYS = (*(kind.prefix for kind in KINDS.values()), "searcher-", ".part-")
 # What a file of an index is called, so that a folder with nothing else may become one.
 _OWN = (*STRAYS, BESIDE)
 
-# What format 4 has beyond format 3.
+# What format 4 has beyond format 3, and format 5 beyond format 4.
 REGIONS = "CREATE TABLE regions(row INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL)"
+EXCLUDED = "CREATE TABLE excluded(name BLOB PRIMARY KEY) WITHOUT ROWID"
+ADDED = {4: REGIONS, 5: EXCLUDED}
 # `photos.id` is the order of the index. `row` is the number of the photo's row: those of a segment are `first` to `first` + `count`
 # - 1, and a number is never used twice. `size`, `time` and `sha256` are the photo's stamp, by which a change is seen. `listed` is 1
 # where a source listed the photo, 0 where it was added by hand, NULL where that is not known. `fault` says why it cannot be read.
 # A photo with a fault and a row keeps its row. `regions` has, by the number of a descriptor's row, those of the region vectors that
 # were described with it: a descriptor that takes the place of another one never finds that one's. `kind` is one of `KINDS`.
+# `excluded` has the names that an update leaves out, of which none is in `photos`.
 SCHEMA = (
     """
 CREATE TABLE about(field TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -79,7 +82,7 @@ CREATE TABLE blocks(segment INTEGER, block INTEGER, crc32 INTEGER NOT NULL, PRIM
 CREATE TABLE metadata_columns(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE metadata(column_id INTEGER, photo INTEGER, value TEXT NOT NULL, PRIMARY KEY(column_id, photo)) WITHOUT ROWID;
 """
-    + REGIONS
+    + f"{REGIONS};\n{EXCLUDED}"
 )
 
 # Size in bytes and time of the last change in nanoseconds, and where it was asked for the SHA-256 of the content.

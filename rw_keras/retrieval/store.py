@@ -17,6 +17,7 @@ from rw_keras.retrieval.queries import (
     Known,
     Listed,
     chunks,
+    excluded_in,
     failures_of,
     metadata_values,
     photos_of,
@@ -59,6 +60,7 @@ __all__ = [
     "check_target",
     "count_listed",
     "crc_of",
+    "excluded",
     "metadata_by_name",
     "photos",
     "read",
@@ -189,6 +191,15 @@ def photos(folder: str | os.PathLike[str]) -> list[Listed]:
         return list(photos_of(database))
 
 
+def excluded(folder: str | os.PathLike[str]) -> set[str]:
+    """The names that updates of an index leave out, because their photos were deleted from it; none where there is no index."""
+    folder = pathlib.Path(folder)
+    if not (folder / DATABASE).is_file():
+        return set()
+    with reading(folder) as database:
+        return excluded_in(database)
+
+
 class ByHand(NamedTuple):
     """The n photos of an index that no source listed.
 
@@ -310,6 +321,7 @@ def check(folder: str | os.PathLike[str]) -> list[Damage]:
                 snapshot = _snapshot(folder, fields, database)
                 if snapshot.regions is not None:
                     found += _strange_regions(database, len(snapshot.names))
+                found += _strange_exclusions(database)
             searcher = fields.get("searcher") or {}
             if searcher.get("file") and crc_of(folder / searcher["file"]) != searcher["crc32"]:
                 found.append(
@@ -325,6 +337,12 @@ def _strange_regions(database, described):
     (entries,) = database.execute("SELECT count(*) FROM regions").fetchone()
     what = f"it names region vectors of {entries} photos, and {described} are described"
     return [Damage(DATABASE, what, [])] if entries != described else []
+
+
+def _strange_exclusions(database):
+    """Names that are excluded and of the index's photos: each is one or the other."""
+    both = sorted(excluded_in(database) & {photo.name for photo in photos_of(database)})
+    return [Damage(DATABASE, f"it holds {len(both)} photos whose names are excluded", both)] if both else []
 
 
 def _damages(folder, fields, database, number, kind, file, first, count):

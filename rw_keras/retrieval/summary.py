@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from rw_keras.retrieval import old_formats, schema, store
+from rw_keras.retrieval import old_formats, queries, schema, store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Summary:
         left_out: how many have none, because they cannot be read.
         unread: how many of `photos` could not be read when the index was last brought up to date, and keep their descriptors.
         added_by_hand: how many of `photos` no source listed.
+        excluded: how many names updates leave out, because their photos were deleted.
         metadata: column -> how many photos have a value there.
         bytes: "rows", "regions", "database" and "searcher" -> the size of these files; those that another process is writing are
             among them.
@@ -31,6 +32,7 @@ class Summary:
     left_out: int
     unread: int
     added_by_hand: int
+    excluded: int
     metadata: dict[str, int]
     bytes: dict[str, int]
 
@@ -55,7 +57,7 @@ def summary(folder: str | os.PathLike[str]) -> Summary:
     if not (folder / schema.DATABASE).is_file():
         found = store.read(folder)  # says so where there is none
         values = {column: sum(value is not None for value in values) for column, values in found.metadata.items()}
-        return Summary(found.about, len(found.names), len(found.failures), 0, 0, values, _sizes(folder))
+        return Summary(found.about, len(found.names), len(found.failures), 0, 0, 0, values, _sizes(folder))
     with schema.reading(folder) as database:  # one state, whatever is written meanwhile
         about = schema.fields_of(folder, database)
         counts = database.execute(
@@ -68,7 +70,8 @@ def summary(folder: str | os.PathLike[str]) -> Summary:
                 "WHERE column_id = metadata_columns.id) FROM metadata_columns ORDER BY id"
             )
         )
-    return Summary(about, *counts, values, _sizes(folder))
+        excluded = len(queries.excluded_in(database))
+    return Summary(about, *counts, excluded, values, _sizes(folder))
 
 
 def _sizes(folder):

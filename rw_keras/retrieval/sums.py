@@ -16,6 +16,7 @@ TABLES = {
     "photos": ("id", "name", "row", "size", "time", "sha256", "listed", "fault"),
     "segments": ("id", "kind", "file", "first", "count"),
     "regions": ("row", "first", "count"),
+    "excluded": ("name",),
     "blocks": ("segment", "block", "crc32"),
     "metadata_columns": ("id", "name"),
     "metadata": ("column_id", "photo", "value"),

@@ -17,9 +17,9 @@ from rw_keras.retrieval.queries import Known
 from rw_keras.retrieval.regions import Kept, Regions, fitting
 from rw_keras.retrieval.row_files import RowFiles
 from rw_keras.retrieval.schema import (
+    ADDED,
     DATABASE,
     FORMAT,
-    REGIONS,
     Stamp,
     connected,
     fault_bytes,
@@ -64,20 +64,20 @@ class Transaction:
         self.path, self.database = path, connected(path)
         self.database.execute("BEGIN IMMEDIATE")
         self.about = fields_of(self.folder, self.database)
-        is_of_now = self.about["format"] == FORMAT
-        if not is_of_now:
-            self.database.execute(REGIONS)
+        since = self.about["format"]
+        for version in range(since + 1, FORMAT + 1):
+            self.database.execute(ADDED[version])
         self._sums = sums.Sums(self.database, self.about.get(sums.FIELD))
-        if not is_of_now:
+        if since < FORMAT:
             self._upgrade()
         for statement in _FORGETTING if self.about.get("regions") else ():
             self.database.execute(statement)
         self.files, self._has_changed = RowFiles(self.folder, self.database, self.about), False
 
     def _upgrade(self):
-        """What format 4 has beyond format 3: region vectors, of which there are none yet. It is the same state of the index, so its
-        generation stays."""
-        for field, value in {"format": FORMAT, "next_region": 0}.items():
+        """What later formats have beyond an earlier one: region vectors and excluded names, of which there are none yet. It is the
+        same state of the index, so its generation stays."""
+        for field, value in {"format": FORMAT, "next_region": self.about.get("next_region", 0)}.items():
             self.about[field] = value
             self._write_field(field, value)
         self._write_sums()
@@ -151,6 +151,10 @@ class Transaction:
         """(name, reason) of the photos without a descriptor, sorted."""
         return queries.failures_of(self.database)
 
+    def excluded(self) -> set[str]:
+        """The names that an update leaves out."""
+        return queries.excluded_in(self.database)
+
     def described(self) -> tuple[np.ndarray, np.ndarray]:
         """The ids and the rows' numbers `(N,)` of all described photos, in order."""
         return queries.described_in(self.database)
@@ -165,7 +169,8 @@ class Transaction:
         listed: bool | Sequence[bool | None] | None = True,
         regions: Sequence[Any] | Kept | Regions | None = None,
     ) -> None:
-        """Adds descriptors `(n, D)`, or gives photos that are known other ones; those keep their place in the order.
+        """Adds descriptors `(n, D)`, or gives photos that are known other ones; those keep their place in the order. Names that are
+        excluded are taken back.
 
         Args:
             names, descriptors, stamps: of n photos.
@@ -204,6 +209,22 @@ class Transaction:
         self.run("DELETE FROM photos WHERE id = ?", photos)
         if self.database.execute("SELECT 1 FROM metadata_columns").fetchone():
             self.run("DELETE FROM metadata WHERE photo = ?", photos)
+
+    def exclude(self, names: Iterable[str]) -> None:
+        """Takes photos out of the index, where they are in it, and lets updates leave their names out from now on."""
+        names = list(names)
+        self.drop(known.id for known in self.find(names).values())
+        self.run("INSERT OR IGNORE INTO excluded VALUES (?)", [(name,) for name in names_bytes(names)])
+
+    def exclude_rest(self, names: Iterable[str]) -> None:
+        """Excludes those of names that the index holds no descriptor of."""
+        names = list(names)
+        held = {name for name, known in self.find(names).items() if known.described}
+        self.exclude(name for name in names if name not in held)
+
+    def include(self, names: Iterable[str]) -> None:
+        """Takes the exclusion of names back, where they are excluded: the next update describes what its source lists of them."""
+        self._include(names_bytes(list(names)))
 
     def set(self, field: str, value: Any) -> None:
         """Sets a field of the index as a whole to what JSON can hold."""
@@ -247,8 +268,13 @@ class Transaction:
                 self.database.executemany(statement, changes)
             self._has_changed = True
 
+    def _include(self, names):
+        if self.database.execute("SELECT 1 FROM excluded").fetchone():
+            self.run("DELETE FROM excluded WHERE name = ?", [(name,) for name in names])
+
     def _put(self, names, rows, stamps, listed, faults):
         columns = {"name": names_bytes(names), "row": rows, "listed": listed, "fault": faults}
+        self._include(columns["name"])
         if stamps.count(None) < len(stamps):
             columns |= zip(("size", "time", "sha256"), zip(*map(stamp_columns, stamps)))
         # A column that is NULL for all of them is left out: to bind a value takes a tenth of the time that a photo does.

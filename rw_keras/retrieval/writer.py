@@ -20,6 +20,13 @@ from rw_keras.retrieval.schema import BESIDE, DATABASE, FORMAT, LOCK, check_targ
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, naming
 from rw_keras.retrieval.transaction import Transaction
 
+# Seconds that a writer waits for another one to end: a change by the service takes milliseconds.
+_PATIENCE = 2.0
+
+
+class LockedError(ValueError):
+    """An index is being written by another process, or by another thread of this one."""
+
 
 class Writer(Transaction):
     """The one way to write an index: a context manager that holds its lock.
@@ -36,6 +43,7 @@ class Writer(Transaction):
         go_on: whether what a killed process left of a new index is gone on with, where it is of this recipe.
         regions: how region vectors are kept, {"dtype": "int8" or "float16", "dimensions": how many, the first ones}. Default: as
             the index has it, for a new one none.
+        patience: seconds to wait while another one writes the index.
 
     Attributes:
         beside: whether what is written is not the index yet.
@@ -43,7 +51,8 @@ class Writer(Transaction):
         has_converted: whether there was one of an earlier format.
 
     Raises:
-        ValueError: when the folder is something else, another process writes it, or the index was made in another way.
+        ValueError: when the folder is something else, another process writes it (`LockedError`), or the index was made in another
+            way.
         OSError: when it cannot be written.
     """
 
@@ -57,8 +66,9 @@ class Writer(Transaction):
         beside: bool = False,
         go_on: bool = False,
         regions: Mapping[str, Any] | None = None,
+        patience: float = _PATIENCE,
     ) -> None:
-        self.folder = pathlib.Path(folder)
+        self.folder, self._patience = pathlib.Path(folder), patience
         self._regions = None if regions is None else dict(zip(("dtype", "dimensions"), check_spec(regions)))
         self._recipe = json.loads(json.dumps(recipe))
         self._dimensions, self._dtype = int(dimensions), dtype
@@ -73,9 +83,11 @@ class Writer(Transaction):
         lock = self.folder / LOCK
         self._lock = filelock.FileLock(lock)
         try:
-            self._lock.acquire(timeout=0)  # the system frees it when its process ends, in whatever way
+            # The system frees it when its process ends, in whatever way.
+            self._lock.acquire(timeout=self._patience, poll_interval=0.02)
         except filelock.Timeout:
-            raise ValueError(f"{self.folder} is being written by another process ({_holder(lock)}); wait for it to end.") from None
+            words = f"{self.folder} is being written by another process ({_holder(lock)}); wait for it to end."
+            raise LockedError(words) from None
         try:
             with naming(lock), open(lock, "r+") as file:
                 file.truncate()
@@ -274,8 +286,8 @@ class Writer(Transaction):
         self.put(names, added.descriptors[places], stamps, listed=False, regions=regions)
 
     def abandon(self) -> bool:
-        """Gives up an index that has never held a descriptor; whether it was one."""
-        if self.beside or self.about["next_row"]:
+        """Gives up an index that has never held a descriptor, and excludes nothing; whether it was one."""
+        if self.beside or self.about["next_row"] or self.excluded():
             return False
         self.end()
         databases.remove(self.path)

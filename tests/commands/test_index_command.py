@@ -11,7 +11,8 @@ from PIL import Image
 
 import rw_keras
 from rw_keras.commands import models
-from rw_keras.retrieval import Index
+from rw_keras.retrieval import Index, store
+from rw_keras.retrieval.writer import Writer
 
 # Ctrl-C while the third photo is in the network, and while the descriptors are written.
 INTERRUPTED = {
@@ -58,7 +59,7 @@ class TestIndex:
     def test_json(self, command, capsys, model_file, photo_folder, tmp_path):
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--json") == 0
         captured = capsys.readouterr()
-        counts = {"photos": 6, "described": 6, "changed": 0, "kept": 0, "removed": 0}
+        counts = {"photos": 6, "described": 6, "changed": 0, "kept": 0, "removed": 0, "excluded": 0}
         assert json.loads(captured.out) == {
             "index": str(tmp_path / "out"),
             **counts,
@@ -320,6 +321,31 @@ class TestIndexAgain:
         capsys.readouterr()
         assert command(*arguments) == 0
         assert "2 described (1 of them had changed), 4 kept, 1 removed, 0 left out; 6 photos" in capsys.readouterr().out
+
+    def test_photos_that_were_deleted_are_taken_back(self, command, capsys, index, model_file, photo_folder):
+        folder = index[0]
+        about = store.about(folder)
+        with Writer(folder, about["recipe"], about["dimensions"]) as writer:
+            writer.exclude(["a.png", "c.jpg", "more/e.png"])
+            writer.commit()
+        arguments = ("index", photo_folder, "-o", folder, "--model", model_file, "-q")
+        for taken_back, left in ((), 3), (["c.jpg"], 2), (["--force"], 2), (["a.png", "more/e.png"], 0):
+            named = [argument for name in taken_back for argument in (["--take_back", name] if name != "--force" else [name])]
+            assert command(*arguments, *named, "--json") == 0
+            found = json.loads(capsys.readouterr().out)
+            assert (found["excluded"], found["photos"], len(store.excluded(folder))) == (left, 6 - left, left)
+        assert sorted(Index.load(folder).names) == NAMES
+        with Writer(folder, about["recipe"], about["dimensions"]) as writer:
+            writer.exclude(NAMES[:3])
+            writer.commit()
+        assert command(*arguments) == 0
+        assert "3 kept, 3 excluded, 0 left out; 3 photos in the index" in capsys.readouterr().out
+        assert command(*arguments, "--take_back", "d.png") == 1
+        assert "does not exclude 'd.png'; it excludes 3 names, such as 'a.png'" in capsys.readouterr().err
+        assert command(*arguments, "--take_back", "all") == 0
+        assert "3 described, 3 kept, 0 left out; 6 photos in the index" in capsys.readouterr().out
+        assert command(*arguments[:3], f"{folder}-new", *arguments[4:], "--take_back", "a.png") == 1
+        assert "excludes 0 names" in capsys.readouterr().err
 
     def test_another_size_is_refused_and_leaves_the_index(self, command, capsys, index, model_file, photo_folder):
         assert command("index", photo_folder, "-o", index[0], "--max_side=40", "--model", model_file, "-q") == 1

@@ -39,6 +39,7 @@ def made(tmp_path):
         writer.set("versions", {"rw_keras": "0.1.0", "numpy": "2.0"})
         writer.set("source", "/home/me/\x1b photos")
         writer.set("settings", {"weights": "/home/me/weights.npz"})
+        writer.exclude(["deleted 1", "deleted 2"])
         writer.update_metadata({"city": {"photo 1": "Oxford", "photo 2": "Paris"}})
         writer.finish()
     return folder
@@ -56,6 +57,7 @@ def test_words(command, capsys, made):
         "  left out      1, which cannot be read",
         "  unread        1 of the photos, which could not be read the last time; their descriptors were kept",
         "  added by hand 1 of the photos, which are not from the source",
+        "  excluded      2 names, which updates leave out; `rw-keras index --take_back NAME` takes one back",
         "  descriptors   12 dimensions, float16",
         "  regions       none are kept",
         "  network       vgg16, layer block5_conv3",
@@ -70,7 +72,7 @@ def test_words(command, capsys, made):
         "  weights       /home/me/weights.npz",
         "  metadata      city (of 2 photos)",
         f"  on disk       rows {rows} kB, database {size} kB",
-        "  format        4",
+        "  format        5",
     ]
     assert max(map(len, out.splitlines()[1:])) <= 100
 
@@ -85,7 +87,7 @@ def test_json(command, capsys, made):
         1,
         1,
     )
-    assert (found["recipe"], found["dimensions"], found["dtype"], found["format"]) == (RECIPE, 12, "float16", 4)
+    assert (found["recipe"], found["dimensions"], found["dtype"], found["format"]) == (RECIPE, 12, "float16", 5)
     assert found["metadata"] == {"city": 2}
     assert found["settings"] == {"weights": "/home/me/weights.npz"}
     assert found["bytes"]["rows"] == sum(path.stat().st_size for path in made.glob("rows-*"))

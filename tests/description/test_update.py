@@ -15,7 +15,7 @@ from rw_keras.description import batcher, reader, update
 from rw_keras.description.describe import describe
 from rw_keras.description.extract import extract
 from rw_keras.photos.reading import ImageError, MissingReaderError
-from rw_keras.retrieval import Index, augment, store
+from rw_keras.retrieval import Index, augment, exclusions, store
 from rw_keras.retrieval.columns import add_columns
 from rw_keras.retrieval.writer import Writer
 
@@ -347,6 +347,59 @@ class TestForce:
                 quiet(model, folder, out, resume=False)
         quiet(model, folder, out, resume=False, prune=damage == "database")
         same(held(out), before)
+
+
+class TestExclusions:
+    def delete(self, out, names):
+        about = store.about(out)
+        with Writer(out, about["recipe"], about["dimensions"]) as writer:
+            writer.exclude(names)
+            writer.commit()
+
+    @pytest.mark.parametrize("arguments", [{}, {"resume": False}, {"checksum": True}, {"prune": True}], ids=str)
+    def test_are_left_out_and_counted(self, model, folder, out, computed, arguments):
+        quiet(model, folder, out)
+        before = held(out)
+        gone = sorted(before)[: PHOTOS * 3 // 4]  # which is no reason to stop
+        self.delete(out, gone)
+        save(folder / "00.png", np.zeros((40, 48, 3), "uint8"))
+        computed.clear()
+        done = quiet(model, folder, out, **arguments)
+        rest = PHOTOS - len(gone)
+        assert counts(done) == (0, 0, rest, 0, 0, 0, 0) if "resume" not in arguments else (rest, 0, 0, 0, 0, 0, 0)
+        assert (done.excluded, sum(shape[0] for shape in computed)) == (len(gone), done.described)
+        assert f"{len(gone)} excluded, 0 left out; {rest} photos in the index" in str(done)
+        left = held(out)
+        assert left.keys() == before.keys() - {*gone}
+        np.testing.assert_allclose([left[name] for name in left], [before[name] for name in left], atol=1e-6)
+        assert store.excluded(out) == {*gone}
+
+    def test_all_of_them(self, model, folder, out):
+        quiet(model, folder, out)
+        self.delete(out, sorted(held(out)))
+        for resume in (True, False):
+            done = quiet(model, folder, out, resume=resume)
+            assert (counts(done), done.excluded) == ((0, 0, 0, 0, 0, 0, 0), PHOTOS)
+        assert store.excluded(out) != set()
+
+    def test_one_that_the_source_lost_and_has_again(self, model, folder, out):
+        quiet(model, folder, out)
+        self.delete(out, ["00.png"])
+        (folder / "00.png").rename(folder / "00.away")
+        assert quiet(model, folder, out).excluded == 0
+        (folder / "00.away").rename(folder / "00.png")
+        assert quiet(model, folder, out).excluded == 1
+        exclusions.take_back(out, ["00.png"])
+        done = quiet(model, folder, out)
+        assert (done.described, done.excluded) == (1, 0)
+
+    def test_a_damaged_index_whose_exclusions_cannot_be_read(self, model, folder, out):
+        quiet(model, folder, out)
+        self.delete(out, ["00.png"])
+        (out / "index.sqlite").write_bytes(bytes(9999))
+        with pytest.raises(ValueError, match=r"added by hand to .*, or excluded, cannot be taken over.*--prune"):
+            quiet(model, folder, out, resume=False)
+        assert quiet(model, folder, out, resume=False, prune=True).described == PHOTOS
 
 
 class TestChecksums:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from rw_keras.photos import reading as images
+from rw_keras.photos.memory import Memory
 from rw_keras.photos.reading import ImageError, image_name, read_image, read_thumbnail
 
 # What a viewer does to the stored pixels for each EXIF orientation (TIFF 6.0, tag 274).
@@ -254,6 +255,59 @@ class TestThumbnail:
             read_thumbnail(tmp_path / "none.jpg", 90)
 
 
+def other_profile(description=b"x"):
+    """sRGB's profile, in which red and green have changed their places."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    places = {profile[at : at + 4]: at + 4 for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12)}
+    changed = bytearray(profile)
+    for one, other in ((b"rXYZ", b"gXYZ"), (b"gXYZ", b"rXYZ")):
+        changed[places[one] : places[one] + 8] = profile[places[other] : places[other] + 8]
+    return bytes(changed).replace(b"s\0R\0G\0B", description + b"\0R\0G\0B")
+
+
+class TestColours:
+    """A thumbnail is in sRGB; what a network sees is what the file holds."""
+
+    def saved(self, folder, form, profile, mode="RGB"):
+        Image.new("RGB", (40, 30), (220, 40, 60)).convert(mode).save(folder / f"photo.{form}", icc_profile=profile, lossless=True)
+        return folder / f"photo.{form}"
+
+    @pytest.mark.parametrize("form", ["png", "jpg", "webp", "tif"])
+    def test_of_a_profile(self, tmp_path, form):
+        path = self.saved(tmp_path, form, other_profile())
+        red, green, blue = read_thumbnail(path, 20)[0].mean((0, 1))
+        assert green > 190 and red < 120 and abs(blue - 60) < 40
+        assert read_image(path, max_side=20).mean((0, 1)) == pytest.approx([220, 40, 60], abs=3)
+
+    @pytest.mark.parametrize(
+        "profile", [None, b"", b"damaged", other_profile()[:200], other_profile(b"s")], ids="none empty damaged cut srgb".split()
+    )
+    def test_without_one_that_says_otherwise(self, tmp_path, profile):
+        path = self.saved(tmp_path, "png", profile)
+        np.testing.assert_array_equal(read_thumbnail(path, 20)[0], read_image(path, max_side=20))
+
+    def test_of_other_colours_than_rgb(self, tmp_path):
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+        path = self.saved(tmp_path, "jpg", lab, "L")
+        np.testing.assert_array_equal(read_thumbnail(path, 20)[0], read_image(path, max_side=20))
+
+
+class TestUprightSize:
+    def test_of_a_path_and_of_a_file(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg", exif=exif)
+        assert images.upright_size(tmp_path / "photo.jpg") == (30, 40)
+        assert images.upright_size(io.BytesIO((tmp_path / "photo.jpg").read_bytes())) == (30, 40)
+
+    def test_errors(self, tmp_path):
+        (tmp_path / "text.jpg").write_bytes(b"no photo")
+        with pytest.raises(ImageError, match=r"text\.jpg is not an image"):
+            images.upright_size(tmp_path / "text.jpg")
+        with pytest.raises(FileNotFoundError):
+            images.upright_size(tmp_path / "none.jpg")
+
+
 class TestMemory:
     """What photos that are decoded at the same time may take together."""
 
@@ -286,14 +340,14 @@ class TestMemory:
         thread.join(0.05)
 
     def test_waits_until_it_fits(self):
-        end, begun = self.borrow(images._Memory(100), 60, 30, 20)
+        end, begun = self.borrow(Memory(100), 60, 30, 20)
         assert begun == [0, 1]
         end(1)
         assert begun == [0, 1, 2]
         end(0), end(2)
 
     def test_one_alone_always_may_and_nobody_overtakes(self):
-        end, begun = self.borrow(images._Memory(100), 60, 900, 10)
+        end, begun = self.borrow(Memory(100), 60, 900, 10)
         assert begun == [0]
         end(0)
         assert begun == [0, 1]
@@ -302,7 +356,7 @@ class TestMemory:
         end(2)
 
     def test_a_photo_that_fails_gives_it_back(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(images, "_memory", memory := images._Memory(100))
+        monkeypatch.setattr(images, "_memory", memory := Memory(100))
         png(tmp_path / "cut.png", 90, 70, 8, 6, bytes(9))
         for _ in range(3):
             refused(tmp_path / "cut.png", "cut short or damaged")

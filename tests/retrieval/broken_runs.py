@@ -4,9 +4,11 @@ Each run is a process that this one forks: NumPy alone, so it is fast. `steps.c`
 ends a run at one of them, or lets one fail.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -22,11 +24,12 @@ import traceback
 from collections.abc import Callable
 
 import numpy as np
+from service.made_up_describer import made_up, photo_bytes
 from small_stores import (
     DIMENSIONS,
     RECIPE,
     REGIONS,
-    as_format_3,
+    as_format,
     bring_up_to_date,
     check_whole,
     regions_of,
@@ -38,6 +41,7 @@ from small_stores import (
 
 from rw_keras.retrieval import Index, store
 from rw_keras.retrieval.writer import Writer
+from rw_keras.service import changes
 
 BEFORE, AFTER, HALF, FAIL, FAIL_ALWAYS, FAIL_HALF = range(1, 7)
 WORDS = {BEFORE: "before", AFTER: "after", HALF: "amid", FAIL: "failing at", FAIL_ALWAYS: "failing from", FAIL_HALF: "failing amid"}
@@ -48,15 +52,20 @@ WORDS = {BEFORE: "before", AFTER: "after", HALF: "amid", FAIL: "failing at", FAI
 
 @dataclasses.dataclass
 class Scenario:
-    """Args: `start(folder)` makes what is there before; `go(folder, log)` is the run; `place(folder)` is the index it writes."""
+    """Args: `start(folder)` makes what is there before; `go(folder, log)` is the run; `place(folder)` is the index that it writes;
+    `see(place)` is what a reader sees of that, and can be compared."""
 
     go: Callable
     start: Callable = lambda folder: folder.mkdir()
     place: Callable = lambda folder: folder
+    see: Callable = visible
 
 
 PHOTOS = some_photos(200)
 FEW = {name: PHOTOS[name] for name in list(PHOTOS)[::5]}
+# Described photos, one that cannot be decoded, one that comes later, and one that there is not.
+EXCLUDED = [*list(PHOTOS)[5:11], "new 0001.jpg", "none.jpg"]
+OLD, NEW = photo_bytes(0), photo_bytes(1)
 OTHER = {**RECIPE, "max_side": 32}
 
 
@@ -66,7 +75,31 @@ def _described(folder, photos=PHOTOS):
 
 def _of_format_3(folder):
     bring_up_to_date(folder, PHOTOS)
-    as_format_3(folder)
+    as_format(3, folder)
+
+
+def _of_format_4(folder):
+    _described(folder)
+    as_format(4, folder)
+
+
+def _exclude(folder, log):
+    with Writer(folder, RECIPE, DIMENSIONS) as writer:
+        writer.exclude(EXCLUDED)
+        writer.commit()
+
+
+def _with_exclusions(folder):
+    _with_rows_by_hand(folder)
+    _exclude(folder, None)
+
+
+def _take_back(folder, log):
+    """Some names by themselves, one by a photo that is put."""
+    with Writer(folder, RECIPE, DIMENSIONS) as writer:
+        writer.include(EXCLUDED[:3])
+        writer.put(EXCLUDED[3:4], np.eye(DIMENSIONS)[:1], [[7, 7]], regions=[regions_of(np.eye(DIMENSIONS)[0])])
+        writer.commit()
 
 
 def _regions(index, vectors):
@@ -99,6 +132,40 @@ def _copy(folder, log):
     index.save(folder / "copy", overwrite=True)
 
 
+def _of_a_folder(folder):
+    """An index that knows a photo of `put.png`, and excludes `more/put.png`."""
+    (folder / "photos").mkdir(parents=True)
+    _with_rows_by_hand(folder / "index")
+    (folder / "photos" / "put.png").write_bytes(OLD)
+    changes.put(folder / "index", folder / "photos", "put.png", OLD, made_up())
+    with Writer(folder / "index", RECIPE, DIMENSIONS) as writer:
+        writer.exclude(["more/put.png"])
+        writer.commit()
+
+
+def _put(name):
+    return lambda folder, log: changes.put(folder / "index", folder / "photos", name, NEW, made_up())
+
+
+def _delete(folder, log):
+    with contextlib.suppress(KeyError):  # it was deleted, and broken off after that
+        changes.delete(folder / "index", "put.png")
+
+
+def _without_times(place):
+    """What a reader sees but for the times of files, which another run does not have; a row that is new has its file."""
+    state = visible(place)
+    for name, (stamp, _) in zip(state[0], state[2]):
+        if stamp is not None and stamp[2:] == [hashlib.sha256(NEW).hexdigest()]:
+            assert (place.parent / "photos" / name).read_bytes() == NEW
+    listed = [(stamp and [*stamp[:1], *stamp[2:]], listed) for stamp, listed in state[2]]
+    return (*state[:2], listed, *state[3:])
+
+
+def _index_in(folder):
+    return folder / "index"
+
+
 def _two_indices(folder):
     _described(folder / "source")
     _described(folder / "copy", FEW)
@@ -116,6 +183,17 @@ SCENARIOS = {
         lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log, beside=True, go_on=True), _with_rows_by_hand
     ),
     "an update of format 3": Scenario(lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _of_format_3),
+    "an update of format 4": Scenario(lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _of_format_4),
+    "an exclusion": Scenario(_exclude, _with_rows_by_hand),
+    "an exclusion of format 3": Scenario(_exclude, _of_format_3),
+    "an exclusion taken back": Scenario(_take_back, _with_exclusions),
+    "an update with exclusions": Scenario(
+        lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log), _with_exclusions
+    ),
+    "a rebuild with exclusions": Scenario(
+        lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log, beside=True, go_on=True, regions=REGIONS),
+        _with_exclusions,
+    ),
     "a conversion": Scenario(
         lambda folder, log: bring_up_to_date(folder, some_changes(PHOTOS), log),
         lambda folder: write_old(folder, PHOTOS, journal=20),
@@ -126,6 +204,9 @@ SCENARIOS = {
     "a save in place": Scenario(_save_in_place, _described),
     "a save in place of format 3": Scenario(_save_in_place, _of_format_3),
     "a save elsewhere": Scenario(_copy, _two_indices, lambda folder: folder / "copy"),
+    "a put": Scenario(_put("more/put.png"), _of_a_folder, _index_in, _without_times),
+    "a put in place of a photo": Scenario(_put("put.png"), _of_a_folder, _index_in, _without_times),
+    "a deletion": Scenario(_delete, _of_a_folder, _index_in, _without_times),
 }
 
 
@@ -144,11 +225,11 @@ class Breaker:
     def _count_steps(self):
         """One run that nothing breaks: its steps, what can be seen after each part of it, and how it ends."""
         self.fresh()
-        self.states = [visible(self.scenario.place(self.folder))]
+        self.states = [self.scenario.see(self.scenario.place(self.folder))]
         self.after = [0]  # part -> the state that can be seen when it is done
 
         def note():
-            state = visible(self.scenario.place(self.folder))
+            state = self.scenario.see(self.scenario.place(self.folder))
             if state != self.states[-1]:
                 self.states.append(state)
             self.after.append(len(self.states) - 1)
@@ -206,7 +287,7 @@ class Breaker:
         allowed = {self.after[min(part, len(self.after) - 1)], self.after[min(part + 1, len(self.after) - 1)]}
         place = self.scenario.place(self.folder)
         try:
-            state = visible(place)
+            state = self.scenario.see(place)
             self.was_done = self.was_done or state == self.states[-1]
             if state not in [self.states[number] for number in allowed]:
                 found = self.states.index(state) if state in self.states else "none"
@@ -220,7 +301,7 @@ class Breaker:
         """The result is that of a run without a break, with no file too many, and nothing that was kept was described again."""
         place, kept = self.scenario.place(self.folder), set()
         try:
-            if visible(place) != self.states[-1]:
+            if self.scenario.see(place) != self.states[-1]:
                 self.problems.append(f"{what}: the result is another one")
             check_whole(place)
         except Exception as error:
@@ -353,7 +434,7 @@ class Breaker:
     def check_readable(self, what):
         place = self.scenario.place(self.folder)
         try:
-            state = visible(place)
+            state = self.scenario.see(place)
             self.was_done = self.was_done or state == self.states[-1]
             if state is not None and (damages := store.check(place)):
                 self.problems.append(f"{what}: {damages[0]}")

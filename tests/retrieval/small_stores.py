@@ -48,12 +48,14 @@ def check_regions(found, vectors):
         np.testing.assert_array_equal(one, other, strict=True)
 
 
-def as_format_3(folder):
-    """An index as the version before region vectors wrote it."""
+def as_format(version, folder):
+    """An index as the versions before region vectors (3), or before names could be excluded (4), wrote it."""
     with sqlite3.connect(folder / store.DATABASE) as database:
-        database.execute("DROP TABLE regions")
-        database.execute("UPDATE about SET value = '3' WHERE field = 'format'")
-        database.execute("DELETE FROM about WHERE field IN ('next_region', 'regions')")
+        database.execute("DROP TABLE excluded")
+        if version == 3:
+            database.execute("DROP TABLE regions")
+            database.execute("DELETE FROM about WHERE field IN ('next_region', 'regions')")
+        database.execute("UPDATE about SET value = ? WHERE field = 'format'", (f"{version}",))
         totals = json.dumps(sums.of(database))
         database.execute("UPDATE about SET value = ? WHERE field = 'sums'", (totals,))
     database.close()
@@ -133,6 +135,7 @@ def visible(folder):
         sorted(marked),
         [found.about.get(field) for field in fields],
         None if found.regions is None else [array.tobytes() for array in found.regions.kept(slice(None))],
+        sorted(store.excluded(folder)),
     )
 
 

@@ -244,12 +244,12 @@ class TestLock:
                 raise error
         bring_up_to_date(folder, some_photos(9))
         with sqlite3.connect(folder / "index.sqlite") as database:
-            database.execute("UPDATE about SET value = '5' WHERE field = 'format'")
+            database.execute("UPDATE about SET value = '6' WHERE field = 'format'")
         for _ in range(2):
-            with pytest.raises(ValueError, match="format 5"):
+            with pytest.raises(ValueError, match="format 6"):
                 Writer(folder, RECIPE, DIMENSIONS).__enter__()
         with sqlite3.connect(folder / "index.sqlite") as database:
-            database.execute("UPDATE about SET value = '4' WHERE field = 'format'")
+            database.execute("UPDATE about SET value = '5' WHERE field = 'format'")
         bring_up_to_date(folder, some_photos(20))
         check_whole(folder)
 

@@ -12,7 +12,7 @@ from small_stores import (
     DIMENSIONS,
     RECIPE,
     REGIONS,
-    as_format_3,
+    as_format,
     bring_up_to_date,
     check_holds,
     check_regions,
@@ -232,7 +232,7 @@ class TestFormat3:
         photos = {name: photo for name, photo in some_photos(60).items() if photo[1] is not AWAY}
         bring_up_to_date(folder, photos)
         before, generation = visible(folder), store.about(folder)["generation"]
-        as_format_3(folder)
+        as_format(3, folder)
         size = (folder / "index.sqlite").stat().st_size
         assert store.about(folder)["format"] == 3
         assert (visible(folder), store.check(folder), Index.load(folder).regions) == (before, [], None)
@@ -241,7 +241,7 @@ class TestFormat3:
         bring_up_to_date(folder, photos, log.append)
         assert log == []
         about = store.about(folder)
-        assert (about["format"], about["next_region"], about["generation"]) == (4, 0, generation)
+        assert (about["format"], about["next_region"], about["generation"]) == (5, 0, generation)
         assert (visible(folder), store.check(folder)) == (before, [])
         loaded.update(loaded.names[:3], np.eye(DIMENSIONS)[:3])
         loaded.save(folder)  # it is the state that was loaded
@@ -251,7 +251,7 @@ class TestFormat3:
 
     def test_a_damage_of_before_stays_found(self, folder):
         described(folder, 60, regions=None)
-        as_format_3(folder)
+        as_format(3, folder)
         with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as database:
             database.execute("UPDATE photos SET time = time + 64 WHERE id = 7")
             database.commit()

@@ -46,7 +46,7 @@ class TestReading:
         assert list(found.names) == names and found.failures == [("bad.jpg", "is no photo")]
         np.testing.assert_array_equal(rows_of(found), expected, strict=True)
         fields = (found.about["format"], found.about["recipe"], found.about["dimensions"], found.about["dtype"])
-        assert fields == (4, RECIPE, dimensions, dtype)
+        assert fields == (5, RECIPE, dimensions, dtype)
         check_whole(folder)
 
     def test_more_rows_than_a_block(self, folder):
@@ -78,7 +78,7 @@ class TestReading:
     def test_a_later_format_is_refused(self, folder):
         rows, names = write(folder, 6)
         with sqlite3.connect(folder / "index.sqlite") as database:
-            database.execute("UPDATE about SET value = '5' WHERE field = 'format'")
+            database.execute("UPDATE about SET value = '6' WHERE field = 'format'")
             database.execute("DROP TABLE photos")  # whatever it may be
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         for use in (
@@ -90,7 +90,7 @@ class TestReading:
             lambda path: bring_up_to_date(path, some_photos(9)),
             lambda path: bring_up_to_date(path, some_photos(9), beside=True),
         ):
-            with pytest.raises(ValueError, match=f"{re.escape(str(folder))} has format 5.*up to 4; install a later version"):
+            with pytest.raises(ValueError, match=f"{re.escape(str(folder))} has format 6.*up to 5; install a later version"):
                 use(folder)
         after = {path.name: path.read_bytes() for path in folder.iterdir()}
         assert before.pop(".lock") and after.pop(".lock") and before == after

@@ -29,6 +29,9 @@ CHANGES = st.lists(
         st.tuples(st.just("mark"), LETTERS),
         st.tuples(st.just("renew"), SOME, STAMPS),
         st.tuples(st.just("drop"), SOME),
+        st.tuples(st.just("exclude"), SOME),
+        st.tuples(st.just("exclude_rest"), SOME),
+        st.tuples(st.just("include"), SOME),
         st.tuples(st.just("replace"), SOME),
         st.tuples(st.just("set_metadata"), st.sets(st.sampled_from("xyz")), VALUES),
         st.tuples(st.just("update_metadata"), st.sampled_from("xyz"), SOME, VALUES),
@@ -39,15 +42,16 @@ CHANGES = st.lists(
 
 
 class Plain:
-    """What an index should hold: name -> [vector or None, stamp, listed, fault], in order; and metadata."""
+    """What an index should hold: name -> [vector or None, stamp, listed, fault], in order; metadata; and excluded names."""
 
     def __init__(self):
-        self.photos, self.columns = {}, {}
+        self.photos, self.columns, self.excluded = {}, {}, set()
 
     def copy(self):
         other = Plain()
         other.photos = {name: list(photo) for name, photo in self.photos.items()}
         other.columns = {column: dict(values) for column, values in self.columns.items()}
+        other.excluded = set(self.excluded)
         return other
 
     def described(self):
@@ -110,10 +114,12 @@ class TestChanges:
         writer.put(names, vectors, [stamp] * len(names), listed, self.regions(vectors))
         for name, vector in zip(names, vectors):
             held.photos[name] = [vector, stamp, listed, None]
+        held.excluded -= {*names}
 
     def fail(self, writer, held, name, stamp):
         writer.fail(name, f"why {name}", stamp)
         held.photos[name] = [None, stamp, True, f"why {name}"]
+        held.excluded -= {name}
 
     def mark(self, writer, held, name):
         writer.mark(name, "away")
@@ -134,6 +140,24 @@ class TestChanges:
     def drop(self, writer, held, names):
         names, ids = self.known(writer, held, names)
         writer.drop(ids)
+        self.forget(held, names)
+
+    def exclude(self, writer, held, names):
+        writer.exclude(names)
+        self.forget(held, [name for name in names if name in held.photos])
+        held.excluded |= {*names}
+
+    def exclude_rest(self, writer, held, names):
+        writer.exclude_rest(names)
+        names = [name for name in names if name not in held.described()]
+        self.forget(held, [name for name in names if name in held.photos])
+        held.excluded |= {*names}
+
+    def include(self, writer, held, names):
+        writer.include(names)
+        held.excluded -= {*names}
+
+    def forget(self, held, names):
         for name in names:
             del held.photos[name]
             for values in held.columns.values():
@@ -174,6 +198,7 @@ class TestChanges:
         known, _, failed = store.records(folder, found.about["identity"])
         assert [known[number][1:] for number in found.ids.tolist()] == [tuple(plain.photos[name][1:3]) for name in described]
         assert failed == {name: photo[1] for name, photo in plain.photos.items() if photo[0] is None}
+        assert store.excluded(folder) == plain.excluded
         assert store.check(folder) == []
 
     def compare_writer(self, writer, plain):
@@ -183,6 +208,7 @@ class TestChanges:
         }
         assert [photo.name for photo in writer.photos()] == list(plain.photos)
         assert writer.count() == len(plain.described())
+        assert writer.excluded() == plain.excluded
 
 
 @given(

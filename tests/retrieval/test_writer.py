@@ -82,7 +82,7 @@ class TestBroken:
     @pytest.mark.parametrize("scenario", SCENARIOS)
     @pytest.mark.parametrize(
         ("way", "arguments", "least"),
-        [("kills", [200], 50), ("failures", [200], 50), ("pairs", [75], 75), ("moments", [30], 30), ("limited", [15], 15)],
+        [("kills", [200], 40), ("failures", [200], 40), ("pairs", [75], 75), ("moments", [30], 30), ("limited", [15], 15)],
     )
     def test_everywhere(self, steps, tmp_path, scenario, way, arguments, least):
         """At up to 200 of its steps, in one way each; `[]` breaks a scenario at all of them, in every way."""

@@ -116,7 +116,7 @@ function tellUnseen() {
     : "The service has no file of this photo to show.";
 }
 
-const maxSide = about => Number(about.max_side ?? about.recipe?.max_side) || USUAL_MAX_SIDE;
+const maxSide = about => Number(about.recipe.max_side) || USUAL_MAX_SIDE;
 
 function setSize(size, about) {
   const { box } = state();

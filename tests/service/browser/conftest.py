@@ -7,7 +7,8 @@ import shutil
 import httpx
 import pytest
 from PIL import Image
-from service.browser.page_driver import HOSTILE, READ, SIZES, WRITE, serving
+from service.browser.page_driver import HOSTILE, READ, SIZES, WRITE
+from service_process import serving
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +49,7 @@ def gallery(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def indices(gallery, tiny_model):
-    """(the folders of two indices, the second of which has no region vectors; the file of their model)."""
+    """What `rw-keras serve` takes of two indices, the second of which has no region vectors."""
     import rw_keras
     from rw_keras.retrieval import columns
 
@@ -59,21 +60,22 @@ def indices(gallery, tiny_model):
     rw_keras.extract(model, gallery / "photos", gallery / "gallery", regions="int8", **options)
     columns.add_columns(gallery / "gallery", columns.read_columns(gallery / "table.csv"))
     rw_keras.extract(model, gallery / "photos" / "views", gallery / "views", regions=None, **options)
-    return [gallery / "gallery", gallery / "views"], gallery / "tiny.keras"
+    return [gallery / "gallery", gallery / "views", "--model", gallery / "tiny.keras", "--runtime", "tensorflow", "--rate", "none"]
 
 
 @pytest.fixture(scope="session")
 def service(indices):
     """The address of a service of both indices."""
-    with serving(indices, "--rate", "none") as address:
-        yield address
+    with serving(*indices) as process:
+        yield process.address
 
 
 @pytest.fixture(scope="session")
 def guarded(indices):
     """The address of a service that asks for a token, and takes small bodies."""
-    with serving(indices, "--rate", "none", "--body_mib", "0.1", RW_KERAS_READ_TOKEN=READ, RW_KERAS_WRITE_TOKEN=WRITE) as address:
-        yield address
+    tokens = {"RW_KERAS_READ_TOKEN": READ, "RW_KERAS_WRITE_TOKEN": WRITE}
+    with serving(*indices, "--body_mib", "0.1", environment=tokens) as process:
+        yield process.address
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,7 @@
-"""What tests of the page do in a browser, and the service that they do it to."""
+"""What tests of the page do in a browser."""
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -30,22 +26,6 @@ HOSTILE = [
     " spaces at the ends .jpg ",
 ]
 HITS = "#grid > li:not(.placeholder):not([hidden])"
-
-
-@contextlib.contextmanager
-def serving(indices, *flags, **variables):
-    """`rw-keras serve` as a process; its address."""
-    folders, model = indices
-    command = [sys.executable, "-m", "rw_keras", "serve", *map(str, folders), "--model", str(model), "--port", "0"]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
-    process = subprocess.Popen([*command, "--runtime", "tensorflow", *flags], stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        told = process.stdout.readline()
-        assert "http" in told, "the service did not start; what it says stands above"
-        yield re.search(r"http://\S+", told)[0].rstrip("/")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def hits(page):

@@ -7,9 +7,7 @@ from service.browser.conftest import SIZES
 
 pytestmark = pytest.mark.browser
 
-EVERYWHERE = [
-    pytest.param(size, scheme, id=f"{size}-{scheme}") for size in SIZES for scheme in ("light", "dark")
-]
+EVERYWHERE = [pytest.param(size, scheme, id=f"{size}-{scheme}") for size in SIZES for scheme in ("light", "dark")]
 everywhere = pytest.mark.parametrize("size, scheme", EVERYWHERE)
 HITS = "#grid > li:not(.placeholder)"
 
@@ -34,7 +32,9 @@ def choose(page, path):
 def drag(page, start, end, size):
     """Draws over the photo of the query, from and to shares of its sides, with a mouse or a finger."""
     frame = page.locator("#stage").bounding_box()
-    (x1, y1), (x2, y2) = ((frame["x"] + across * frame["width"], frame["y"] + down * frame["height"]) for across, down in (start, end))
+    (x1, y1), (x2, y2) = (
+        (frame["x"] + across * frame["width"], frame["y"] + down * frame["height"]) for across, down in (start, end)
+    )
     if size == "phone":
         touch = page.context.new_cdp_session(page)
         steps = [(x1 + (x2 - x1) * step / 5, y1 + (y2 - y1) * step / 5) for step in range(6)]

@@ -58,7 +58,16 @@ def test_a_photo_of_this_device_explains_hostile_names(visit, gallery):
 
 def test_names_are_written_as_python_writes_them(visit):
     page = visit()
-    texts = ["a b", "\0\x1b\x7f", "\x85\xa0\xad", "\u200b\u2028\u202e\u3000", "\ue000\U000e0001", "🏛é\u0301", "\udce9\udcff", "a\\b\t\n\r"]
+    texts = [
+        "a b",
+        "\0\x1b\x7f",
+        "\x85\xa0\xad",
+        "\u200b\u2028\u202e\u3000",
+        "\ue000\U000e0001",
+        "🏛é\u0301",
+        "\udce9\udcff",
+        "a\\b\t\n\r",
+    ]
     # A name of the index, and one of this device, which may have a lone surrogate of any kind.
     written = page.evaluate(
         """async texts => {

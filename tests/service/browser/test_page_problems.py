@@ -4,7 +4,7 @@ import json
 
 import httpx
 import pytest
-from service.browser.page_driver import HITS, READ, choose, hits, settled
+from service.browser.page_driver import HITS, READ, hits, settled
 
 pytestmark = pytest.mark.browser
 

@@ -275,7 +275,9 @@ def test_nothing_moves_while_photos_come(visit):
 def test_less_motion(visit):
     page = visit("/?name=temple.jpg", reduced_motion="reduce")
     settled(page)
-    moving = page.evaluate("[...document.querySelectorAll('*')].filter(e => parseFloat(getComputedStyle(e).transitionDuration) > 0).length")
+    moving = page.evaluate(
+        "[...document.querySelectorAll('*')].filter(e => parseFloat(getComputedStyle(e).transitionDuration) > 0).length"
+    )
     assert moving == 0
 
 
