@@ -30,9 +30,11 @@ threshold.addEventListener("change", () => go({ threshold: Number(threshold.valu
 byId("duplicates-form").addEventListener("submit", event => event.preventDefault());
 byId("more-groups").addEventListener("click", () => next());
 byId("copy-groups").addEventListener("click", () => copy(asText(), "The list"));
-new IntersectionObserver(([entry]) => entry.isIntersecting && !byId("more-groups").disabled && next(), {
-  rootMargin: "600px",
-}).observe(byId("more-groups"));
+const nearEnd = new IntersectionObserver(
+  ([entry]) => entry.isIntersecting && !entry.target.disabled && shown.cursor !== null && next(),
+  { rootMargin: "600px" },
+);
+nearEnd.observe(byId("more-groups"));
 
 function tellThreshold() {
   byId("threshold-value").textContent = Number(threshold.value).toFixed(3).replace(/0$/, "");
@@ -106,6 +108,8 @@ async function next() {
       list.classList.remove("busy");
       more.disabled = false;
       more.hidden = own.cursor === null;
+      nearEnd.unobserve(more);
+      nearEnd.observe(more); // it may be near the end still
     }
   }
 }

@@ -30,7 +30,8 @@ let about = null;
 let hooks = null;
 
 more.addEventListener("click", () => next());
-new IntersectionObserver(([entry]) => entry.isIntersecting && next(), { rootMargin: "800px" }).observe(more);
+const nearEnd = new IntersectionObserver(([entry]) => entry.isIntersecting && next(), { rootMargin: "800px" });
+nearEnd.observe(more);
 
 /**
  * @param {{onToken: () => void, onChange: () => void}} given is called when the service asks for a token, and when there are more
@@ -106,7 +107,10 @@ export async function next() {
   clear(message);
   tellBusy(isFirst);
   try {
-    const hits = await own.next(running.signal, problem => showWait(message, problem));
+    const hits = await own.next(running.signal, problem => {
+      if (isFirst) grid.clear();
+      showWait(message, problem);
+    });
     if (own !== current) return;
     learnSizes(about, hits);
     clear(message);
@@ -129,6 +133,8 @@ export async function next() {
       byId("found").removeAttribute("aria-busy");
       byId("grid").classList.remove("busy");
       more.disabled = false;
+      nearEnd.unobserve(more);
+      nearEnd.observe(more); // it may be near the end still, or again
       hooks.onChange();
     }
   }

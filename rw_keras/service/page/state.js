@@ -58,6 +58,8 @@ const READERS = {
 /** @type {Set<(state: State, before: State) => void>} */
 const listeners = new Set();
 let current = read(location.search);
+/** Writes down, once scrolling rests, where the page stands. */
+let resting = 0;
 
 /**
  * The state of an address' query.
@@ -110,6 +112,7 @@ export function go(changes, { replace = false } = {}) {
   const next = { ...current, ...changes };
   if (write(next) === write(before)) return;
   current = next;
+  clearTimeout(resting);
   const own = { opened: replace ? (history.state?.opened ?? false) : next.open !== null && before.open === null };
   if (!replace) history.replaceState({ ...history.state, scroll: scrollY }, "");
   history[replace ? "replaceState" : "pushState"](replace ? { ...history.state, ...own } : own, "", write(next));
@@ -149,7 +152,6 @@ export function scrolled() {
 }
 
 history.scrollRestoration = "manual";
-let resting = 0;
 addEventListener("scroll", () => {
   clearTimeout(resting);
   resting = setTimeout(() => history.replaceState({ ...history.state, scroll: scrollY }, ""), 150);

@@ -68,7 +68,8 @@ export function button(name, words, click, kind = "") {
  * @param {string} words
  */
 export function announce(words) {
-  byId("status").textContent = words;
+  // While a dialog is open, what is outside it is not read.
+  (document.querySelector("dialog[open] [role=status]") ?? byId("status")).textContent = words;
 }
 
 let fading = 0;
@@ -80,9 +81,11 @@ let fading = 0;
 export function note(words) {
   const box = byId("note");
   box.textContent = words;
-  box.hidden = false;
+  box.hidePopover();
+  box.showPopover(); // above a dialog that is open
+  announce(words);
   clearTimeout(fading);
-  fading = setTimeout(() => (box.hidden = true), Math.max(4000, 70 * words.length));
+  fading = setTimeout(() => box.hidePopover(), Math.max(4000, 70 * words.length));
 }
 
 /**

@@ -5,8 +5,9 @@
 import { ask, hasToken, photoUrl, thumbnailUrl } from "./api.js";
 import { printable, writeName } from "./names.js";
 import { release, show } from "./photos.js";
+import { inWords, Problem } from "./problems.js";
 import { asking, close, go, state } from "./state.js";
-import { announce, byId, copy, make } from "./ui.js";
+import { announce, byId, copy, make, note } from "./ui.js";
 import { hideWhy, showWhy } from "./why.js";
 
 const SIDE = 1024;
@@ -151,9 +152,15 @@ async function turn(step) {
 async function openWithToken(event) {
   if (!hasToken()) return;
   event.preventDefault();
-  const tab = open("", "_blank");
-  const response = await ask(photoUrl(shelf.about.name, shown));
-  const address = URL.createObjectURL(await response.blob());
-  if (tab) tab.location = address;
-  setTimeout(() => URL.revokeObjectURL(address), 60000);
+  const tab = window.open("", "_blank");
+  try {
+    const response = await ask(photoUrl(shelf.about.name, shown));
+    const address = URL.createObjectURL(await response.blob());
+    if (tab) tab.location = address;
+    setTimeout(() => URL.revokeObjectURL(address), 60000);
+  } catch (error) {
+    tab?.close();
+    if (!(error instanceof Problem)) throw error;
+    note(inWords(error).title);
+  }
 }
