@@ -12,12 +12,13 @@ pytestmark = pytest.mark.slow
 CHECKS = ("--exclude-checks", "positive_data_acceptance")
 
 
-def test_with_schemathesis(made, shown, tmp_path):
+def test_with_schemathesis(keras_made, shown, tmp_path):
     """Requests that fit the description, and such that do not: no 5xx, and no answer that it does not have."""
     import shutil
 
-    shutil.copytree(shown, tmp_path / "own")
-    made[1].save(tmp_path / "tiny.keras")
+    shutil.copytree(shown / "photos", tmp_path / "own" / "photos")
+    shutil.copytree(keras_made[0], tmp_path / "own" / "index")
+    keras_made[1].save(tmp_path / "tiny.keras")
     arguments = (tmp_path / "own" / "index", "--model", tmp_path / "tiny.keras", "--photos", tmp_path / "own" / "photos")
     limits = ("--rate", "none", "--seconds", "50", "--runtime", "tensorflow")
     with serving(*arguments, *limits, environment={"RW_KERAS_WRITE_TOKEN": WRITE}) as service:

@@ -23,11 +23,12 @@ LIMITS = ("--rate", "none", "--body_mib", "2", "--body_seconds", "1.5", "--heade
 
 
 @pytest.fixture(scope="module")
-def own(shown, made, tmp_path_factory):
+def own(shown, keras_made, tmp_path_factory):
     """A copy of the photos and of their index, the model, and tokens."""
     folder = tmp_path_factory.mktemp("process") / "own"
-    shutil.copytree(shown, folder)
-    made[1].save(folder / "tiny.keras")
+    shutil.copytree(shown / "photos", folder / "photos")
+    shutil.copytree(keras_made[0], folder / "index")
+    keras_made[1].save(folder / "tiny.keras")
     (folder / "tokens").write_text(f"read {READ}\nwrite {WRITE}\n")
     return folder
 
@@ -62,12 +63,12 @@ def head(service, *lines, token=READ):
 
 
 class TestClient:
-    def test_search(self, client, index, made, shown, draw, encoded, tmp_path):
+    def test_search(self, client, keras_index, keras_made, shown, draw, encoded, tmp_path):
         pixels = draw(40, 90, 70)
         (tmp_path / "query.png").write_bytes(encoded(pixels))
         for photo in (tmp_path / "query.png", encoded(pixels)):
             found = pairs(client.search(photo, box=(4, 4, 60, 60), k=5, expand=2))
-            expected = index.search_photo(made[1], pixels, (4, 4, 60, 60), k=5, expand=2)
+            expected = keras_index.search_photo(keras_made[1], pixels, (4, 4, 60, 60), k=5, expand=2)
             assert [name for name, _ in found] == [name for name, _ in expected]
             assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-5)
         assert pairs(client.search(name="04.png", k=1))[0][0] == "04.png"
@@ -171,7 +172,7 @@ class TestConnections:
         assert status(service.raw(asked, closes=False)) < 400
 
 
-def test_kserve_client(service, made, draw, encoded):
+def test_kserve_client(service, keras_made, draw, encoded):
     """The public client library, in JSON's place with binary data both ways."""
     http = pytest.importorskip("tritonclient.http")
     from tritonclient.utils import InferenceServerException
@@ -186,11 +187,11 @@ def test_kserve_client(service, made, draw, encoded):
     for binary in (True, False):
         wanted = [http.InferRequestedOutput("descriptor", binary_data=binary)]
         found = client.infer("index", [given], outputs=wanted, headers=token).as_numpy("descriptor")
-        np.testing.assert_allclose(found, rw_keras.describe(made[1], photos, max_side=80), atol=2e-6)
+        np.testing.assert_allclose(found, rw_keras.describe(keras_made[1], photos, max_side=80), atol=2e-6)
     box = http.InferInput("box", [2, 4], "FP32")
     box.set_data_from_numpy(np.array([[0, 0, 30, 30]] * 2, "float32"))
     found = client.infer("index", [given, box], headers=token).as_numpy("descriptor")
-    np.testing.assert_allclose(found, rw_keras.describe(made[1], photos, [(0, 0, 30, 30)] * 2, max_side=80), atol=2e-6)
+    np.testing.assert_allclose(found, rw_keras.describe(keras_made[1], photos, [(0, 0, 30, 30)] * 2, max_side=80), atol=2e-6)
     with pytest.raises(InferenceServerException, match="token"):
         client.infer("index", [given])
     client.close()
