@@ -33,7 +33,6 @@ def test_styles(name):
 
 @of(".js")
 def test_scripts(name, tmp_path):
-    # As a module, where it is one: Node tells by these words.
     check_script(text(name), tmp_path)
 
 

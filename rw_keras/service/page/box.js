@@ -135,7 +135,7 @@ export class BoxEditor {
     };
     const listeners = { pointermove: move, pointerup: end, pointercancel: end };
     for (const [name, listener] of Object.entries(listeners)) this.stage.addEventListener(name, listener);
-    this.stage.focus({ preventScroll: true });
+    this.stage.focus({ preventScroll: true, focusVisible: false });
     event.preventDefault();
   }
 

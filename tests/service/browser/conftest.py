@@ -116,7 +116,7 @@ def visit(chromium, service):
             context = chromium.new_context(color_scheme=scheme, **{**SIZES[size], **options})
             contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)  # a loaded machine is slow, not wrong
         page.address, page.asked, page.said, page.expected = address, [], [], []
         page.on("request", lambda request: page.asked.append(request))
         page.on("console", lambda message: message.type == "error" and page.said.append(message.text))
