@@ -22,6 +22,7 @@ from rw_keras.commands import (
     presets,
     runtimes,
     search,
+    serve,
 )
 from rw_keras.commands.parser import Parser, UsageError
 from rw_keras.commands.programs import DONE, USAGE, finish
@@ -39,6 +40,7 @@ _USAGE = """rw-keras: find photos of the same thing.
   rw-keras presets                   whole recipes by name: what --preset takes
   rw-keras runtimes                  what computes the network, and how fast it is on this machine
   rw-keras export PATH               write a model that serves: SavedModel, ONNX, OpenVINO, LiteRT
+  rw-keras serve NAME                search the index NAME in a browser, and over HTTP
   rw-keras demo                      try it on ten photos that need no download
 
 `rw-keras COMMAND --help` lists a command's flags; `rw-keras --version` prints the version.
@@ -61,6 +63,7 @@ COMMANDS: dict[str, ModuleType] = {
     "presets": presets,
     "runtimes": runtimes,
     "export": export,
+    "serve": serve,
     "demo": demo,
 }
 # Names that commands had, which go on working for one release.

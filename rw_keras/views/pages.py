@@ -9,6 +9,8 @@ from markupsafe import Markup
 from rw_keras.files import printable
 
 _FOLDER = jinja2.PackageLoader("rw_keras.views", "templates")
+# The styles of each page, the shared ones first.
+_STYLES = {"report": ("tokens.css", "report.css"), "result_page": ("tokens.css", "tiles.css", "result_page.css")}
 
 
 def _visible(value):
@@ -29,7 +31,7 @@ _TEMPLATES.filters["printable"] = printable
 
 
 def render(name: str, **values: object) -> str:
-    """The page of `templates/NAME.html`, with `NAME.css` and, where there is one, `NAME.js` within.
+    """The page of `templates/NAME.html`, with its styles and, where there is one, `NAME.js` within.
 
     All that a template writes is escaped, and its policy lets this style and this script run, no others, and nothing be loaded.
 
@@ -40,7 +42,7 @@ def render(name: str, **values: object) -> str:
     Raises:
         jinja2.UndefinedError: when the template asks for a value that is not given.
     """
-    style, script, scripts = _source(f"{name}.css"), "", "'none'"
+    style, script, scripts = "".join(map(_source, _STYLES[name])), "", "'none'"
     if f"{name}.js" in _FOLDER.list_templates():
         script = _source(f"{name}.js")
         scripts = _hash(script)
@@ -50,6 +52,24 @@ def render(name: str, **values: object) -> str:
     return _TEMPLATES.get_template(f"{name}.html").render(policy=policy, style=Markup(style), script=Markup(script), **values)
 
 
+def filled(source: str, **values: object) -> str:
+    """A page whose template lies elsewhere, and which may import the templates here; all that it writes is escaped.
+
+    Args:
+        source: the template's text.
+        values: what it writes, by name.
+
+    Raises:
+        jinja2.UndefinedError: when the template asks for a value that is not given.
+    """
+    return _TEMPLATES.from_string(source).render(**values)
+
+
+def shared_file(name: str) -> str:
+    """The text of a file of `templates/`, such as "tokens.css", for a page that is not whole in one file."""
+    return _FOLDER.get_source(_TEMPLATES, name)[0]
+
+
 def data_url(content: bytes, kind: str) -> str:
     """A picture's bytes as a URL that holds them; `kind`: "jpeg" or "png"."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
@@ -57,7 +77,7 @@ def data_url(content: bytes, kind: str) -> str:
 
 def _source(file):
     """A file as it stands between its tags, the line break after the opening one with it, since the policy's hash is over all."""
-    return "\n" + _FOLDER.get_source(_TEMPLATES, file)[0]
+    return "\n" + shared_file(file)
 
 
 def _hash(text):

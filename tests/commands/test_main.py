@@ -7,14 +7,27 @@ import pytest
 from command_lines import only_line
 
 import rw_keras
-from rw_keras.commands import main
+from rw_keras.commands import main, serve
 from rw_keras.commands.parser import UsageError
 
 NEW_MODEL = ["model", "preset", "backbone", "method", "weights", "levels", "components", "shrinkage", "whitening"]
 NEW_MODEL += ["whiten_on", "scales", "max_side"]
 EXTRACTION = ["regions", "region_components"]
-EXTRACTION += ["dtype", "batch_size", "workers", "checksum", "force", "prune", "metadata", "strict", "runtime", "precision"]
+EXTRACTION += [
+    "dtype",
+    "batch_size",
+    "workers",
+    "checksum",
+    "force",
+    "prune",
+    "take_back",
+    "metadata",
+    "strict",
+    "runtime",
+    "precision",
+]
 SHOWING = ["within", "min_score", "searcher", "runtime", "precision", "html", "sheet", "photos"]
+SERVING = ["host", "port", "photos", "workers", "demo", "open", "tokens", "allowed_hosts", "allowed_origins", *serve.LIMITS]
 EVALUATION = ["labels", "k", "rerank", "smooth", "expand", "alpha", "queries", "missing", "photos", "per_query", "json"]
 
 
@@ -61,6 +74,7 @@ class TestCommandLine:
             ("merge", ["output", "help"]),
             ("export-vectors", ["help"]),
             ("presets", ["json", "help"]),
+            ("serve", [*SERVING, "model", "weights", "whitening", "runtime", "precision", "help"]),
             ("demo", ["output", "preset", "json", "help"]),
         ],
     )

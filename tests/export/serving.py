@@ -50,7 +50,7 @@ def _rest(name, signatures):
                 self.answer(400, {"error": error.message})
 
         def predict(self, signature, instances):
-            """The row format: an object of the inputs for each row, or the value itself where there is one input."""
+            """The row format: an object of the inputs for each row, and of the outputs, or the value itself where there is one."""
             specs = signature.structured_input_signature[1]
             rows = [row if isinstance(row, dict) and "b64" not in row else dict.fromkeys(specs, row) for row in instances]
             inputs = {}
@@ -59,8 +59,10 @@ def _rest(name, signatures):
                 if spec.dtype == tf.string:
                     values = [base64.b64decode(value["b64"]) for value in values]
                 inputs[key] = tf.constant(values, spec.dtype)
-            (output,) = signature(**inputs).values()
-            return np.asarray(output).tolist()
+            outputs = {key: np.asarray(output).tolist() for key, output in signature(**inputs).items()}
+            if len(outputs) == 1:
+                return next(iter(outputs.values()))
+            return [dict(zip(outputs, row)) for row in zip(*outputs.values())]
 
         def answer(self, status, content):
             encoded = json.dumps(content).encode()

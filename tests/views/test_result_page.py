@@ -414,12 +414,14 @@ def luminance(colour):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(search, scheme):
     """WCAG 2.2 AA: 4.5 for text, 3 for what else must be seen."""
-    blocks = re.findall(r":root \{(.*?)\}", parse(result_page(*search)).one("style").text(), re.DOTALL)
-    light, dark = (dict(re.findall(r"--(\w+): (#\w+)", block)) for block in blocks)
-    colours = {**light, **(dark if scheme == "dark" else {})}
-    assert light.keys() == dark.keys()
+    style = parse(result_page(*search)).one("style").text()
+    place = ("light", "dark").index(scheme)
+    colours = {name: pair[place] for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", style)}
+    assert len(colours) > 10
     for front, back, least in [
-        *((front, back, 4.5) for front in ("ink", "quiet", "link") for back in ("paper", "card", "well")),
+        *((front, back, 4.5) for front in ("ink", "quiet", "link", "alert") for back in ("paper", "card", "well")),
+        ("on-accent", "accent", 4.5),
+        *((front, back, 3) for front in ("accent", "edge") for back in ("paper", "card")),
         ("bar", "track", 3),
         ("bar", "card", 3),
         ("focus", "paper", 3),
@@ -619,4 +621,4 @@ def test_dark_in_a_browser(opened):
     background = [
         opened(color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor") for scheme in ("light", "dark")
     ]
-    assert background == ["rgb(245, 245, 246)", "rgb(19, 20, 23)"]
+    assert background == ["rgb(246, 246, 248)", "rgb(19, 20, 23)"]

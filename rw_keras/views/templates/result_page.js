@@ -1,9 +1,12 @@
 (() => {
-  const hits = [...document.querySelectorAll(".hit")];
   const top = hit => hit.closest("li").offsetTop;
-  document.getElementById("keys").hidden = hits.length === 0;
+  document.getElementById("keys").hidden = document.querySelector(".hit") === null;
   document.addEventListener("keydown", event => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || hits.length === 0) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.defaultPrevented) return;
+    // What has keys of its own keeps them.
+    if (event.target.closest("input, select, textarea, dialog, [data-keys]")) return;
+    const hits = [...document.querySelectorAll(".hit")].filter(hit => hit.offsetParent !== null);
+    if (hits.length === 0) return;
     const at = hits.indexOf(document.activeElement);
     const last = hits.length - 1;
     const columns = hits.filter(hit => top(hit) === top(hits[0])).length;
