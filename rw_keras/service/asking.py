@@ -13,6 +13,7 @@ from rw_keras.files import printable
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.recipe import max_side_of, smallest_side
 from rw_keras.photos.reading import Box, ImageError
+from rw_keras.retrieval.orientations import ORIENTATIONS, orientations_of
 from rw_keras.retrieval.rerank import Rerank
 from rw_keras.retrieval.vectors import check_expansion
 from rw_keras.service import answers, finding, rankings
@@ -65,6 +66,11 @@ class Asking:
             state = served.state
             options, is_explicit = self._options(state, asked)
             positives, negatives = await self._engine.in_pool(self._sources, asked, files)
+            if asked.orientations > 1:
+                _check_turned(asked, positives, negatives)
+                query, found = await self._turned(took, served, state, positives[0], asked.box, options)
+                sent = [query.vector] if positives[0].photo is not None else []
+                return await self._first_page(served, state, asked, options, query, found, sent, positives, took)
             compares = options.rerank is not None or asked.explain
             if asked.explain:
                 _check_explains(served, positives)
@@ -96,8 +102,7 @@ class Asking:
         self, took: Took, served: ServedIndex, photo: Upload, box: Box | None = None, regions: bool = False
     ) -> Described:
         """A photo described as the index's own were; errors as `Engine.decode` and `Engine.describe`."""
-        max_side, min_side = max_side_of(served.index.recipe), smallest_side(served.describer)
-        pixels = await self._engine.decode(took, photo, box, max_side, min_side)
+        pixels = await self._decoded(took, served, photo, box)
         return await self._engine.describe(took, served.describer, pixels, regions)
 
     # What is asked.
@@ -165,6 +170,26 @@ class Asking:
         wanted = compares and (index.regions is not None or explains)
         described = await self.described(took, served, photo, box, wanted)
         return finding.Query(described.descriptor, described.regions)
+
+    async def _turned(self, took, served, state, source, box, options) -> tuple[finding.Query, finding.Found]:
+        """A photo as it is, and the ranking of all its orientations."""
+        photo = source.photo if source.name is None else await self.file_of(served, source.name)
+        pixels = await self._decoded(took, served, photo, box)
+        turned = orientations_of(pixels, max(ORIENTATIONS))
+        compares = options.rerank is not None
+        described = await _all([self._engine.describe(took, served.describer, one, compares) for one in turned])
+        queries = [finding.Query(one.descriptor, one.regions) for one in described]
+        plain = dataclasses.replace(options, expand=None, alpha=0.0)
+        found = await _all([self._engine.search(took, state, plain, query) for query in queries])
+        if (options.expand or 1) == 1:
+            return queries[0], finding.merged(found, options)
+        best = finding.best_orientation(found, options.expand)
+        return queries[0], await self._engine.search(took, state, options, queries[best])
+
+    async def _decoded(self, took, served, photo, box):
+        """The pixels of a photo as the index's own were described; errors as `Engine.decode`."""
+        max_side, min_side = max_side_of(served.index.recipe), smallest_side(served.describer)
+        return await self._engine.decode(took, photo, box, max_side, min_side)
 
     async def file_of(self, served: ServedIndex, name: str) -> Upload:
         """The bytes of a photo of an index.
@@ -271,6 +296,13 @@ def _check_explains(served, positives):
         raise _wrong("explain", "compares regions, and a vector has none; leave it out, or ask with a photo or a name")
     if served.describer.made.whiten_on == "global" or served.index.recipe is None:
         raise _wrong("explain", "compares whitened regions, and the index's model whitens their sum; leave it out")
+
+
+def _check_turned(asked, positives, negatives):
+    if len(positives) > 1 or negatives or positives[0].vector is not None:
+        raise _wrong("orientations", "turns exactly one photo, sent or named; leave it out, or ask with that alone")
+    if asked.explain:
+        raise _wrong("explain", "draws regions of the photo as it is; leave it out, or `orientations`")
 
 
 def _wrong(field: str, words: str) -> ProblemError:

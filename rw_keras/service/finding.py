@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rw_keras.model.photo_regions import PhotoRegions
-from rw_keras.retrieval import columns, exact
+from rw_keras.retrieval import columns, exact, orientations
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.filters import passing
 from rw_keras.retrieval.rerank import QueryRegions, Rerank
@@ -118,6 +118,19 @@ def find(state: State, options: Options, queries: Sequence[Query]) -> list[Found
     return found
 
 
+def best_orientation(found: Sequence[Found], expand: int) -> int:
+    """Which orientation of a photo is expanded, of their rankings; see `rw_keras.retrieval.orientations.best_orientation`."""
+    return orientations.best_orientation(np.stack([_values(own) for own in found]), expand)
+
+
+def merged(found: Sequence[Found], options: Options) -> Found:
+    """The one ranking of those of a photo's orientations; see `rw_keras.retrieval.search_orientations`."""
+    first = 0 if options.rerank is None else options.rerank.count
+    order = orientations.merged(np.stack([own.positions for own in found]), np.stack([_values(own) for own in found]), first)
+    order = order[: options.count]
+    return Found(*(np.concatenate([getattr(own, field) for own in found])[order] for field in ("positions", "cosines", "scores")))
+
+
 def mask_of(state: State, within: str | Sequence[str] | None) -> np.ndarray | None:
     """The rows that a filter in words lets pass; `None`: all.
 
@@ -143,7 +156,7 @@ def kept(found: Found, min_score: float | None, left_out: np.ndarray) -> Found:
     """A ranking without hits below a score, the measure that each stands by, and without those of a mask `(n,)`."""
     stays = ~left_out
     if min_score is not None:
-        stays &= np.where(np.isnan(found.scores), found.cosines, found.scores) >= min_score
+        stays &= _values(found) >= min_score
     return Found(found.positions[stays], found.cosines[stays], found.scores[stays])
 
 
@@ -171,6 +184,11 @@ def agreeing(query: PhotoRegions, photo: PhotoRegions) -> list[dict[str, Any]]:
         for cosine, one, two in pairs[:_PAIRS]
         if cosine > 0
     ]
+
+
+def _values(found):
+    """What each hit stands by."""
+    return np.where(np.isnan(found.scores), found.cosines, found.scores)
 
 
 def _box(shares):

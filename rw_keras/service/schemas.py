@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -87,6 +87,11 @@ class SearchRequest(_Asked):
     )
     smooth: int | None = Field(
         None, ge=0, le=1000, description="Goes with `rerank`: average the scores over so many neighbours; 0: none."
+    )
+    orientations: Literal[1, 4] = Field(
+        1,
+        description="4: also find what the photo shows when it lies on its side or upside down, in four times the network's time. "
+        "Goes with exactly one photo or name, and without `explain`.",
     )
     explain: bool = Field(False, description="Tell which regions of the query and of each hit agree.")
 

@@ -54,13 +54,19 @@ class TestEqualsSearchPhoto:
             {"rerank": 5, "min_score": 0.5},
             {"box": [8.0, 4.0, 60.0, 50.0]},
             {"box": [8, 4, 60, 50], "rerank": 6, "expand": 2, "within": "0", "min_score": 0.1, "k": 7},
+            {"orientations": 1},
+            {"orientations": 4},
+            {"orientations": 4, "rerank": 5, "smooth": 3, "box": [8, 4, 60, 50]},
+            {"orientations": 4, "rerank": 5, "expand": 3, "within": "0"},
         ],
         ids=str,
     )
     def test_with_fields(self, search, index, made, photo, pixels, fields):
         answer = search(photo, **fields)
         assert answer.status_code == 200, answer.text
-        options = {field: value for field, value in fields.items() if field in ("expand", "within", "min_score", "alpha")}
+        options = {
+            field: value for field, value in fields.items() if field in ("expand", "within", "min_score", "alpha", "orientations")
+        }
         if "rerank" in fields:
             options["rerank"] = Rerank(fields["rerank"], fields.get("smooth"))
         close(values(answer.json()), index.search_photo(made[1], pixels, fields.get("box"), fields.get("k", 20), **options))
@@ -118,6 +124,36 @@ class TestEqualsSearchPhoto:
             close(values(answer), index.search_photo(made[1], photo, k=20, rerank=4))
         batches = next(line for line in metrics.splitlines() if line.startswith('rw_keras_batch_size_count{stage="network"}'))
         assert float(batches.split()[-1]) == 12
+
+
+class TestOrientations:
+    def test_a_photo_of_the_index_by_its_name(self, search, index, made, shown):
+        expected = index.search_photo(made[1], shown / "photos" / "04.png", k=20, orientations=4, rerank=5)
+        close(values(search(name="04.png", orientations=4, rerank=5).json()), expected)
+        found = search(name="04.png", orientations=4, leave_out_query=True).json()
+        assert "04.png" not in [hit["name"] for hit in found["hits"]]
+
+    def test_a_photo_on_its_side(self, search, pixels, encoded):
+        small = pixels[:60, :48]  # pixels of one that is reduced differ by their rounding
+        upright = search(encoded(small), orientations=4).json()
+        turned = search(encoded(np.rot90(small).copy()), orientations=4).json()
+        close(pairs(turned), pairs(upright))
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"orientations": 2, "name": "04.png"}, "orientations"),
+            ({"orientations": 4, "names": ["04.png", "05.jpg"]}, "`orientations` turns exactly one photo"),
+            ({"orientations": 4, "vector": [1.0] * 12}, "`orientations` turns exactly one photo"),
+            ({"orientations": 4, "name": "04.png", "negatives": {"vectors": [[1.0] * 12]}}, "`orientations` turns exactly one"),
+            ({"orientations": 4, "name": "04.png", "explain": True}, "`explain` draws regions of the photo as it is"),
+        ],
+        ids=str,
+    )
+    def test_what_does_not_go_together(self, search, fields, words):
+        answer = search(**fields)
+        assert answer.status_code == 422
+        assert words in answer.text
 
 
 class TestQueries:
