@@ -5,10 +5,10 @@
     python benchmarks/service.py --tf_serving                        # and with the stand-in for TF Serving of the tests
 
 Photos are the embedded ones (`pip install "rw_keras[demo]"`), as JPEGs, at the size of the index. In process is
-`Index.search_photo` of a file, one after the other, by turns with those of one client. The service is a process of `rw-keras serve` that was started for it, with its
-default limits but those of the rate and the time; each client is a thread with a connection of its own that asks as soon as it is
-answered. "beyond" is the median of one client over that in process, less 1: what the service adds to a query. Clients and service
-share this machine's processors.
+`Index.search_photo` of a file, one after the other, by turns with those of one client. The service is a process of `rw-keras serve`
+that was started for it, with its default limits but those of the rate and the time; each client is a thread with a connection of
+its own that asks as soon as it is answered. "beyond" is the median of one client over that in process, less 1: what the service
+adds to a query. Clients and service share this machine's processors.
 """
 
 import concurrent.futures
@@ -74,7 +74,7 @@ def _told(name, seconds, whole, beyond=None):
 
 
 def _by_turns(describer, index, photos, address):
-    """Seconds of queries in process, and of those of one client, by turns, so that what else the machine does falls on both alike."""
+    """Seconds of queries in process, and of those of one client: by turns, so that what else goes on falls on both alike."""
     with httpx.Client(base_url=address, timeout=120) as client:
 
         def own(photo):
