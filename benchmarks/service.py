@@ -5,16 +5,15 @@
     python benchmarks/service.py --tf_serving                        # and with the stand-in for TF Serving of the tests
 
 Photos are the embedded ones (`pip install "rw_keras[demo]"`), as JPEGs, at the size of the index. In process is
-`Index.search_photo` of a file, one after the other. The service is a process of `rw-keras serve` that was started for it, with its
-default limits but those of the rate and the time; each client is a thread with a connection of its own that asks as soon as it is
-answered. "beyond" is the median of one client over that in process, less 1: what the service adds to a query. Clients and service
-share this machine's processors.
+`Index.search_photo` of a file, one after the other, by turns with those of one client. The service is a process of `rw-keras serve`
+that was started for it, with its default limits but those of the rate and the time; each client is a thread with a connection of
+its own that asks as soon as it is answered. "beyond" is the median of one client over that in process, less 1: what the service
+adds to a query. Clients and service share this machine's processors.
 """
 
 import concurrent.futures
 import contextlib
 import importlib.util
-import io
 import os
 import pathlib
 import re
@@ -43,6 +42,8 @@ _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "Longer side of the photos in 
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes of the service.", lower_bound=1)
 _TF_SERVING = flags.DEFINE_bool("tf_serving", False, "Measure the stand-in for TF Serving as well.")
 _K = 20
+# Queries of a turn.
+_TURN = 4
 
 
 def _index(model, folder):
@@ -54,14 +55,13 @@ def _index(model, folder):
     Index([f"{number:07d}.jpg" for number in range(len(rows))], rows, recipe=recipe).save(folder)
 
 
-def _photos():
-    """The bytes of JPEGs."""
-    encoded = []
-    for pixels in embedded.load(_MAX_SIDE.value)[0].values():
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
-        encoded.append(buffer.getvalue())
-    return encoded
+def _photos(folder):
+    """The files of JPEGs."""
+    paths = []
+    for name, pixels in embedded.load(_MAX_SIDE.value)[0].items():
+        paths.append(folder / f"{name}.jpg")
+        Image.fromarray(pixels).save(paths[-1], quality=92)
+    return paths
 
 
 def _told(name, seconds, whole, beyond=None):
@@ -73,20 +73,30 @@ def _told(name, seconds, whole, beyond=None):
     return p50
 
 
-def _in_process(describer, index, photos):
-    """Seconds of searches one after the other, and of all of them."""
+def _by_turns(describer, index, photos, address):
+    """Seconds of queries in process, and of those of one client: by turns, so that what else goes on falls on both alike."""
+    with httpx.Client(base_url=address, timeout=120) as client:
 
-    def search(photo):
-        index.search_photo(describer, io.BytesIO(photo), k=_K)
+        def own(photo):
+            index.search_photo(describer, photo, k=_K)
 
-    for photo in photos:
-        search(photo)
-    seconds, began = [], time.perf_counter()
-    while time.perf_counter() - began < _SECONDS.value:
-        start = time.perf_counter()
-        search(photos[len(seconds) % len(photos)])
-        seconds.append(time.perf_counter() - start)
-    return seconds, time.perf_counter() - began
+        def asked(photo):
+            client.post("/v1/search", files={"file": photo.read_bytes()}, data={"k": str(_K)}).raise_for_status()
+
+        for photo in photos:  # warms up
+            own(photo)
+            asked(photo)
+        taken, began = {own: [], asked: []}, time.perf_counter()
+        while time.perf_counter() - began < 2 * _SECONDS.value:
+            for ask, seconds in taken.items():
+                ask(
+                    photos[0]
+                )  # the threads of the runtime of the turn before wait for work a while, and take the processor from it
+                for photo in photos[:_TURN]:
+                    start = time.perf_counter()
+                    ask(photo)
+                    seconds.append(time.perf_counter() - start)
+    return taken.values()
 
 
 @contextlib.contextmanager
@@ -106,6 +116,7 @@ def _served(folder, runtime):
 def _over_http(address, photos, clients):
     """Seconds of the requests of so many clients, and of all of them."""
     until = time.perf_counter() + _SECONDS.value
+    photos = [photo.read_bytes() for photo in photos]
 
     def ask(number):
         seconds = []
@@ -140,25 +151,26 @@ def _tf_serving(model, folder):
 
 
 def _measure(name, runtime, describer, folder, photos):
-    index = Index.load(folder)
-    base = None
-    if describer is not None:
-        base = _told(f"{name}, in process", *_in_process(describer, index, photos))
     with _served(folder, runtime) as address:
         _over_http(address, photos, 1)
         for clients in map(int, _CLIENTS.value):
-            alone = clients == 1
-            _told(f"{name}, {clients} client{'' if alone else 's'}", *_over_http(address, photos, clients), base if alone else None)
+            if clients == 1 and describer is not None:
+                own, asked = _by_turns(describer, Index.load(folder), photos, address)
+                base = _told(f"{name}, in process", own, sum(own))
+                _told(f"{name}, 1 client", asked, sum(asked), base)
+            else:
+                _told(f"{name}, {clients} client{'s' * (clients > 1)}", *_over_http(address, photos, clients))
 
 
 def main(_):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    model, photos = build_descriptor(), _photos()
+    model = build_descriptor()
     print(f"{_ROWS.value} x {model.output_shape[-1]}, photos of {_MAX_SIDE.value} pixels, k = {_K}, {os.cpu_count()} cores")
     print(f"{'':34s}{'a second':>9s}{'p50 ms':>10s}{'p95 ms':>10s}{'p99 ms':>10s}{'beyond':>11s}")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         _index(model, folder / "index")
+        photos = _photos(folder)
         for name in _RUNTIMES.value or _installed():
             describer = runtimes.load(model, name, _PRECISION.value, size=runtimes.usual_size(_MAX_SIDE.value))
             _measure(name, name, describer, folder / "index", photos)
