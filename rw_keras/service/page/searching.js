@@ -5,8 +5,8 @@
 import { search } from "./api.js";
 import { Problem } from "./problems.js";
 
-/** Hits of a page: some lines of a wide screen. */
-const PAGE = 48;
+/** Hits of a page: some lines of a wide screen, and whole ones for two to six tiles in a line. */
+const PAGE = 60;
 /** How often a request is made again by itself, when the service says when it may be. */
 const PATIENCE = 3;
 /** Vectors that a query is averaged with, where the index does not say: what the README expands by. */

@@ -71,7 +71,7 @@ def test_a_search(visit, gallery, ask, look, size, scheme):
     box = box_of(page)
     width, height = 320, 213
     assert box == pytest.approx([0.25 * width, 0.2 * height, 0.75 * width, 0.8 * height], abs=2)
-    direct = ask(name="temple.jpg", box=box, k=48)
+    direct = ask(name="temple.jpg", box=box, k=60)
     assert hits(page) == [hit["name"].replace("\n", "\\n") for hit in direct["hits"]] or len(direct["hits"]) == len(hits(page))
     look(page, f"box-{size}-{scheme}")
     page.locator(".hit").nth(1).click()
