@@ -14,7 +14,6 @@ share this machine's processors.
 import concurrent.futures
 import contextlib
 import importlib.util
-import io
 import os
 import pathlib
 import re
@@ -54,14 +53,13 @@ def _index(model, folder):
     Index([f"{number:07d}.jpg" for number in range(len(rows))], rows, recipe=recipe).save(folder)
 
 
-def _photos():
-    """The bytes of JPEGs."""
-    encoded = []
-    for pixels in embedded.load(_MAX_SIDE.value)[0].values():
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
-        encoded.append(buffer.getvalue())
-    return encoded
+def _photos(folder):
+    """The files of JPEGs."""
+    paths = []
+    for name, pixels in embedded.load(_MAX_SIDE.value)[0].items():
+        paths.append(folder / f"{name}.jpg")
+        Image.fromarray(pixels).save(paths[-1], quality=92)
+    return paths
 
 
 def _told(name, seconds, whole, beyond=None):
@@ -77,7 +75,7 @@ def _in_process(describer, index, photos):
     """Seconds of searches one after the other, and of all of them."""
 
     def search(photo):
-        index.search_photo(describer, io.BytesIO(photo), k=_K)
+        index.search_photo(describer, photo, k=_K)
 
     for photo in photos:
         search(photo)
@@ -106,6 +104,7 @@ def _served(folder, runtime):
 def _over_http(address, photos, clients):
     """Seconds of the requests of so many clients, and of all of them."""
     until = time.perf_counter() + _SECONDS.value
+    photos = [photo.read_bytes() for photo in photos]
 
     def ask(number):
         seconds = []
@@ -153,12 +152,13 @@ def _measure(name, runtime, describer, folder, photos):
 
 def main(_):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    model, photos = build_descriptor(), _photos()
+    model = build_descriptor()
     print(f"{_ROWS.value} x {model.output_shape[-1]}, photos of {_MAX_SIDE.value} pixels, k = {_K}, {os.cpu_count()} cores")
     print(f"{'':34s}{'a second':>9s}{'p50 ms':>10s}{'p95 ms':>10s}{'p99 ms':>10s}{'beyond':>11s}")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         _index(model, folder / "index")
+        photos = _photos(folder)
         for name in _RUNTIMES.value or _installed():
             describer = runtimes.load(model, name, _PRECISION.value, size=runtimes.usual_size(_MAX_SIDE.value))
             _measure(name, name, describer, folder / "index", photos)

@@ -119,8 +119,11 @@ class Update:
             replaced = store.about(folder)
             if replaced is None:
                 return
-            self._writer.exclude(store.excluded(folder))
+            excluded = store.excluded(folder)
+            self._writer.include(self._writer.excluded() - excluded)
+            self._writer.exclude(excluded)
             added = store.added_by_hand(folder)
+            self._drop_no_longer_by_hand({*added.names})
             differing = Recipe.from_dict(replaced["recipe"]).differences(about["recipe"], "the new one's")
             if added.names and differing:
                 raise ValueError(
@@ -136,6 +139,12 @@ class Update:
         except store.DamageError as error:
             if not self._prune:
                 raise _cannot_take_over(folder, error) from error
+
+    def _drop_no_longer_by_hand(self, names):
+        """Lets go of rows that a killed run took over as added by hand, and that have been replaced by a photo's own since."""
+        self._writer.drop(
+            photo.id for photo in self._writer.photos() if photo.listed is False and photo.described and photo.name not in names
+        )
 
     def todo(self, bar: Any) -> Iterator[tuple[Item, Known | None]]:
         """The photos that have to be read, each with what the index knows of it; the others are counted."""

@@ -78,15 +78,16 @@ def remove(path: pathlib.Path) -> None:
     path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
 
 
-def remove_strays(folder: pathlib.Path, is_replaced: bool) -> None:
+def remove_strays(folder: pathlib.Path, may_be_damaged: bool) -> None:
     """Removes files of rows and searchers that no database names: what an interrupted write has left.
 
     Args:
         folder: the index.
-        is_replaced: whether another one takes its place. A damaged index does not say what is its, so until then all stay.
+        may_be_damaged: whether all stays where a database cannot be read, which does not say what is its: that of an index whose
+            place another one is to take, or of one that was begun beside it.
 
     Raises:
-        sqlite3.DatabaseError, json.JSONDecodeError: when the index is damaged, and not replaced.
+        sqlite3.DatabaseError, json.JSONDecodeError: when a database is damaged, and may not be.
     """
     named = set()
     for path in (folder / DATABASE, folder / BESIDE):
@@ -97,7 +98,7 @@ def remove_strays(folder: pathlib.Path, is_replaced: bool) -> None:
                     searcher = database.execute("SELECT value FROM about WHERE field = 'searcher'").fetchone()
                     named.add(json.loads(searcher[0]).get("file") if searcher else None)
             except (sqlite3.DatabaseError, json.JSONDecodeError):
-                if is_replaced:
+                if may_be_damaged:
                     return
                 raise
     for path in folder.iterdir():

@@ -29,7 +29,7 @@ def take_back(folder: str | os.PathLike[str], names: Iterable[str] | None = None
     about = store.about(folder)
     if about is None:
         raise FileNotFoundError(f"There is no index at {folder}, so it excludes nothing; make one with `rw-keras index`.")
-    with Writer(folder, about["recipe"], about["dimensions"]) as writer:
+    with Writer(folder, about["recipe"], about["dimensions"], keeps_begun=True) as writer:
         excluded = writer.excluded()
         names = excluded if names is None else set(names)
         check_excluded(folder, names, excluded)

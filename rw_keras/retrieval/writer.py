@@ -21,7 +21,7 @@ from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError, naming
 from rw_keras.retrieval.transaction import Transaction
 
 # Seconds that a writer waits for another one to end: a change by the service takes milliseconds.
-_PATIENCE = 2.0
+PATIENCE = 2.0
 
 
 class LockedError(ValueError):
@@ -43,7 +43,7 @@ class Writer(Transaction):
         go_on: whether what a killed process left of a new index is gone on with, where it is of this recipe.
         regions: how region vectors are kept, {"dtype": "int8" or "float16", "dimensions": how many, the first ones}. Default: as
             the index has it, for a new one none.
-        patience: seconds to wait while another one writes the index.
+        keeps_begun: whether a new index that a killed process had begun beside this one is left, so that it can be gone on with.
 
     Attributes:
         beside: whether what is written is not the index yet.
@@ -51,8 +51,8 @@ class Writer(Transaction):
         has_converted: whether there was one of an earlier format.
 
     Raises:
-        ValueError: when the folder is something else, another process writes it (`LockedError`), or the index was made in another
-            way.
+        ValueError: when the folder is something else, another process writes it for more than two seconds (`LockedError`), or the
+            index was made in another way.
         OSError: when it cannot be written.
     """
 
@@ -66,9 +66,9 @@ class Writer(Transaction):
         beside: bool = False,
         go_on: bool = False,
         regions: Mapping[str, Any] | None = None,
-        patience: float = _PATIENCE,
+        keeps_begun: bool = False,
     ) -> None:
-        self.folder, self._patience = pathlib.Path(folder), patience
+        self.folder, self._keeps_begun = pathlib.Path(folder), keeps_begun
         self._regions = None if regions is None else dict(zip(("dtype", "dimensions"), check_spec(regions)))
         self._recipe = json.loads(json.dumps(recipe))
         self._dimensions, self._dtype = int(dimensions), dtype
@@ -84,7 +84,7 @@ class Writer(Transaction):
         self._lock = filelock.FileLock(lock)
         try:
             # The system frees it when its process ends, in whatever way.
-            self._lock.acquire(timeout=self._patience, poll_interval=0.02)
+            self._lock.acquire(timeout=PATIENCE, poll_interval=0.02)
         except filelock.Timeout:
             words = f"{self.folder} is being written by another process ({_holder(lock)}); wait for it to end."
             raise LockedError(words) from None
@@ -127,7 +127,8 @@ class Writer(Transaction):
         elif old_formats.is_one(self.folder):  # a killed process had just converted it
             old_formats.remove(self.folder)
         if not self.beside:
-            databases.remove(beside)
+            if not self._keeps_begun:
+                databases.remove(beside)
         elif not (self._go_on and beside.is_file() and self._is_asked_for(beside)):
             databases.remove(beside)
             self._create(beside)
@@ -135,7 +136,7 @@ class Writer(Transaction):
             self._create(there)
         self.begin(beside if self.beside else there)
         self._check()
-        databases.remove_strays(self.folder, self.beside)
+        self._remove_strays()
 
     def _create(self, path):
         fields = {
@@ -237,7 +238,10 @@ class Writer(Transaction):
                 self._swap()
                 self.beside, self.is_new = False, False
                 self.begin(self.folder / DATABASE)
-        databases.remove_strays(self.folder, self.beside)
+        self._remove_strays()
+
+    def _remove_strays(self):
+        databases.remove_strays(self.folder, self.beside or self._keeps_begun)
 
     def take_over_rest(self, lossy: bool = False) -> None:
         """For an index that takes the place of another: what of that one is no photo's, its metadata and its searcher, and the rows

@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.routing import Match
 
 from rw_keras.files import printable
 from rw_keras.runtimes import cache
@@ -83,23 +84,18 @@ def create_app(
             if folder is None:
                 shutil.rmtree(own_folder, ignore_errors=True)
 
-    app = FastAPI(
-        title="rw_keras",
-        version=cache.version("rw_keras") or "0",
-        description=_ABOUT,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
+    version = cache.version("rw_keras") or "0"
+    plain = {"docs_url": None, "redoc_url": None, "openapi_url": None}  # pages of its own take their place
+    app = FastAPI(title="rw_keras", version=version, description=_ABOUT, lifespan=lifespan, **plain)
     app.state.stop, app.state.engine = engine.stop, engine
     inference = Inference(named, engine, asking, settings, lambda: STOPPING if engine.gate.is_closed else None)
     _add_search(app, named, asking, settings)
-    for router in (photos.router(), inference.router()):
+    routers = [photos.router(), inference.router()]
+    for router in routers:
         app.include_router(router)
     _add_metrics(app, named, measures)
     pages.add(app)
-    _add_errors(app)
+    _add_errors(app, routers)
     _describe(app)
     # The last one that is added is the first that sees a request.
     if settings.allowed_origins:
@@ -132,8 +128,9 @@ def _add_search(app: FastAPI, indexes: Mapping[str, ServedIndex], asking: Asking
     async def indexes_(request: Request) -> Response:
         """The indices that are served, and what each can do."""
         can_write = bool(settings.write_tokens)
-        abouts = [answers.about(served, settings.max_k, can_write) for served in indexes.values()]
-        return answers.Json({"indexes": abouts, "limits": {"body_bytes": settings.body_bytes}})
+        limits = {"body_bytes": settings.body_bytes, "megapixels": settings.megapixels, "images": settings.images}
+        about = [answers.about(served, settings.max_k, can_write) for served in indexes.values()]
+        return answers.Json({"indexes": about, "limits": limits})
 
     async def search(request: Request) -> Response:
         """Finds the photos that show what a photo shows."""
@@ -201,7 +198,7 @@ def _add_metrics(app: FastAPI, indexes: Mapping[str, ServedIndex], measures: Met
     )
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     async def of_problem(request: Request, problem: Any) -> Response:
         return problem.response(request.url.path)
 
@@ -210,7 +207,12 @@ def _add_errors(app: FastAPI) -> None:
             404: "There is nothing here; /docs lists what there is.",
             405: "This is not asked in this way; /docs says how.",
         }
-        problem = ProblemError(error.status_code, words.get(error.status_code, str(error.detail)), headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # one route of a path knows its own method alone
+            routes = [route for router in (app, *routers) for route in router.routes if hasattr(route, "methods")]
+            alike = [route.methods for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+            headers["Allow"] = ", ".join(sorted(set().union(*alike)))
+        problem = ProblemError(error.status_code, words.get(error.status_code, str(error.detail)), headers=headers)
         return problem.response(request.url.path)
 
     async def of_values(request: Request, error: Any) -> Response:

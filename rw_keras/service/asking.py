@@ -197,7 +197,7 @@ class Asking:
             measure = "score" if is_score else "cosine"
             generation = state.about.get("generation")
             regions = query.regions if asked.explain else None
-            ranking = Ranking(served.name, generation, names_of, kept.cosines, kept.scores, measure, {}, regions)
+            ranking = Ranking(served.name, generation, names_of, kept.cosines, kept.scores, measure, regions)
             has_more = len(names_of) > asked.k
             return ranking, self._kept.keep(ranking.to_bytes(), rankings.SEARCH) if has_more else None
 

@@ -92,7 +92,8 @@ def put(
         writer.put([name], described.descriptors, [own], listed=True, regions=described.regions)
         writer.commit()
         if writer.about["next_row"] % _COMPACTED == 0:
-            writer.finish()
+            with contextlib.suppress(OSError, store.DamageError):  # the photo is there, and the next update says what is wrong
+                writer.finish()
     return known is not None and known.described
 
 
@@ -128,7 +129,7 @@ def _about(folder):
 def _writing(folder: str | os.PathLike[str], recipe: Any, dimensions: int) -> Iterator[Writer]:
     """The writer of an index."""
     try:
-        with Writer(folder, recipe, dimensions) as writer:
+        with Writer(folder, recipe, dimensions, keeps_begun=True) as writer:
             yield writer
     except LockedError as error:
         raise Busy(errno.EAGAIN, str(error)) from error
@@ -163,6 +164,9 @@ def _target(index_folder, source, name):
     path, above = inside(source, name), "/".join(parts[:-1])
     if path is None or real_path(source, name) is None or (above and real_path(source, above) is None):
         raise ValueError(f"The name {name!r} leads out of the folder of the photos by a link; choose another name.")
+    own = os.path.realpath(index_folder)
+    if os.path.commonpath([own, os.path.realpath(os.path.dirname(path))]) == own:
+        raise ValueError(f"The name {name!r} is of a file among those of the index itself; choose another name.")
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

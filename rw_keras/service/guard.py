@@ -111,9 +111,14 @@ class Guard:
         self._check_host(headers[b"host"], path)
         if scope["method"] == "OPTIONS" and self._settings.allowed_origins:
             return  # a browser that asks whether it may ask; it sends no token
-        client = self._check_token(headers[b"authorization"], needed(scope["method"], path))
+        address = (scope.get("client") or ("",))[0]
+        try:
+            client = self._check_token(headers[b"authorization"], needed(scope["method"], path)) or address
+        except ProblemError:
+            self._rates.check(address)  # tokens are not to be guessed faster than anything else is asked
+            raise
         if path not in _PROBES:
-            self._rates.check(client or (scope.get("client") or ("",))[0])
+            self._rates.check(client)
 
     def _check_host(self, given, path):
         allowed = self._settings.allowed_hosts
@@ -224,6 +229,10 @@ class _Answer:
 
     async def refuse(self, scope, problem, receive):
         """Answers with a problem; the rest of a body is read a while, or its sender would find the connection cut."""
+        with contextlib.suppress(TimeoutError):  # nobody takes it
+            await self._refuse(scope, problem, receive)
+
+    async def _refuse(self, scope, problem, receive):
         if self.has_begun:
             return
         if scope["path"].startswith("/v2"):

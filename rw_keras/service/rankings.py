@@ -10,7 +10,6 @@ import pathlib
 import re
 import secrets
 import time
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,6 @@ class Ranking:
         cosines: `(n,)` float32.
         scores: `(n,)` float32, those of regions; NaN where there is none.
         measure: "cosine" or "score", what the first hits stand by.
-        asked: what else a further page needs to know, as plain values.
         regions: the query's, where they are to be compared with those of hits.
     """
 
@@ -44,11 +42,10 @@ class Ranking:
     cosines: np.ndarray
     scores: np.ndarray
     measure: str = "cosine"
-    asked: dict[str, Any] = dataclasses.field(default_factory=dict)
     regions: PhotoRegions | None = None
 
     def to_bytes(self) -> bytes:
-        about = {"index": self.index, "generation": self.generation, "measure": self.measure, "asked": self.asked}
+        about = {"index": self.index, "generation": self.generation, "measure": self.measure}
         names = list(map(os.fsencode, self.names))
         arrays = {
             "about": np.frombuffer(json.dumps(about).encode(), "uint8"),

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing import connection
@@ -137,7 +138,14 @@ def _work(make_app, settings, listening, folder, sending):
     except (ValueError, OSError, ImportError) as error:
         print(f"rw-keras: {error}", file=sys.stderr)
         sys.exit(_NOT_BEGUN)
-    _serve(app, settings, listening, lambda: sending.send(True))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _serve(app, settings, listening, lambda: sending.send(os.getpid()))
+
+
+def _end_with_parent():
+    """A worker whose parent was killed would hold its port for ever."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _supervise(make_app, settings, listening, workers, announce):
@@ -170,10 +178,10 @@ def _supervise(make_app, settings, listening, workers, announce):
                     log.warning("The worker %d has died with %d; another one takes its place.", process.pid, process.exitcode)
                     running[number] = start()
                 elif process.pid not in ready and receiving.poll():
-                    receiving.recv()
-                    ready.add(process.pid)
-                    if len(ready) == workers:
-                        announce()
+                    with contextlib.suppress(EOFError):  # it has just died, which the next look sees
+                        ready.add(receiving.recv())
+                        if len(ready) == workers:
+                            announce()
         return 0
     finally:
         _end([process for process, _ in running], settings.stop_seconds)

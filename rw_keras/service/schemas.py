@@ -41,6 +41,8 @@ class Negatives(_Asked):
 class SearchRequest(_Asked):
     """What to search for: photos, names and vectors, in any number together, or the `cursor` of an earlier answer."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"name": "oxford/000317.jpg", "k": 20, "leave_out_query": True}})
+
     index: str | None = Field(None, description="The name of the index; by default the first one.")
     image: Base64 | None = None
     images: list[Base64] | None = Field(None, min_length=1, description="Several photos, each in base64.")
@@ -180,9 +182,11 @@ class IndexAbout(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a client should know before it sends anything."""
+    """What a request may hold, so that a client need not send what is refused."""
 
-    body_bytes: int = Field(description="Of the largest body that is taken.")
+    body_bytes: int
+    megapixels: float = Field(description="Millions of pixels of one photo.")
+    images: int = Field(description="Photos, names and vectors of one query.")
 
 
 class IndexesAnswer(BaseModel):

@@ -68,7 +68,7 @@ class Settings:
     field_kib: float = 256
     images: int = 8
     max_k: int = 200
-    ranking: int = 10_000
+    ranking: int = 1000
     cursor_seconds: float = 600
     cursor_mib: float = 256
     explained: int = 10

@@ -206,6 +206,50 @@ class TestUpdates:
             exclusions.take_back(tmp_path / "none")
 
 
+class TestARebuildThatWasKilled:
+    """Photos are put and deleted before it goes on, as a service does it; what it had described is not described again."""
+
+    def test_goes_on(self, excluding):
+        index = Index.load(excluding)
+        vectors = np.eye(DIMENSIONS)
+        index.add(["by hand 1", "by hand 2", "by hand 3"], vectors[:3], regions=list(map(regions_of, vectors[:3])))
+        index.save(excluding)
+
+        def stop(line, kept=[]):  # noqa: B006
+            kept.append(line)
+            if sum(one.startswith("kept") for one in kept) == 40:
+                raise KeyboardInterrupt
+
+        later = some_changes(PHOTOS)
+        arguments = {"beside": True, "go_on": True, "regions": REGIONS}
+        with pytest.raises(KeyboardInterrupt):
+            bring_up_to_date(excluding, later, stop, **arguments)
+        assert (excluding / "rebuilt.sqlite").exists()
+        new = {"put.jpg": ([1, 1], vectors[0]), "by hand 1": ([1, 2], vectors[1]), NAMES[0]: ([1, 3], vectors[2])}
+        with Writer(excluding, RECIPE, DIMENSIONS, keeps_begun=True) as writer:
+            for name, (stamp, vector) in new.items():
+                writer.put([name], vector[None], [stamp], regions=[regions_of(vector)])
+            writer.exclude(["by hand 2", "0004.jpg"])
+            writer.finish()
+        exclusions.take_back(excluding, NAMES[1:2])
+        later, log = {**later, **new}, []
+        bring_up_to_date(excluding, later, log.append, **arguments)
+        described = [line for line in log if line.startswith("described")]
+        held = {name: photo for name, photo in later.items() if name not in ("0004.jpg", "none.jpg")}
+        check_holds(excluding, {**held, "by hand 3": (None, vectors[2])})
+        assert store.excluded(excluding) == {"by hand 2", "0004.jpg", "none.jpg"}
+        good = sum(not isinstance(vector, str) for _, vector in later.values())
+        assert len(described) <= good - 32
+
+    def test_whose_database_is_damaged_holds_nobody_up(self, excluding):
+        (excluding / "rebuilt.sqlite").write_bytes(b"half")
+        with Writer(excluding, RECIPE, DIMENSIONS, keeps_begun=True) as writer:
+            writer.exclude(["0004.jpg"])
+            writer.finish()
+        bring_up_to_date(excluding, PHOTOS, beside=True, go_on=True)
+        check_holds(excluding, {name: photo for name, photo in REST.items() if name != "0004.jpg"})
+
+
 class TestSaving:
     def test_in_place(self, excluding):
         index = Index.load(excluding)

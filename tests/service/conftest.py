@@ -7,12 +7,12 @@ import threading
 
 import numpy as np
 import pytest
+from numpy_describer import numpy_describer
 from PIL import Image
 from small_service import SHAPES, WRITE, client_of
 
 import rw_keras
-from rw_keras import runtimes
-from rw_keras.retrieval import Index
+from rw_keras.retrieval import Index, columns
 from rw_keras.service import Settings
 from rw_keras.service.served import ServedIndex
 
@@ -33,21 +33,38 @@ def shown(tmp_path_factory, draw):
     return folder
 
 
-@pytest.fixture(scope="session")
-def made(shown, tiny_model):
-    """(the folder of an index of these photos with region vectors, the model that made it)."""
-    from rw_keras.retrieval import columns
+def _extracted(model, shown, folder):
+    """An index of the photos with region vectors and metadata."""
+    options = {"max_side": 80, "regions": "int8", "progress": False, "runtime": "tensorflow"}
+    rw_keras.extract(model, shown / "photos", folder, **options)
+    columns.add_columns(folder, columns.read_columns(shown / "table.csv"))
+    return folder
 
-    model = tiny_model(seed=3)
-    rw_keras.fit_whitening(model, sorted((shown / "photos").glob("*.png")), progress=False)
-    rw_keras.extract(model, shown / "photos", shown / "index", max_side=80, regions="int8", progress=False, runtime="tensorflow")
-    columns.add_columns(shown / "index", columns.read_columns(shown / "table.csv"))
-    return shown / "index", model
+
+@pytest.fixture(scope="session")
+def made(shown):
+    """(the folder of an index of these photos with region vectors, what described them): NumPy alone."""
+    describer = numpy_describer(3)
+    return _extracted(describer, shown, shown / "index"), describer
 
 
 @pytest.fixture(scope="session")
 def describer(made):
-    return runtimes.load(made[1], "tensorflow")
+    return made[1]
+
+
+@pytest.fixture(scope="session")
+def keras_made(shown, tiny_model, tmp_path_factory):
+    """As `made`, by a Keras model that can be saved, for tests of whole processes."""
+    model = tiny_model(seed=3)
+    rw_keras.fit_whitening(model, sorted((shown / "photos").glob("*.png")), progress=False)
+    return _extracted(model, shown, tmp_path_factory.mktemp("keras") / "index"), model
+
+
+@pytest.fixture(scope="session")
+def keras_index(keras_made):
+    """The index of the Keras model, opened."""
+    return Index.load(keras_made[0])
 
 
 @pytest.fixture(scope="session")

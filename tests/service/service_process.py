@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -32,6 +33,12 @@ class Process:
             self._reading.join(5)
             raise AssertionError(f"the service did not begin: {line!r} {''.join(self.errors)}")
         self.line, self.address, self.port = line, found[0], int(found[1])
+
+    def workers(self):
+        """The process ids of its workers."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
+            children = file.read().split()
+        return [int(pid) for pid in children if b"spawn_main" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def stop(self, seconds=30):
         """Ends it by SIGTERM, and gives its exit status."""

@@ -120,7 +120,9 @@ class TestEmbed:
 
 class TestIndexes:
     def test_about(self, ask, made, index):
-        (about,) = ask("GET", "/v1/indexes").json()["indexes"]
+        answer = ask("GET", "/v1/indexes").json()
+        (about,) = answer["indexes"]
+        assert answer["limits"] == {"body_bytes": 32 << 20, "megapixels": 100, "images": 8}
         assert (about["name"], about["photos"], about["dimensions"], about["max_k"]) == ("index", 16, 12, 200)
         assert about["recipe"] == index.recipe
         assert about["metadata"] == {"city": "text", "year": "integer"}
@@ -175,6 +177,7 @@ class TestPages:
         answer = ask("DELETE", "/v1/search", headers={"Authorization": f"Bearer {WRITE}"})
         assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
         assert answer.headers["allow"] == "POST"
+        assert ask("OPTIONS", "/v1/photos/a.png", headers=answer.request.headers).headers["allow"] == "DELETE, GET, PUT"
 
 
 class TestDescription:

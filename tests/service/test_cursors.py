@@ -24,9 +24,9 @@ class TestRanking:
         names = ["a.jpg", "ä/b.jpg", os.fsdecode(b"\xff.jpg"), "two\nlines"]
         scores = np.array([1, np.nan, 0.5, np.nan], "float32")
         regions = PhotoRegions(np.ones((2, 3), "float32"), np.zeros((2, 4), "float32"))
-        made = Ranking("index", 7, names, np.arange(4, dtype="float32"), scores, "score", {"a": 1}, regions)
+        made = Ranking("index", 7, names, np.arange(4, dtype="float32"), scores, "score", regions)
         found = Ranking.from_bytes(made.to_bytes())
-        assert (found.index, found.generation, found.names, found.measure, found.asked) == ("index", 7, names, "score", {"a": 1})
+        assert (found.index, found.generation, found.names, found.measure) == ("index", 7, names, "score")
         np.testing.assert_array_equal(found.cosines, made.cosines)
         np.testing.assert_array_equal(found.scores, made.scores)
         np.testing.assert_array_equal(found.regions.vectors, regions.vectors)

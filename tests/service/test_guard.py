@@ -6,9 +6,15 @@ import json
 import pytest
 from small_service import READ, WRITE
 
+from rw_keras.service import guard as guard_module
 from rw_keras.service.guard import Guard, Rates, needed
 from rw_keras.service.problems import ProblemError
 from rw_keras.service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def short_draining(monkeypatch):
+    monkeypatch.setattr(guard_module, "_DRAINING", 0.05)
 
 
 class Inner:
@@ -124,12 +130,13 @@ class TestTokens:
 
     def test_all_are_compared(self, monkeypatch):
         """In a time that does not tell which token was nearly right."""
-        from rw_keras.service import guard
-
         compared = []
-        monkeypatch.setattr(
-            guard.hmac, "compare_digest", lambda one, other: compared.append((len(one), len(other))) or one == other
-        )
+
+        def compare(one, other):
+            compared.append((len(one), len(other)))
+            return one == other
+
+        monkeypatch.setattr(guard_module.hmac, "compare_digest", compare)
         settings = Settings(read_tokens=(READ, "another-read-token", "a-third-read-token"), open_reading=False)
         assert asked(settings, headers=bearer(READ))[0] == 200
         assert compared == [(32, 32)] * 3
@@ -179,6 +186,10 @@ class TestRate:
         assert [asked(None, guard=guard)[0] for _ in range(2)] == [200, 429]
         assert asked(None, guard=guard, client=("10.0.0.2", 1))[0] == 200
         assert asked(None, guard=guard, path="/v2/health/live")[0] == 200
+
+    def test_of_wrong_tokens(self):
+        guard = Guard(Inner(), Settings(rate=0.1))
+        assert [asked(None, guard=guard, headers=bearer("wrong"))[0] for _ in range(2)] == [401, 429]
 
 
 class TestHeaders:

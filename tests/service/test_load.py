@@ -191,13 +191,14 @@ def rss(pid):
     return [int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")]
 
 
-def test_a_minute_of_everything(made, shown, index, draw, encoded, tmp_path):
-    shutil.copytree(shown, tmp_path / "own")
-    made[1].save(tmp_path / "tiny.keras")
+def test_a_minute_of_everything(keras_made, shown, keras_index, draw, encoded, tmp_path):
+    shutil.copytree(shown / "photos", tmp_path / "own" / "photos")
+    shutil.copytree(keras_made[0], tmp_path / "own" / "index")
+    keras_made[1].save(tmp_path / "tiny.keras")
     (tmp_path / "tokens").write_text(f"read {READ}\nwrite {WRITE}\n")
     pixels = [draw(seed, 300 + 40 * (seed % 3), 240) for seed in range(200, 212)]
     photos = [encoded(photo, "PNG") for photo in pixels]
-    expected = [index.search_photo(made[1], photo, k=16) for photo in pixels]
+    expected = [keras_index.search_photo(keras_made[1], photo, k=16) for photo in pixels]
     arguments = (tmp_path / "own" / "index", "--model", tmp_path / "tiny.keras", "--photos", tmp_path / "own" / "photos")
     limits = ("--rate", "none", "--body_mib", "8", "--bodies_mib", "64", "--body_seconds", "3", "--header_seconds", "3")
     with serving(*arguments, *limits, "--runtime", "tensorflow", "--tokens", tmp_path / "tokens") as service:

@@ -21,7 +21,7 @@ from service.made_up_describer import made_up, photo_bytes
 
 from rw_keras.description.describe import describe
 from rw_keras.photos.reading import ImageError
-from rw_keras.retrieval import Index, exclusions, store
+from rw_keras.retrieval import Index, exclusions, store, writer
 from rw_keras.retrieval.columns import add_columns
 from rw_keras.retrieval.writer import Writer
 from rw_keras.service import changes
@@ -130,9 +130,9 @@ class TestPut:
         assert [name for name, _ in store.read(made).failures] == ["1.png"]
 
     def test_what_describes_it_is_noted(self, made, photos):
-        with writer_of(made) as writer:
-            writer.set("described_with", [{"runtime": "ncnn", "precision": "exact", "computes_in": "float32"}])
-            writer.commit()
+        with writer_of(made) as changed:
+            changed.set("described_with", [{"runtime": "ncnn", "precision": "exact", "computes_in": "float32"}])
+            changed.commit()
         put(made, photos, "new.png", photo_bytes(1))
         assert [one["runtime"] for one in store.about(made)["described_with"]] == ["ncnn", "tensorflow"]
 
@@ -142,12 +142,56 @@ class TestPut:
         assert store.about(made)["format"] == 5 and len(Index.load(made)) == 7
         nothing_to_do(made_up(), photos, made)
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="what a descriptor is of is asked of Linux")
+    @pytest.mark.parametrize("name", ["a/b/c.png", "below/new.png", "0.png"])
+    def test_its_file_and_new_folders_are_on_the_disk_before_its_row(self, made, photos, monkeypatch, name):
+        steps, real = [], os.fsync
+
+        def synced(file):
+            steps.append(os.path.realpath(f"/proc/self/fd/{file}"))
+            real(file)
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(Writer, "commit", lambda self, own=Writer.commit: steps.append("commit") or own(self))
+        put(made, photos, name, photo_bytes(1))
+        above = {"a/b/c.png": ["a/b", "a", "."], "below/new.png": ["below"], "0.png": ["."]}[name]
+        before = steps[: steps.index("commit")]
+        assert before[0].startswith(str((photos / above[0]).resolve() / ".part-"))
+        assert before[1:] == [str((photos / folder).resolve()) for folder in above]
+
+    @pytest.mark.parametrize("searcher", ["faiss-flat", "faiss-hnsw"])
+    def test_an_index_with_a_structure_of_faiss(self, made, photos, searcher):
+        pytest.importorskip("faiss", reason='FAISS is not installed: pip install "rw_keras[faiss]"')
+        index = Index.load(made, searcher)
+        index.search(np.eye(4)[0], 1)
+        index.save(made)
+        put(made, photos, "new.png", photo_bytes(1))
+        put(made, photos, "0.png", photo_bytes(2))
+        changes.delete(made, "1.png")
+        index = Index.load(made)
+        assert index.searcher_config["name"] == searcher
+        for name in index.names:
+            assert index.search(describe(made_up(), photos / name, max_side=40), 1)[0][0] == name
+        assert "1.png" not in dict(index.search(np.eye(4)[0], 9))
+        nothing_to_do(made_up(), photos, made)
+
     def test_again_and_again_leaves_few_rows(self, made, photos, monkeypatch):
         monkeypatch.setattr(changes, "_COMPACTED", 8)
-        for seed in range(50):
+        for seed in range(30):
             put(made, photos, "new.png", photo_bytes(seed % 3))
-        assert len(store.read(made).rows) < 30
+        assert len(store.read(made).rows) < 20
         nothing_to_do(made_up(), photos, made)
+
+    def test_damage_of_other_rows_is_not_its_own(self, made, photos, monkeypatch):
+        monkeypatch.setattr(changes, "_COMPACTED", 1)
+        for name in ("0.png", "1.png", "3.png"):
+            changes.delete(made, name)
+        (file,) = made.glob("rows-*")
+        file.write_bytes(bytes(8) + file.read_bytes()[8:])
+        for seed in range(9):
+            put(made, photos, "new.png", photo_bytes(seed))
+        assert "new.png" in store.read(made).names
+        assert [damage.file for damage in store.check(made)] == [file.name]
 
     def test_a_link_within_the_folder_is_replaced_and_what_it_leads_to_stays(self, made, photos):
         content = (photos / "0.png").read_bytes()
@@ -193,11 +237,12 @@ class TestRefused:
             *("", ".", "..", "../a.png", "below/../a.png", "./a.png", "/a.png", "below//a.png", "below/", "a\0.png", "below/.png"),
             *(".a.png", ".part-0123456789abcdef", "below/.hidden/a.png", ".git/a.png"),
             *("a", "a.txt", "a.png.exe", "a.svg", "png", "a.sqlite", "a.png ", "a.png\n"),
-            *("\ud800.png", f"{'a' * 300}.png", "0.png/a.png", "folder.png"),
+            *("\ud800.png", f"{'a' * 300}.png", f"{'a' * 300}/a.png", "0.png/a.png", "folder.png", "loop/a.png"),
         ],
     )
     def test_a_name(self, made, photos, name, request):
         (photos / "folder.png").mkdir()
+        (photos / "loop").symlink_to("loop")
         request.getfixturevalue("unchanged")
         with pytest.raises(ValueError, match="name") as caught:
             put(made, photos, name, photo_bytes(1))
@@ -209,10 +254,22 @@ class TestRefused:
         (photos / "away").symlink_to(tmp_path / "outside")
         (photos / "away.png").symlink_to(tmp_path / "outside" / "a.png")
         (photos / "new.png").symlink_to("../outside/new.png")
-        for name in ("away/a.png", "away/b.png", "away/c/d.png", "away.png", "new.png"):
+        (tmp_path / "outside" / "back.png").symlink_to(photos / "0.png")
+        for name in ("away/a.png", "away/b.png", "away/c/d.png", "away.png", "new.png", "away/back.png"):
             with pytest.raises(ValueError, match="leads out of the folder"):
                 put(made, photos, name, photo_bytes(1))
-        assert files(tmp_path / "outside") == {"a.png": b"mine"}
+        assert files(tmp_path / "outside") == {"a.png": b"mine", "back.png": (photos / "0.png").read_bytes()}
+        assert (tmp_path / "outside" / "back.png").is_symlink()
+
+    def test_an_index_that_lies_among_its_photos(self, photos):
+        out = photos / "more" / "index"
+        quiet(made_up(), photos, out, max_side=40)
+        (photos / "link").symlink_to("more")
+        for name in ("more/index/rows-1.png", "more/index/below/a.png", "link/index/a.png"):
+            with pytest.raises(ValueError, match="among those of the index itself"):
+                put(out, photos, name, photo_bytes(1))
+        put(out, photos, "more/index-2/rows-1.png", photo_bytes(1))
+        assert store.check(out) == []
 
     def test_no_folder_of_photos(self, made, photos, unchanged):
         for source, words in (
@@ -253,7 +310,16 @@ class TestRefused:
 
 
 class TestBusy:
-    def test_another_thread(self, made, photos):
+    @pytest.fixture
+    def patient(self, monkeypatch):
+        """A loaded machine is slow, not wrong."""
+        monkeypatch.setattr(writer, "PATIENCE", 300)
+
+    @pytest.fixture
+    def impatient(self, monkeypatch):
+        monkeypatch.setattr(writer, "PATIENCE", 0.1)
+
+    def test_another_thread(self, impatient, made, photos):
         before = visible(made)
         words = f"{re.escape(str(made))} is being written by another process .process {os.getpid()}"
         with writer_of(made), pytest.raises(changes.Busy, match=words):
@@ -261,7 +327,7 @@ class TestBusy:
         assert issubclass(changes.Busy, OSError)
         assert (visible(made), (photos / "a.png").exists()) == (before, False)
 
-    def test_another_process(self, made):
+    def test_another_process(self, impatient, made):
         words = f"""
 import sys
 from rw_keras.retrieval import store
@@ -281,7 +347,7 @@ with Writer({str(made)!r}, about["recipe"], about["dimensions"]):
             process.stdin.close()
         changes.delete(made, "0.png")
 
-    def test_a_moment_is_waited_for(self, made, photos):
+    def test_a_moment_is_waited_for(self, patient, made, photos):
         held = threading.Event()
 
         def hold():
@@ -296,7 +362,28 @@ with Writer({str(made)!r}, about["recipe"], about["dimensions"]):
         thread.join()
         assert "a.png" in store.read(made).names
 
-    def test_several_threads(self, made, photos):
+    def test_an_update_waits_a_moment_too(self, patient, made, photos):
+        ready, failed = threading.Event(), []
+
+        def change():
+            try:
+                for seed in range(20):
+                    put(made, photos, f"{seed % 3}/new.png", photo_bytes(seed))
+                    ready.set()
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        ready.wait()
+        for _ in range(3):
+            quiet(made_up(), photos, made)
+        thread.join()
+        assert failed == []
+        assert len(quiet(made_up(), photos, made).failures) == 0 and len(held(made)) == 9
+        nothing_to_do(made_up(), photos, made)
+
+    def test_several_threads(self, patient, made, photos):
         failed = []
 
         def change(number):
@@ -389,25 +476,28 @@ class TestDelete:
 
 # A process that changes an index until it is killed, and says what it begins and what it has done.
 _LOOP = """
-import itertools, pathlib, random, sys
+import itertools, os, random, sys
 from service.made_up_describer import made_up, photo_bytes
 from rw_keras.service import changes
 out, photos, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 chance, describer = random.Random(seed), made_up()
-print("ready", flush=True)
+def say(*words):
+    os.write(1, f"{' '.join(map(str, words))}\\n".encode())  # a line is there whole, or not at all
+
+say("ready")
 for number in itertools.count(1000 * seed):
     name = f"{chance.choice('abc')}/{chance.randrange(12)}.png"
     if chance.random() < 0.25:
-        print("begin", name, "gone", flush=True)
+        say("begin", name, "gone")
         try:
             changes.delete(out, name)
         except KeyError:
             continue
-        print("done", name, "gone", flush=True)
+        say("done", name, "gone")
     else:
-        print("begin", name, number, flush=True)
+        say("begin", name, number)
         changes.put(out, photos, name, photo_bytes(number), describer)
-        print("done", name, number, flush=True)
+        say("done", name, number)
 """
 
 
@@ -420,9 +510,10 @@ def test_killed_again_and_again(made, photos):
         command = [sys.executable, "-c", _LOOP, str(made), str(photos), str(seed)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0.02, 0.6))
+            lines = [process.stdout.readline() for _ in range(chance.randrange(2, 40))]
+            time.sleep(chance.uniform(0, 0.1))
             process.send_signal(signal.SIGKILL)
-            lines = process.stdout.read().splitlines()
+            lines += process.stdout.readlines()
         kills += process.returncode == -signal.SIGKILL
         begun = None
         for line in lines:

@@ -111,7 +111,7 @@ class TestDuplicates:
         assert answer["groups"][0][0]["size"] == [64, 48]
 
     def test_pages(self, ask, index):
-        threshold = 0.35
+        threshold = 0.7
         expected = index.near_duplicates(threshold, groups=True)
         assert len(expected) > 1
         found, cursor = [], ""

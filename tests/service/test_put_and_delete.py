@@ -107,6 +107,14 @@ class TestPut:
 
         assert changing(run, read_tokens=(READ,)) == [401, 401, 401, 401, 403, 403]
 
+    def test_pixels(self, changing, draw, encoded):
+        async def run(client):
+            return await client.put("/v1/photos/a.png", content=encoded(draw(1, 100, 101)), headers=TOKEN)
+
+        answer = changing(run, megapixels=0.01)
+        assert answer.status_code == 422
+        assert "a.png is 100 x 101 pixels" in answer.json()["detail"]
+
     def test_while_another_process_writes(self, changing, own, draw, encoded):
         async def run(client):
             with filelock.FileLock(own / "index" / store.LOCK):

@@ -1,5 +1,6 @@
 """A real server process, asked over sockets."""
 
+import os
 import shutil
 import signal
 import socket
@@ -22,11 +23,12 @@ LIMITS = ("--rate", "none", "--body_mib", "2", "--body_seconds", "1.5", "--heade
 
 
 @pytest.fixture(scope="module")
-def own(shown, made, tmp_path_factory):
+def own(shown, keras_made, tmp_path_factory):
     """A copy of the photos and of their index, the model, and tokens."""
     folder = tmp_path_factory.mktemp("process") / "own"
-    shutil.copytree(shown, folder)
-    made[1].save(folder / "tiny.keras")
+    shutil.copytree(shown / "photos", folder / "photos")
+    shutil.copytree(keras_made[0], folder / "index")
+    keras_made[1].save(folder / "tiny.keras")
     (folder / "tokens").write_text(f"read {READ}\nwrite {WRITE}\n")
     return folder
 
@@ -61,12 +63,12 @@ def head(service, *lines, token=READ):
 
 
 class TestClient:
-    def test_search(self, client, index, made, shown, draw, encoded, tmp_path):
+    def test_search(self, client, keras_index, keras_made, shown, draw, encoded, tmp_path):
         pixels = draw(40, 90, 70)
         (tmp_path / "query.png").write_bytes(encoded(pixels))
         for photo in (tmp_path / "query.png", encoded(pixels)):
             found = pairs(client.search(photo, box=(4, 4, 60, 60), k=5, expand=2))
-            expected = index.search_photo(made[1], pixels, (4, 4, 60, 60), k=5, expand=2)
+            expected = keras_index.search_photo(keras_made[1], pixels, (4, 4, 60, 60), k=5, expand=2)
             assert [name for name, _ in found] == [name for name, _ in expected]
             assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-5)
         assert pairs(client.search(name="04.png", k=1))[0][0] == "04.png"
@@ -170,7 +172,7 @@ class TestConnections:
         assert status(service.raw(asked, closes=False)) < 400
 
 
-def test_kserve_client(service, made, draw, encoded):
+def test_kserve_client(service, keras_made, draw, encoded):
     """The public client library, in JSON's place with binary data both ways."""
     http = pytest.importorskip("tritonclient.http")
     from tritonclient.utils import InferenceServerException
@@ -185,11 +187,11 @@ def test_kserve_client(service, made, draw, encoded):
     for binary in (True, False):
         wanted = [http.InferRequestedOutput("descriptor", binary_data=binary)]
         found = client.infer("index", [given], outputs=wanted, headers=token).as_numpy("descriptor")
-        np.testing.assert_allclose(found, rw_keras.describe(made[1], photos, max_side=80), atol=2e-6)
+        np.testing.assert_allclose(found, rw_keras.describe(keras_made[1], photos, max_side=80), atol=2e-6)
     box = http.InferInput("box", [2, 4], "FP32")
     box.set_data_from_numpy(np.array([[0, 0, 30, 30]] * 2, "float32"))
     found = client.infer("index", [given, box], headers=token).as_numpy("descriptor")
-    np.testing.assert_allclose(found, rw_keras.describe(made[1], photos, [(0, 0, 30, 30)] * 2, max_side=80), atol=2e-6)
+    np.testing.assert_allclose(found, rw_keras.describe(keras_made[1], photos, [(0, 0, 30, 30)] * 2, max_side=80), atol=2e-6)
     with pytest.raises(InferenceServerException, match="token"):
         client.infer("index", [given])
     client.close()
@@ -239,6 +241,70 @@ class TestOtherProcesses:
             assert service.process.wait(30) == 0
 
     @pytest.mark.slow
+    def test_workers_end_with_their_parent(self, common):
+        with serving(*common, "--workers", "2") as service:
+            service.process.kill()
+            until = time.monotonic() + 30
+            while time.monotonic() < until:
+                try:
+                    socket.create_connection(("127.0.0.1", service.port), timeout=1).close()
+                except ConnectionRefusedError:
+                    break
+                time.sleep(0.2)
+            else:
+                pytest.fail("the workers still listen")
+
+    @pytest.mark.slow
+    def test_a_worker_that_dies_is_started_again(self, common):
+        with serving(*common, "--workers", "2", "--rate", "none") as service:
+            before = service.workers()
+            os.kill(before[0], signal.SIGKILL)
+            until = time.monotonic() + 60
+            while len(service.workers()) < 2 or before[0] in service.workers():
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            for _ in range(6):
+                with Client(service.address) as client:
+                    assert client.search(name="00.png", k=1)["hits"][0]["name"] == "00.png"
+            assert service.stop() == 0
+
+    @pytest.mark.slow
+    def test_what_was_acknowledged_is_there_after_a_kill(self, common, own, draw, encoded):
+        acknowledged, began = {}, threading.Event()
+        with serving(*common, "--rate", "none", "--tokens", own / "tokens") as service:
+
+            def put(first):
+                with Client(service.address, WRITE) as client:
+                    for number in range(first, first + 1000):
+                        photo = encoded(draw(1000 + number))
+                        try:
+                            client.put(f"killed/{number}.png", photo)
+                        except ServiceError as error:
+                            if error.status == 503:
+                                continue
+                            return
+                        acknowledged[f"killed/{number}.png"] = photo
+                        if len(acknowledged) == 10:
+                            began.set()
+
+            threads = [threading.Thread(target=put, args=(first,)) for first in (0, 1000)]
+            for thread in threads:
+                thread.start()
+            assert began.wait(120)
+            time.sleep(0.37)
+            service.process.kill()
+            for thread in threads:
+                thread.join()
+        index = Index.load(common[0])
+        assert len(acknowledged) >= 10
+        for name, photo in acknowledged.items():
+            assert name in index.names
+            assert (own / "photos" / name).read_bytes() == photo
+        with serving(*common) as service, Client(service.address) as client:
+            for name, photo in acknowledged.items():
+                assert pairs(client.search(photo, k=1))[0] == (name, pytest.approx(1, abs=1e-4))
+
+    @pytest.mark.slow
     def test_several_workers(self, common, own):
         with serving(*common, "--workers", "2", "--rate", "none", "--tokens", own / "tokens") as service:
             cursors = set()
@@ -253,3 +319,18 @@ class TestOtherProcesses:
             assert measures['rw_keras_photos{index="index"}'] >= 16
             assert service.stop() == 0
         assert not [line for line in service.errors if "Traceback" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.imagenet
+def test_demo(tmp_path):
+    """The embedded photos, found from their harder views."""
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    with serving("--demo", environment={"XDG_CACHE_HOME": str(tmp_path)}) as service, Client(service.address) as client:
+        (about,) = client.indexes()
+        assert (about["name"], about["preset"], about["has_photos"]) == ("demo", "recommended", True)
+        for name in ("motorcycle", "temple", "cat"):
+            hits = client.search(name=f"{name}.jpg", k=3, explain=True)["hits"]
+            assert all(hit["name"].startswith(name) for hit in hits)
+        assert service.stop() == 0

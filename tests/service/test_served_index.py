@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from numpy_describer import numpy_describer
 
 from rw_keras.retrieval import Index, store
 from rw_keras.service.served import ServedIndex
@@ -53,7 +54,7 @@ def test_it_is_looked_at_once_a_second(served, folder):
 
 
 @pytest.mark.parametrize("harm", ["no database", "half a database", "half the rows", "nothing", "another model"])
-def test_a_state_that_cannot_be_loaded_changes_nothing(served, folder, made, tiny_model, caplog, harm):
+def test_a_state_that_cannot_be_loaded_changes_nothing(served, folder, made, caplog, harm):
     state, kept = served.state, folder.with_name("kept")
     remove(folder, "00.png")
     shutil.copytree(folder, kept)
@@ -69,7 +70,7 @@ def test_a_state_that_cannot_be_loaded_changes_nothing(served, folder, made, tin
         shutil.rmtree(folder)
     else:
         shutil.rmtree(folder)
-        Index.from_folder(tiny_model(seed=9), made[0].parent / "photos", runtime="tensorflow", progress=False).save(folder)
+        Index.from_folder(numpy_describer(9), made[0].parent / "photos", progress=False).save(folder)
     for _ in range(3):
         assert not served.refresh(at_once=True)
     assert served.state is state
@@ -99,8 +100,6 @@ def test_a_stale_one_is_told(serve, folder):
     assert 'rw_keras_index_is_stale{index="index"} 1.0' in metrics
 
 
-def test_another_model_is_refused(made, tiny_model, tmp_path):
-    from rw_keras import runtimes
-
+def test_another_model_is_refused(made, tmp_path):
     with pytest.raises(ValueError, match="another model"):
-        ServedIndex("index", made[0], runtimes.load(tiny_model(seed=8), "tensorflow"), cache=tmp_path)
+        ServedIndex("index", made[0], numpy_describer(8), cache=tmp_path)

@@ -12,6 +12,10 @@ from rw_keras.retrieval import Index
 from rw_keras.service.photo_files import PhotoFiles
 from rw_keras.service.tf_serving import TFServing
 
+pytestmark = pytest.mark.slow
+# A loaded machine takes as long to trace a graph.
+SECONDS = 300
+
 
 @pytest.fixture(scope="module", name="served")
 def served_model():
@@ -31,81 +35,83 @@ def served_model():
 
 
 @pytest.fixture(scope="module")
-def address(served, made, tmp_path_factory):
-    with served(made[1], tmp_path_factory.mktemp("serving")) as address:
+def address(served, keras_made, tmp_path_factory):
+    with served(keras_made[1], tmp_path_factory.mktemp("serving")) as address:
         yield address
 
 
 class TestDescriber:
-    def test_describes_as_the_model_does(self, address, made, index, draw):
-        describer = TFServing(address).describer(index)
+    def test_describes_as_the_model_does(self, address, keras_made, keras_index, draw):
+        describer = TFServing(address, SECONDS).describer(keras_index)
         photos = [draw(seed, 90, 70) for seed in range(3)]
         for size in (None, 64):
             found = rw_keras.describe(describer, photos, max_side=size)
-            np.testing.assert_allclose(found, rw_keras.describe(made[1], photos, max_side=size), atol=2e-6)
+            np.testing.assert_allclose(found, rw_keras.describe(keras_made[1], photos, max_side=size), atol=2e-6)
         box = (8, 4, 60, 50)
         np.testing.assert_allclose(
-            rw_keras.describe(describer, photos[0], box), rw_keras.describe(made[1], photos[0], box, max_side=80), atol=2e-6
+            rw_keras.describe(describer, photos[0], box), rw_keras.describe(keras_made[1], photos[0], box, max_side=80), atol=2e-6
         )
         pixels = np.stack(photos)
-        np.testing.assert_allclose(describer(pixels), rw_keras.describe(made[1], photos), atol=2e-6)
+        np.testing.assert_allclose(describer(pixels), rw_keras.describe(keras_made[1], photos), atol=2e-6)
 
-    def test_regions(self, address, made, index, draw):
-        describer = TFServing(address).describer(index)
-        found, expected = (rw_keras.describe(model, draw(5, 90, 70), max_side=80, regions=True) for model in (describer, made[1]))
+    def test_regions(self, address, keras_made, keras_index, draw):
+        describer = TFServing(address, SECONDS).describer(keras_index)
+        found, expected = (
+            rw_keras.describe(model, draw(5, 90, 70), max_side=80, regions=True) for model in (describer, keras_made[1])
+        )
         np.testing.assert_allclose(found.regions.vectors, expected.regions.vectors, atol=2e-6)
         np.testing.assert_allclose(found.regions.boxes, expected.regions.boxes, atol=1e-6)
 
-    def test_searches(self, address, serve, index, made, draw, encoded):
+    def test_searches(self, address, serve, keras_index, keras_made, draw, encoded):
         photo = draw(40, 90, 70)
 
         async def run():
-            async with serve(describer=TFServing(address).describer(index)) as client:
+            async with serve(keras_made[0], describer=TFServing(address, SECONDS).describer(keras_index)) as client:
                 return (await client.post("/v1/search", files={"file": encoded(photo)}, data={"rerank": "5"})).json()
 
         found = [(hit["name"], hit["score"] or hit["cosine"]) for hit in asyncio.run(run())["hits"]]
-        expected = index.search_photo(made[1], photo, k=20, rerank=5)
+        expected = keras_index.search_photo(keras_made[1], photo, k=20, rerank=5)
         assert [name for name, _ in found[:8]] == [name for name, _ in expected[:8]]
         np.testing.assert_allclose([value for _, value in found], [value for _, value in expected], atol=2e-5)
 
-    def test_the_index_may_have_no_regions(self, address, made, shown):
-        plain = Index.load(made[0])
+    def test_the_index_may_have_no_regions(self, address, keras_made, shown):
+        plain = Index.load(keras_made[0])
         plain.regions = None
-        assert TFServing(address).describer(plain).dimensions == 12
+        assert TFServing(address, SECONDS).describer(plain).dimensions == 12
 
 
 class TestCompared:
     def photos(self, shown, tmp_path):
         return PhotoFiles(shown / "photos", tmp_path)
 
-    def test_the_indexs_own_model(self, address, index, shown, tmp_path):
-        serving = TFServing(address)
-        assert serving.compare(serving.describer(index), index, self.photos(shown, tmp_path)) is None
+    def test_the_indexs_own_model(self, address, keras_index, shown, tmp_path):
+        serving = TFServing(address, SECONDS)
+        assert serving.compare(serving.describer(keras_index), keras_index, self.photos(shown, tmp_path)) is None
 
-    def test_another_model(self, served, index, shown, tiny_model, tmp_path):
+    def test_another_model(self, served, keras_index, shown, tiny_model, tmp_path):
         with served(tiny_model(seed=77), tmp_path) as address:
-            serving = TFServing(address)
+            serving = TFServing(address, SECONDS)
             with pytest.raises(ValueError, match="another model than the one that made the index"):
-                serving.compare(serving.describer(index), index, self.photos(shown, tmp_path / "cache"))
+                serving.compare(serving.describer(keras_index), keras_index, self.photos(shown, tmp_path / "cache"))
 
-    def test_one_that_makes_photos_smaller(self, served, index, made, shown, tmp_path):
+    def test_one_that_makes_photos_smaller(self, served, keras_index, keras_made, shown, tmp_path):
         """Exported with a `max_side` below the index's, it describes other photos."""
-        with served(made[1], tmp_path, max_side=20) as address:
-            serving = TFServing(address)
+        with served(keras_made[1], tmp_path, max_side=20) as address:
+            serving = TFServing(address, SECONDS)
             with pytest.raises(ValueError, match="max_side=80 or more"):
-                serving.compare(serving.describer(index), index, self.photos(shown, tmp_path / "cache"))
+                serving.compare(serving.describer(keras_index), keras_index, self.photos(shown, tmp_path / "cache"))
 
-    def test_without_photos_it_is_told(self, address, index, tmp_path):
-        serving = TFServing(address)
-        said = serving.compare(serving.describer(index), index, PhotoFiles(None, tmp_path))
+    def test_without_photos_it_is_told(self, address, keras_index, tmp_path):
+        serving = TFServing(address, SECONDS)
+        said = serving.compare(serving.describer(keras_index), keras_index, PhotoFiles(None, tmp_path))
         assert "was not checked" in said
 
-    def test_other_dimensions(self, served, index, tiny_model, tmp_path):
+    def test_other_dimensions(self, served, keras_index, tiny_model, tmp_path):
         with (
             served(tiny_model(components=8, whitening=None), tmp_path) as address,
             pytest.raises(ValueError, match="gives 8 dimensions, and the index has 12"),
         ):
-            TFServing(address).describer(index)
+            TFServing(address, SECONDS).describer(keras_index)
 
 
 class TestAway:
@@ -115,12 +121,12 @@ class TestAway:
     )
     def test_no_address(self, address):
         with pytest.raises(ValueError, match="TF Serving's address is"):
-            TFServing(address)
+            TFServing(address, SECONDS)
 
-    def test_nobody_answers(self, index):
+    def test_nobody_answers(self, keras_index):
         with pytest.raises(OSError, match="could not be asked"):
-            TFServing("http://127.0.0.1:9/v1/models/tiny").describer(index)
+            TFServing("http://127.0.0.1:9/v1/models/tiny").describer(keras_index)
 
-    def test_another_name(self, address, index):
+    def test_another_name(self, address, keras_index):
         with pytest.raises(OSError, match="answered 404"):
-            TFServing(address.replace("tiny", "other")).describer(index)
+            TFServing(address.replace("tiny", "other")).describer(keras_index)
