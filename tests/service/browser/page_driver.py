@@ -23,9 +23,9 @@ HOSTILE = [
     "Ünïcødé 写真 🏛.jpg",
     "[1, 2].jpg",
     os.fsdecode(b"latin-\xe9\xff.jpg"),
-    " spaces at the ends .jpg ",
+    "  two  spaces  each .jpg",
 ]
-HITS = "#grid > li:not(.placeholder):not([hidden])"
+HITS = "#grid li:not(.placeholder):not([hidden])"
 
 
 def hits(page):
