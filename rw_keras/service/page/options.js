@@ -34,6 +34,7 @@ export function connectOptions(onSlide) {
     const wanted = event.target.checked ? (about.rerank?.count ?? USUAL_RERANKING) : 0;
     go({ rerank: wanted === (about.rerank?.count ?? 0) ? null : wanted });
   });
+  byId("turned").addEventListener("change", event => go({ turned: event.target.checked }));
   byId("leave").addEventListener("change", event => go({ leave: event.target.checked }));
   const within = byId("within");
   within.addEventListener("input", settled(() => go({ within: within.value }, { replace: true }), 500));
@@ -58,14 +59,15 @@ export function showOptions(of) {
   byId("expand").checked = (asked.expand ?? about.expand ?? 1) > 1;
   byId("rerank-choice").hidden = !about.has_regions;
   byId("rerank").checked = about.has_regions && (asked.rerank ?? about.rerank?.count ?? 0) > 0;
+  byId("turned").checked = asked.turned;
   byId("leave").checked = asked.leave;
   const within = byId("within");
   if (document.activeElement !== within) within.value = asked.within;
   within.disabled = asked.where.length > 0;
   within.placeholder = asked.where.length > 0 ? "not with conditions below" : asked.name === null ? "folder/" : folderOf(asked.name) || "folder/";
   showConditions(asked.where);
-  const count = [asked.min !== null, asked.expand !== null, asked.rerank !== null, asked.leave, asked.within, asked.where.length];
-  const set = count.filter(Boolean).length;
+  const { min, expand, rerank, turned, leave, where } = asked;
+  const set = [min !== null, expand !== null, rerank !== null, turned, leave, asked.within, where.length].filter(Boolean).length;
   byId("options-set").textContent = set ? ` · ${set} set` : "";
 }
 

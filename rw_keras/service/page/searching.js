@@ -20,8 +20,8 @@ const prefix = text => (text.startsWith("[") || !text.isWellFormed() ? [text] : 
  * What of a state decides which photos are found.
  * @param {import("./state.js").State} state
  */
-export function keyOf({ index, name, upload, box, expand, rerank, leave, within, where, min }) {
-  return JSON.stringify([index, name, upload, box, expand, rerank, leave, within, where, min]);
+export function keyOf({ index, name, upload, box, expand, rerank, turned, leave, within, where, min }) {
+  return JSON.stringify([index, name, upload, box, expand, rerank, turned, leave, within, where, min]);
 }
 
 /**
@@ -35,6 +35,7 @@ export function fieldsOf(state, about) {
   if (state.box !== null) fields.box = state.box;
   if (state.expand !== null) fields.expand = state.expand;
   if (state.rerank !== null) fields.rerank = state.rerank;
+  if (state.turned) fields.orientations = 4;
   if (state.leave) fields.leave_out_query = true;
   if (state.where.length) fields.within = state.where;
   else if (state.within) fields.within = prefix(state.within);
@@ -107,6 +108,7 @@ export async function explained(ranking, name, signal) {
   const fields = { ...ranking.fields, within: prefix(name), explain: true, expand: 1, k: 10 };
   delete fields.min_score;
   delete fields.leave_out_query;
+  delete fields.orientations;
   const answer = await search(fields, ranking.file, signal);
   const hit = answer.hits.find(one => one.name === name);
   if (!hit) throw new Problem(404, "This photo is not in the index any more.");

@@ -13,6 +13,7 @@ import { decodeName, encodeName } from "./names.js";
  * @property {number[] | null} box x1, y1, x2, y2 in pixels of the upright photo.
  * @property {number | null} expand photos that the query is averaged with; null: as the index has it; 1: none.
  * @property {number | null} rerank photos that are put in the order of their regions; null: as the index has it; 0: none.
+ * @property {boolean} turned whether photos that lie on their side are found, too.
  * @property {boolean} leave whether the photo itself is left out of its own hits.
  * @property {string} within what names begin with.
  * @property {string[]} where conditions on metadata.
@@ -31,6 +32,7 @@ const NOTHING = {
   box: null,
   expand: null,
   rerank: null,
+  turned: false,
   leave: false,
   within: "",
   where: [],
@@ -51,6 +53,7 @@ const READERS = {
   rerank: number,
   min: number,
   threshold: number,
+  turned: text => text === "1",
   leave: text => text === "1",
   why: text => text === "1",
 };

@@ -189,6 +189,11 @@ def test_options_are_those_of_the_search(visit, ask):
     page.locator("#rerank").click()
     assert hits(page) == names(ask(name="rocket.jpg", k=60, rerank=0 if was else 400))
 
+    page.locator("#turned").click()
+    assert hits(page) == names(ask(name="rocket.jpg", k=60, rerank=0 if was else 400, orientations=4))
+    assert "turned=1" in page.url
+    page.locator("#turned").click()
+
     page.locator("#leave").click()
     page.locator("#options-set", has_text="2 set").wait_for()
     assert "rocket.jpg" not in hits(page)
