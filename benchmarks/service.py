@@ -5,10 +5,10 @@
     python benchmarks/service.py --tf_serving                        # and with the stand-in for TF Serving of the tests
 
 Photos are the embedded ones (`pip install "rw_keras[demo]"`), as JPEGs, at the size of the index. In process is
-`Index.search_photo` of a file, one after the other. The service is a process of `rw-keras serve` that was started for it, with its
-default limits but those of the rate and the time; each client is a thread with a connection of its own that asks as soon as it is
-answered. "beyond" is the median of one client over that in process, less 1: what the service adds to a query. Clients and service
-share this machine's processors.
+`Index.search_photo` of a file, one after the other, by turns with those of one client. The service is a process of `rw-keras serve`
+that was started for it, with its default limits but those of the rate and the time; each client is a thread with a connection of
+its own that asks as soon as it is answered. "beyond" is the median of one client over that in process, less 1: what the service
+adds to a query. Clients and service share this machine's processors.
 """
 
 import concurrent.futures
@@ -42,6 +42,8 @@ _MAX_SIDE = flags.DEFINE_integer("max_side", 512, "Longer side of the photos in 
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes of the service.", lower_bound=1)
 _TF_SERVING = flags.DEFINE_bool("tf_serving", False, "Measure the stand-in for TF Serving as well.")
 _K = 20
+# Queries of a turn.
+_TURN = 4
 
 
 def _index(model, folder):
@@ -71,20 +73,30 @@ def _told(name, seconds, whole, beyond=None):
     return p50
 
 
-def _in_process(describer, index, photos):
-    """Seconds of searches one after the other, and of all of them."""
+def _by_turns(describer, index, photos, address):
+    """Seconds of queries in process, and of those of one client: by turns, so that what else goes on falls on both alike."""
+    with httpx.Client(base_url=address, timeout=120) as client:
 
-    def search(photo):
-        index.search_photo(describer, photo, k=_K)
+        def own(photo):
+            index.search_photo(describer, photo, k=_K)
 
-    for photo in photos:
-        search(photo)
-    seconds, began = [], time.perf_counter()
-    while time.perf_counter() - began < _SECONDS.value:
-        start = time.perf_counter()
-        search(photos[len(seconds) % len(photos)])
-        seconds.append(time.perf_counter() - start)
-    return seconds, time.perf_counter() - began
+        def asked(photo):
+            client.post("/v1/search", files={"file": photo.read_bytes()}, data={"k": str(_K)}).raise_for_status()
+
+        for photo in photos:  # warms up
+            own(photo)
+            asked(photo)
+        taken, began = {own: [], asked: []}, time.perf_counter()
+        while time.perf_counter() - began < 2 * _SECONDS.value:
+            for ask, seconds in taken.items():
+                ask(
+                    photos[0]
+                )  # the threads of the runtime of the turn before wait for work a while, and take the processor from it
+                for photo in photos[:_TURN]:
+                    start = time.perf_counter()
+                    ask(photo)
+                    seconds.append(time.perf_counter() - start)
+    return taken.values()
 
 
 @contextlib.contextmanager
@@ -139,15 +151,15 @@ def _tf_serving(model, folder):
 
 
 def _measure(name, runtime, describer, folder, photos):
-    index = Index.load(folder)
-    base = None
-    if describer is not None:
-        base = _told(f"{name}, in process", *_in_process(describer, index, photos))
     with _served(folder, runtime) as address:
         _over_http(address, photos, 1)
         for clients in map(int, _CLIENTS.value):
-            alone = clients == 1
-            _told(f"{name}, {clients} client{'' if alone else 's'}", *_over_http(address, photos, clients), base if alone else None)
+            if clients == 1 and describer is not None:
+                own, asked = _by_turns(describer, Index.load(folder), photos, address)
+                base = _told(f"{name}, in process", own, sum(own))
+                _told(f"{name}, 1 client", asked, sum(asked), base)
+            else:
+                _told(f"{name}, {clients} client{'s' * (clients > 1)}", *_over_http(address, photos, clients))
 
 
 def main(_):

@@ -17,7 +17,7 @@ from small_service import READ, WRITE, pairs
 
 import rw_keras
 from rw_keras.retrieval import Index
-from rw_keras.service import Client, ServiceError
+from rw_keras.service import Client, ServiceError, running
 
 LIMITS = ("--rate", "none", "--body_mib", "2", "--body_seconds", "1.5", "--header_seconds", "1.5", "--header_kib", "8")
 
@@ -170,6 +170,12 @@ class TestConnections:
     def test_websocket(self, service):
         asked = head(service, "GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
         assert status(service.raw(asked, closes=False)) < 400
+
+
+def test_no_answer_waits_for_nagles_algorithm():
+    """asyncio turns it off for sockets whose protocol is named, and what is accepted has that of what listens."""
+    with running._bound("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_kserve_client(service, keras_made, draw, encoded):
