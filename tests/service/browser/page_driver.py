@@ -36,7 +36,7 @@ def hits(page):
 
 def settled(page):
     """Waits until a search has been answered."""
-    page.locator("#found:not([aria-busy]) #hits", has_text=re.compile("[Hh]it")).wait_for()
+    page.locator("#found:not([aria-busy]) #took:not(:empty)").wait_for()
 
 
 def choose(page, path):

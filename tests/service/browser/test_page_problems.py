@@ -58,6 +58,7 @@ def test_a_token_later(visit, guarded):
 def test_a_photo_that_is_too_large(visit, guarded, gallery, tmp_path, look):
     page = visit("/", address=guarded)
     page.expected = ["401", "413", "ERR_"]
+    page.locator("#token-value:focus").wait_for()
     page.keyboard.type(READ)
     page.keyboard.press("Enter")
     page.locator("#token").wait_for(state="hidden")
