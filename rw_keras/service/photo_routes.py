@@ -63,7 +63,14 @@ class _NameConvertor(Convertor[str]):
         return value
 
 
+class _FileConvertor(_NameConvertor):
+    """A name that is not followed by "/thumbnail": what comes before that has routes of its own."""
+
+    regex = r"(?s:(?!.*/thumbnail\Z).+)"
+
+
 register_url_convertor("photo_name", _NameConvertor())
+register_url_convertor("photo_file", _FileConvertor())
 
 
 class Photos:
@@ -83,7 +90,7 @@ class Photos:
     def router(self) -> APIRouter:
         """The routes."""
         router = APIRouter(tags=["photos"])
-        of = "/v1/photos/{name:photo_name}"
+        of, of_thumbnail = "/v1/photos/{name:photo_file}", "/v1/photos/{name:photo_name}/thumbnail"
         small = {"description": "A JPEG.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
         whole = {
             "description": "The bytes of the file.",
@@ -92,7 +99,7 @@ class Photos:
         same = {304: {"description": "It is still the one of `If-None-Match`."}}
         read, write = (401, 404, 422, 504), (401, 403, 404, 415, 422, 504)
         router.add_api_route(
-            f"{of}/thumbnail",
+            of_thumbnail,
             self.thumbnail,
             methods=["GET"],
             operation_id="thumbnail",

@@ -178,6 +178,7 @@ class TestPages:
         assert (answer.status_code, answer.headers["content-type"]) == (405, "application/problem+json")
         assert answer.headers["allow"] == "POST"
         assert ask("OPTIONS", "/v1/photos/a.png", headers=answer.request.headers).headers["allow"] == "DELETE, GET, PUT"
+        assert ask("OPTIONS", "/v1/photos/a/thumbnail", headers=answer.request.headers).headers["allow"] == "GET"
 
 
 class TestDescription:
