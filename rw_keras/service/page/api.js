@@ -119,7 +119,7 @@ export function search(fields, file, signal) {
   for (const [field, value] of Object.entries(fields)) {
     form.append(field, typeof value === "string" ? value : JSON.stringify(value));
   }
-  form.append("file", file, "photo"); // its name on this device is nobody's concern
+  form.append("file", file, "The photo"); // as the service's sentences call it: its name stays on this device
   return json("/v1/search", { method: "POST", body: form, signal });
 }
 

@@ -4,8 +4,9 @@
 
 import { duplicates } from "./api.js";
 import { showThumbnail } from "./grid.js";
-import { clear, showEmpty, showProblem } from "./messages.js";
+import { clear, showEmpty, showProblem, showWait } from "./messages.js";
 import { printable, writeName } from "./names.js";
+import { patiently } from "./patience.js";
 import { release } from "./photos.js";
 import { Problem } from "./problems.js";
 import { asking, go, state, write } from "./state.js";
@@ -13,6 +14,8 @@ import { announce, byId, copy, counted, icon, make } from "./ui.js";
 
 /** Groups of a page. */
 const PAGE = 24;
+/** Seconds after which the service is asked again while it compares; other waits are longer. */
+const COMPARING = 10;
 /** As `rw-keras duplicates` has it. */
 const USUAL_THRESHOLD = 0.95;
 
@@ -76,6 +79,7 @@ export function focusGroups(name) {
 async function next() {
   running.abort();
   running = new AbortController();
+  const { signal } = running;
   const own = shown;
   clear(message);
   const more = byId("more-groups");
@@ -84,8 +88,10 @@ async function next() {
   list.classList.toggle("busy", own.groups.length === 0);
   try {
     const asked = { index: about.name, threshold: own.lowest, cursor: own.cursor, k: PAGE };
-    const answer = await duplicates(asked, running.signal);
+    // The groups of a large index take minutes, and until they are found the service says when to ask again.
+    const answer = await patiently(() => duplicates(asked, signal), signal, tellWait, Infinity);
     if (own !== shown) return;
+    clear(message);
     list.append(...answer.groups.map((group, place) => groupOf(group, own.groups.length + place)));
     own.groups.push(...answer.groups);
     own.cursor = answer.cursor;
@@ -112,6 +118,11 @@ async function next() {
       nearEnd.observe(more); // it may be near the end still
     }
   }
+}
+
+/** Says that the service has to be waited for, where it is not the comparing alone, of which the page tells already. */
+function tellWait(problem) {
+  if (problem.wait > COMPARING) showWait(message, problem);
 }
 
 function tell() {

@@ -11,7 +11,7 @@ import { byId, make } from "./ui.js";
 /** Longer sides that thumbnails are asked for at, for screens of plain and of fine pixels. */
 const SIDE = devicePixelRatio > 1.25 ? 640 : 320;
 /** The first tiles, which can be seen at once; the pictures of the others wait until they come near. */
-const AT_ONCE = 12;
+export const AT_ONCE = 12;
 
 /**
  * The address of a thumbnail at the size that a tile shows.
@@ -42,41 +42,48 @@ export function showThumbnail(well, { thumbnail, size }, lazy) {
   show(image, atTileSize(thumbnail), { lazy });
 }
 
-/** A grid of hits, in a list. */
+/** A grid of hits: a list a page, so that a browser passes over those that are far away as a whole. */
 export class Grid {
   /**
-   * @param {HTMLElement} list
+   * @param {HTMLElement} place
    * @param {{open: (name: string) => void, from: (name: string) => void}} actions
    */
-  constructor(list, actions) {
-    this.list = list;
+  constructor(place, actions) {
+    this.place = place;
     this.actions = actions;
     this.min = null;
     /** @type {{tile: HTMLElement, value: number, name: string}[]} */
     this.tiles = [];
-    list.addEventListener("click", event => this.click(event));
+    place.addEventListener("click", event => this.click(event));
   }
 
   clear() {
-    for (const image of this.list.querySelectorAll("img")) release(image);
-    this.list.replaceChildren();
+    for (const image of this.place.querySelectorAll("img")) release(image);
+    this.place.replaceChildren();
     this.tiles = [];
   }
 
   /** Shows where hits will be, while none are known. */
   placeholders() {
-    this.list.append(...Array.from({ length: AT_ONCE }, () => make("li", { class: "placeholder", "aria-hidden": "true" })));
+    this.page().append(...Array.from({ length: AT_ONCE }, () => make("li", { class: "placeholder", "aria-hidden": "true" })));
+  }
+
+  /** Begins a page. */
+  page() {
+    const list = make("ol", { class: "hits", start: this.tiles.length + 1 });
+    this.place.append(list);
+    return list;
   }
 
   /**
-   * Adds hits behind the last.
+   * Adds hits to the page that was begun last.
    * @param {import("./api.js").Hit[]} hits
    * @param {string} measure of the ranking.
    */
   append(hits, measure) {
     const added = document.createDocumentFragment();
     for (const hit of hits) added.append(this.tile(hit, measure));
-    this.list.append(added);
+    this.place.lastElementChild.append(added);
   }
 
   tile(hit, measure) {

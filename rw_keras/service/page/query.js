@@ -112,7 +112,7 @@ function tellUnseen() {
   byId("box-help").hidden = true;
   byId("unseen-photo").hidden = false;
   byId("unseen-photo").textContent = file
-    ? "This browser cannot show this photo; the service searches with all of it."
+    ? "This browser cannot show this photo. If the service can read it, all of it is searched with."
     : "The service has no file of this photo to show.";
 }
 

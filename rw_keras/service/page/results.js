@@ -3,7 +3,7 @@
  */
 
 import { clear, showEmpty, showProblem, showWait } from "./messages.js";
-import { Grid } from "./grid.js";
+import { AT_ONCE, Grid } from "./grid.js";
 import { tellMeasure } from "./options.js";
 import { Problem } from "./problems.js";
 import { learnSizes, showQuery } from "./query.js";
@@ -116,13 +116,16 @@ export async function next() {
     clear(message);
     if (isFirst) {
       keep(own);
-      drawAnew(hits);
+      drawAnew(hits.slice(0, AT_ONCE));
+      await drawn(); // what can be seen comes first
+      if (own !== current) return;
+      grid.append(hits.slice(AT_ONCE), own.measure);
     } else {
+      grid.page();
       grid.append(hits, own.measure);
       tell();
       announce(`${counted(hits.length, "more hit")}.`);
     }
-    measureDrawing();
   } catch (error) {
     if (error.name === "AbortError" || own !== current) return;
     if (!(error instanceof Problem)) throw error;
@@ -145,9 +148,13 @@ function keep(own) {
   if (rankings.size > KEPT) rankings.delete(rankings.keys().next().value);
 }
 
-/** Until the browser has drawn: what a person waits for after the answer. */
-function measureDrawing() {
-  requestAnimationFrame(() => setTimeout(() => performance.measure("drawn", "answered")));
+/** Waits until the browser has drawn, and writes down how long after the answer that was. A page that is hidden is not drawn. */
+async function drawn() {
+  if (document.hidden) return;
+  await new Promise(resolve => {
+    requestAnimationFrame(() => setTimeout(resolve));
+  });
+  performance.measure("drawn", "answered");
 }
 
 function tellBusy(isFirst) {
@@ -167,6 +174,7 @@ function tellBusy(isFirst) {
 function drawAnew(hits) {
   grid.clear();
   grid.hideBelow(state().min);
+  grid.page();
   grid.append(hits, current.measure);
   byId("grid").classList.remove("busy");
   tell();
@@ -194,6 +202,7 @@ function tellNone() {
 
 function fail(problem, isFirst) {
   byId("hits").textContent = "Hits";
+  byId("keys").hidden = isFirst;
   if (isFirst) grid.clear();
   if (!isFirst) byId("hits").textContent = counted(current.total, "hit");
   if (problem.status === 401) hooks.onToken();

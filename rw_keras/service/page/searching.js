@@ -3,12 +3,11 @@
  */
 
 import { search } from "./api.js";
+import { patiently } from "./patience.js";
 import { Problem } from "./problems.js";
 
-/** Hits of a page: some lines of a wide screen. */
-const PAGE = 48;
-/** How often a request is made again by itself, when the service says when it may be. */
-const PATIENCE = 3;
+/** Hits of a page: some lines of a wide screen, and whole ones for two to six tiles in a line. */
+const PAGE = 60;
 /** Vectors that a query is averaged with, where the index does not say: what the README expands by. */
 export const USUAL_EXPANSION = 5;
 /** Photos that are re-ranked where the index does not say, as docs/collections.md has it. */
@@ -112,26 +111,4 @@ export async function explained(ranking, name, signal) {
   const hit = answer.hits.find(one => one.name === name);
   if (!hit) throw new Problem(404, "This photo is not in the index any more.");
   return hit;
-}
-
-async function patiently(run, signal, onWait) {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return await run();
-    } catch (problem) {
-      if (!(problem instanceof Problem) || problem.wait === null || tries === PATIENCE) throw problem;
-      onWait(problem);
-      await pause(problem.wait, signal);
-    }
-  }
-}
-
-function pause(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, seconds * 1000);
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(new DOMException("", "AbortError"));
-    });
-  });
 }

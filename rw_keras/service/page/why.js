@@ -14,6 +14,8 @@ import { announce, byId, draw, make } from "./ui.js";
 /** Pairs that are drawn: more cannot be told apart. */
 const PAIRS = 5;
 const SIDE = 1024;
+/** How much a small photo is enlarged at most. */
+const ENLARGED = 1.75;
 /** The side of a number, as a share of the photo's. */
 const NUMBER = 0.08;
 
@@ -90,6 +92,11 @@ function showQueryPhoto(image, shelf) {
  */
 function figure(title, regions, [x1, y1, x2, y2], load) {
   const image = make("img", { alt: `${title}, with ${regions.length} regions drawn on it` });
+  const boxed = make("div", { class: "boxed" }, image);
+  image.addEventListener("load", () => {
+    boxed.style.setProperty("--ratio", String(image.naturalWidth / image.naturalHeight));
+    boxed.style.setProperty("--own", `${ENLARGED * image.naturalWidth}px`);
+  });
   const within = ([left, top, right, bottom]) => [
     x1 + left * (x2 - x1), y1 + top * (y2 - y1), x1 + right * (x2 - x1), y1 + bottom * (y2 - y1),
   ];
@@ -100,7 +107,8 @@ function figure(title, regions, [x1, y1, x2, y2], load) {
   load(image);
   const taken = [];
   const numbers = places.map((place, number) => label(place, number, taken));
-  return make("figure", {}, make("figcaption", {}, title), make("div", { class: "boxed" }, image, svg, ...numbers));
+  boxed.append(svg, ...numbers);
+  return make("figure", {}, make("figcaption", {}, title), boxed);
 }
 
 function mark([x1, y1, x2, y2], number) {

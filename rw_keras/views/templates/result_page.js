@@ -1,15 +1,16 @@
 (() => {
-  const top = hit => hit.closest("li").offsetTop;
+  const top = hit => Math.round(hit.closest("li").getBoundingClientRect().top + scrollY);
   document.getElementById("keys").hidden = document.querySelector(".hit") === null;
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.defaultPrevented) return;
     // What has keys of its own keeps them.
     if (event.target.closest("input, select, textarea, dialog, [data-keys]")) return;
-    const hits = [...document.querySelectorAll(".hit")].filter(hit => hit.offsetParent !== null);
+    const hits = [...document.querySelectorAll(".hit:not([hidden] *)")];
     if (hits.length === 0) return;
     const at = hits.indexOf(document.activeElement);
     const last = hits.length - 1;
-    const columns = hits.filter(hit => top(hit) === top(hits[0])).length;
+    const second = hits.findIndex(hit => top(hit) !== top(hits[0])); // the first of the second line
+    const columns = second < 0 ? hits.length : second;
     let to = -1;
     switch (event.key.toLowerCase()) {
       case "j": case "arrowright": to = at + 1; break;

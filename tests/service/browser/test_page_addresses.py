@@ -62,9 +62,9 @@ def test_a_reload_of_the_large_view(visit):
 
 
 def test_a_link_opens_a_hit_of_a_later_page(visit, ask):
-    far = ask(name="cat.jpg", k=60)["hits"][55]["name"]
+    far = ask(name="cat.jpg", k=70)["hits"][64]["name"]
     page = visit(f"/?name=cat.jpg&open={far.replace(' ', '%20')}")
-    page.locator("#viewer-facts", has_text="56 of").wait_for()
+    page.locator("#viewer-facts", has_text="65 of").wait_for()
 
 
 def test_a_link_to_a_photo_of_the_index_is_whole(visit, gallery):
@@ -111,7 +111,7 @@ def test_where_the_page_was_scrolled_to(visit):
     page.wait_for_timeout(400)
     before = page.evaluate("scrollY")
     assert before > 500
-    page.locator(f"{HITS}:nth-child(8) .from").click()
+    page.locator("#grid li:nth-child(8) .from").click()
     page.locator("#search-title:focus").wait_for()
     assert page.evaluate("scrollY") == 0
     page.go_back()

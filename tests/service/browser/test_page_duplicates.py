@@ -62,6 +62,18 @@ def test_the_large_view_of_duplicates(visit):
     assert "view=duplicates" in page.url
 
 
+def test_groups_that_take_a_while(visit):
+    """The service answers 503 while it compares, and is asked again until it has done."""
+    page = visit()
+    page.expected = ["503"]
+    left = [{"status": 503, "headers": {"Retry-After": "1"}, "content_type": "application/problem+json", "body": "{}"}] * 5
+    page.route("**/v1/duplicates?*", lambda route: route.fulfill(**left.pop()) if left else route.continue_())
+    page.get_by_role("link", name="Duplicates").click()
+    page.locator("#groups-facts", has_text="Comparing all photos").wait_for()
+    assert groups(page)
+    assert not left
+
+
 def test_no_duplicates(visit):
     page = visit("/?view=duplicates&index=views&threshold=1")
     page.locator("#duplicates-problem", has_text="No two photos are so much alike").wait_for()

@@ -26,14 +26,14 @@ def test_a_search(visit, gallery, ask, look, size, scheme):
 
     choose(page, gallery / "photos" / "temple.jpg")
     assert page.locator("#search-title").text_content() == "Photos like temple.jpg"
-    assert hits(page) == names(ask(name="temple.jpg", k=48))
+    assert hits(page) == names(ask(name="temple.jpg", k=60))
     look(page, f"search-{size}-{scheme}")
 
     drag(page, (0.25, 0.2), (0.75, 0.8), size == "phone")
     page.locator("#clear-box").wait_for()
     box = box_of(page)
     assert box == pytest.approx([0.25 * WIDTH, 0.2 * HEIGHT, 0.75 * WIDTH, 0.8 * HEIGHT], abs=2)
-    assert hits(page) == names(ask(name="temple.jpg", box=box, k=48))
+    assert hits(page) == names(ask(name="temple.jpg", box=box, k=60))
     look(page, f"box-{size}-{scheme}")
 
     page.locator(f"{HITS} .hit").nth(1).click()
@@ -76,7 +76,7 @@ def test_the_photo_goes_up_as_it_is(visit, gallery, service):
     )
     choose(page, gallery / "photos" / "retina.jpg")
     sent = page.evaluate("Promise.all(sent.map(async ([k, v]) => [k, v.name ?? v, v.bytes ? [...await v.bytes()] : null]))")
-    assert [(field, value) for field, value, _ in sent] == [("index", "gallery"), ("k", "48"), ("file", "photo")]
+    assert [(field, value) for field, value, _ in sent] == [("index", "gallery"), ("k", "60"), ("file", "The photo")]
     assert bytes(sent[-1][2]) == (gallery / "photos" / "retina.jpg").read_bytes()
 
 
@@ -157,7 +157,7 @@ def test_more_hits_come_by_scrolling_and_by_the_button(visit, ask):
     settled(page)
     total = ask(name="cat.jpg", k=1)["total"]
     assert page.locator("#hits").text_content() == f"{total} hits"
-    assert 48 < total <= 96
+    assert 60 < total <= 120
     for _ in range(20):
         page.mouse.wheel(0, 3000)
         if page.locator(HITS).count() == total:
@@ -172,7 +172,7 @@ def test_more_hits_by_the_button_alone(visit, ask):
     page = visit("/?name=cat.jpg", size="phone")
     settled(page)
     page.evaluate("document.getElementById('more').click()")
-    page.locator(".rank", has_text=re.compile("^49$")).wait_for()
+    page.locator(".rank", has_text=re.compile("^61$")).wait_for()
 
 
 def test_options_are_those_of_the_search(visit, ask):
@@ -181,13 +181,13 @@ def test_options_are_those_of_the_search(visit, ask):
     assert page.locator("#rerank").is_checked() == (ask(name="rocket.jpg")["measure"] == "score")
 
     page.locator("#expand").click()
-    assert hits(page) == names(ask(name="rocket.jpg", k=48, expand=5))
+    assert hits(page) == names(ask(name="rocket.jpg", k=60, expand=5))
     assert "expand=5" in page.url
     page.locator("#expand").click()
 
     was = page.locator("#rerank").is_checked()
     page.locator("#rerank").click()
-    assert hits(page) == names(ask(name="rocket.jpg", k=48, rerank=0 if was else 400))
+    assert hits(page) == names(ask(name="rocket.jpg", k=60, rerank=0 if was else 400))
 
     page.locator("#leave").click()
     page.locator("#options-set", has_text="2 set").wait_for()
@@ -203,7 +203,7 @@ def test_options_are_those_of_the_search(visit, ask):
     page.get_by_role("button", name="Without these limits").click()
     settled(page)
     assert page.locator("#within").input_value() == ""
-    assert len(hits(page)) == 48
+    assert len(hits(page)) == 60
 
 
 def test_conditions_on_metadata(visit, ask):
@@ -213,7 +213,7 @@ def test_conditions_on_metadata(visit, ask):
     field.fill("coffee")
     field.press("Enter")
     page.locator("#hits", has_text=re.compile(r"^\d hits")).wait_for()
-    assert hits(page) == names(ask(name="cat.jpg", within=["subject=coffee"], k=48))
+    assert hits(page) == names(ask(name="cat.jpg", within=["subject=coffee"], k=60))
     page.get_by_label("width").fill(">400")
     page.get_by_label("width").press("Enter")
     page.locator("#search-problem", has_text="Nothing was found").wait_for()
@@ -225,10 +225,10 @@ def test_the_threshold(visit, ask):
     settled(page)
     slider = page.locator("#min")
     slider.fill("0.8")
-    wanted = names(ask(name="cat.jpg", rerank=0, min_score=0.8, k=48))
+    wanted = names(ask(name="cat.jpg", rerank=0, min_score=0.8, k=60))
     page.wait_for_url("**min=0.8**")
     assert hits(page) == wanted
-    assert 0 < len(wanted) < 48
+    assert 0 < len(wanted) < 60
     assert page.locator("#min-value").text_content() == "0.80"
 
 
