@@ -112,7 +112,7 @@ def run(values: Namespace) -> int:
     if values.photos is not None and len(values.arguments) + values.demo != 1:
         raise UsageError("--photos is of one index; leave it out, and each index names its own")
     settings = _settings(values)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="rw-keras: %(message)s")
+    log_to_stderr()
     with extra("serve"):
         from rw_keras.service import running
     folders = _folders(values.arguments)
@@ -129,6 +129,17 @@ def run(values: Namespace) -> int:
 
     make = functools.partial(make_app, plan)
     return FAILED if running.run(make, settings, values.host, values.port, values.workers, announce) else DONE
+
+
+def log_to_stderr() -> None:
+    """Warnings of the service, and of what talks to clients, go to standard error in plain words. The root logger is absl's, once
+    Keras is loaded."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("rw-keras: %(message)s"))
+    for name in ("rw_keras", "uvicorn"):
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(logging.WARNING)
 
 
 def _settings(values):
@@ -195,6 +206,7 @@ def make_app(plan: Plan, folder: str | None = None) -> Any:
     from rw_keras.service.app import create_app
     from rw_keras.service.served import ServedIndex
 
+    log_to_stderr()  # a worker is a process of its own
     values, served = plan.values, []
     of_each = _Describers(values)
     for name, folder_of_index in plan.folders.items():

@@ -340,3 +340,19 @@ def test_demo(tmp_path):
             hits = client.search(name=f"{name}.jpg", k=3, explain=True)["hits"]
             assert all(hit["name"].startswith(name) for hit in hits)
         assert service.stop() == 0
+
+
+def test_warnings_are_in_plain_words_when_absl_has_the_root_logger():
+    script = """
+import logging
+from absl import logging as of_absl
+from rw_keras.commands.serve import log_to_stderr
+log_to_stderr()
+of_absl.use_absl_handler()
+log_to_stderr()
+for name in ("rw_keras.service.served", "uvicorn.error"):
+    logging.getLogger(name).warning("%s says this once", name)
+    logging.getLogger(name).info("and not this")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [f"rw-keras: {name} says this once" for name in ("rw_keras.service.served", "uvicorn.error")]
