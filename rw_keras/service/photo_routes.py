@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ from rw_keras.service.served import ServedIndex
 from rw_keras.service.settings import Settings
 
 log = logging.getLogger(__name__)
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 # What a browser shows, by the first bytes of a file; anything else is handed on as bytes.
 _KINDS = (
@@ -301,6 +303,8 @@ class Photos:
             raise ProblemError(404, "There is no such photo in the index.") from None
         except (OSError, DamageError) as error:
             log.error("%s could not be changed: %s", served.name, error)
+            if getattr(error, "errno", None) in _READ_ONLY:  # to ask again is of no use
+                raise ProblemError(403, "The index, or the folder of its photos, may only be read here.") from None
             raise later(503, "The index cannot be written now; the service's log says why.", 60) from None
         except (ImageError, ValueError) as error:
             raise ProblemError(422, _without_paths(str(error), served)) from None

@@ -1,6 +1,8 @@
 """`PUT` and `DELETE /v1/photos/{name}`, and the client."""
 
 import asyncio
+import errno
+import os
 import shutil
 
 import filelock
@@ -114,6 +116,21 @@ class TestPut:
         answer = changing(run, megapixels=0.01)
         assert answer.status_code == 422
         assert "a.png is 100 x 101 pixels" in answer.json()["detail"]
+
+    @pytest.mark.parametrize(("code", "status"), [(errno.EROFS, 403), (errno.EACCES, 403), (errno.ENOSPC, 503), (errno.EIO, 503)])
+    def test_a_disk_that_refuses(self, changing, own, draw, encoded, monkeypatch, code, status):
+        def refused(lock, **options):
+            raise OSError(code, os.strerror(code), str(own / "index" / store.LOCK))
+
+        async def run(client):
+            monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+            put = await client.put("/v1/photos/a.png", content=encoded(draw(1)), headers=TOKEN)
+            return put, await client.delete("/v1/photos/00.png", headers=TOKEN)
+
+        for answer in changing(run):
+            assert answer.status_code == status
+            assert ("retry-after" in answer.headers) == (status == 503)
+            assert str(own) not in answer.text
 
     def test_while_another_process_writes(self, changing, own, draw, encoded):
         async def run(client):
