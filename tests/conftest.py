@@ -169,6 +169,14 @@ def photo_folder(tmp_path, draw):
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    """Writers of an index wait a moment for one another, in place of two seconds."""
+    from rw_keras.retrieval import writer
+
+    monkeypatch.setattr(writer, "PATIENCE", 0.05)
+
+
+@pytest.fixture
 def break_savez(monkeypatch):
     """A function (error): from then on `np.savez` writes a few bytes and raises it, as a full disk or Ctrl-C does."""
 

@@ -172,6 +172,7 @@ class TestFirstRun:
         assert photos_of(computed) == 59
         assert contents(out) == contents(tmp_path / "fresh")
 
+    @pytest.mark.usefixtures("impatient")
     def test_anew_does_not_take_the_index_from_another_process(self, model, folder, out):
         quiet(model, folder, out)
         before = contents(out)

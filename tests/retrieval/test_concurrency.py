@@ -191,6 +191,7 @@ class TestReaders:
         assert np.asarray(index.descriptors).tobytes() == before[1]
 
 
+@pytest.mark.usefixtures("impatient")
 class TestLock:
     def test_another_process_is_refused(self, folder):
         bring_up_to_date(folder, some_photos(20))

@@ -132,6 +132,7 @@ class TestPut:
             assert ("retry-after" in answer.headers) == (status == 503)
             assert str(own) not in answer.text
 
+    @pytest.mark.usefixtures("impatient")
     def test_while_another_process_writes(self, changing, own, draw, encoded):
         async def run(client):
             with filelock.FileLock(own / "index" / store.LOCK):
