@@ -344,7 +344,7 @@ class TestProgram:
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:PCAWhiten")  # six photos are six vectors
     def test_scales(self, program, tiny_model, collection, photo_folder, capsys):
-        """The whitening is learned on the single scale."""
+        """The whitening is learned at all scales."""
         flags_given = ("--scales=1,0.7071", "--whiten_on=global", "--shrinkage=0.3")
         assert program("--whitening=none", *flags_given) == 0
         lines = capsys.readouterr().out.splitlines()
@@ -354,8 +354,8 @@ class TestProgram:
         assert lines[5] == f"   1  {self.row(collection.by_hand(several, 1))}"
         assert program(f"--whitening={photo_folder}", *flags_given) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[2] == "whitening of global vectors: photos (6 photos, 6 vectors, max_side 1024), shrinkage 0.3"
-        rw_keras.fit_whitening(single, photo_folder, progress=False)
+        assert lines[2] == "whitening of global vectors: photos (6 photos, 12 vectors, max_side 1024, 2 scales), shrinkage 0.3"
+        rw_keras.fit_whitening(several, photo_folder, progress=False)
         assert lines[5] == f"   1  {self.row(collection.by_hand(several, 1))}"
         assert program("--whitening=none", "--scales=1,3") == 1
         assert "takes numbers above 0, up to 2, as --scales" in capsys.readouterr().err
