@@ -168,6 +168,8 @@ def stored_regions(
     if not fields.get("regions"):
         return None
     known, first, counts = regions_in(database)
+    if not len(known) == len(first) == len(counts):  # a value that is no whole number ends its list
+        raise damaged(folder, "it has entries of region vectors that are no numbers")
     places = np.searchsorted(known, rows)
     if len(rows) and (places.max() >= len(known) or not np.array_equal(known[places], rows)):
         raise damaged(folder, "it holds descriptors without an entry of their region vectors")
