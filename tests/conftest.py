@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import pathlib
+import shutil
 
 import hypothesis
 import numpy as np
@@ -229,3 +230,17 @@ def computed(monkeypatch):
     for name in ("batch_function", "regions_function"):
         monkeypatch.setattr(describe, name, counting(getattr(describe, name)))
     return runs
+
+
+@pytest.fixture(scope="module")  # while it runs, its process has an event loop, in which asyncio.run does not work
+def chromium():
+    """A browser, of Playwright; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("drives a browser, and there is no Chromium on the path")
+    with playwright.sync_playwright() as started:
+        # A container's root has no sandbox; the pages are this test's own.
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-background-networking"])
+        yield browser
+        browser.close()

@@ -5,7 +5,6 @@ import io
 import os
 import pathlib
 import re
-import shutil
 import sys
 import urllib.parse
 
@@ -490,21 +489,8 @@ def test_the_sheet_has_a_place_for_what_cannot_be_shown(search, tmp_path):
     assert (np.ptp(changed[0]) + 1, np.ptp(changed[1]) + 1) == (180, 180)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("drives a browser, and there is no Chromium on the path")
-    with playwright.sync_playwright() as started:
-        # A container's root has no sandbox; the pages are this test's own.
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-background-networking"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def opened(browser, photo_folder, many):
+def opened(chromium, photo_folder, many):
     """A function (width, script or not) -> the page of 11 hits in a browser, the fourth of them gone; and what it asked for."""
     contexts = []
 
@@ -513,7 +499,7 @@ def opened(browser, photo_folder, many):
         hits[3] = (4, "<script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">", 0.5, "gone")
         file = photo_folder / "page.html"
         file.write_text(result_page(photo_folder / "c.jpg", (10, 5, 50, 35), hits, folder=photo_folder), "utf-8")
-        contexts.append(browser.new_context(viewport={"width": width, "height": 700}, java_script_enabled=script, **options))
+        contexts.append(chromium.new_context(viewport={"width": width, "height": 700}, java_script_enabled=script, **options))
         page = contexts[-1].new_page()
         page.asked, page.said = [], []
         page.on("request", lambda request: page.asked.append(request.url))

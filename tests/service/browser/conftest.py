@@ -89,19 +89,6 @@ def ask(service):
         yield asked
 
 
-@pytest.fixture(scope="session")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("drives a browser, and there is no Chromium on the path")
-    with playwright.sync_playwright() as started:
-        # A container's root has no sandbox; the pages are this test's own.
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-background-networking"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(chromium, service):
     """A function (path, size, colours, of the context) -> the page there.
