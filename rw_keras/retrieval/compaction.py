@@ -44,7 +44,7 @@ def _compact_descriptors(writer):
 
 def _compact_regions(writer):
     """The same of region vectors; their boxes stand at the same places of files of the same lengths."""
-    rows, first, counts = regions_in(writer.database)
+    rows, first, counts = regions_in(writer.folder, writer.database)
     order = np.argsort(first, kind="stable")
     rows, first, counts = rows[order], first[order], counts[order]
     emptied = _emptied(writer, "region", first, counts)

@@ -143,8 +143,12 @@ def stored_rows(folder: pathlib.Path, fields: Mapping[str, Any], database: sqlit
     return Rows(segments, dimensions, dtype)
 
 
-def regions_in(database: sqlite3.Connection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The numbers `(n,)` of descriptors' rows, ascending, those of their first region vectors, and how many each has."""
+def regions_in(folder: pathlib.Path, database: sqlite3.Connection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers `(n,)` of descriptors' rows, ascending, those of their first region vectors, and how many each has.
+
+    Raises:
+        DamageError: when one of them is no number.
+    """
     parts = [[], [], []]
     for chunk in chunks(
         database,
@@ -154,6 +158,8 @@ def regions_in(database: sqlite3.Connection) -> tuple[np.ndarray, np.ndarray, np
         for column, text in zip(parts, chunk):
             column.append(np.fromstring(text, "int64", sep=","))
     rows, first, counts = (np.concatenate([np.empty(0, "int64"), *column]) for column in parts)
+    if not len(rows) == len(first) == len(counts):  # a value that is no whole number ends its list
+        raise damaged(folder, "it has entries of region vectors that are no numbers")
     return rows, first, counts
 
 
@@ -167,9 +173,7 @@ def stored_regions(
     """
     if not fields.get("regions"):
         return None
-    known, first, counts = regions_in(database)
-    if not len(known) == len(first) == len(counts):  # a value that is no whole number ends its list
-        raise damaged(folder, "it has entries of region vectors that are no numbers")
+    known, first, counts = regions_in(folder, database)
     places = np.searchsorted(known, rows)
     if len(rows) and (places.max() >= len(known) or not np.array_equal(known[places], rows)):
         raise damaged(folder, "it holds descriptors without an entry of their region vectors")
