@@ -53,10 +53,12 @@ KINDS = {
     "region": Kind("regions-", 128, 4, False),
     "box": Kind("boxes-", BLOCK_ROWS, 4, False),
 }
+# The folder, inside that of an index, where extraction on a cluster keeps what it has finished.
+FRAGMENTS = "fragments"
 # What files are called that go when no database names them.
 STRAYS = (*(kind.prefix for kind in KINDS.values()), "searcher-", ".part-")
 # What a file of an index is called, so that a folder with nothing else may become one.
-_OWN = (*STRAYS, BESIDE)
+_OWN = (*STRAYS, BESIDE, FRAGMENTS)
 
 # What format 4 has beyond format 3, and format 5 beyond format 4.
 REGIONS = "CREATE TABLE regions(row INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL)"
