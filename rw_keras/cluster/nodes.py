@@ -20,6 +20,8 @@ _PACKAGES = (
 )
 # Bytes of Ray's shared memory on this machine, through which only numbers go.
 _OBJECT_STORE = 150 << 20
+# Seconds in which the head of a cluster has to take a connection.
+_ANSWERS = 10
 
 
 class Node(NamedTuple):
@@ -73,7 +75,7 @@ def connected(address: str | None) -> Iterator[None]:
         return
     try:
         _start(module, address)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, module.exceptions.RaySystemError) as error:
         raise ConnectionError(
             f"There is no Ray cluster at {address or 'auto'} ({str(error).splitlines()[0]}); start one with `ray start --head` on "
             'this machine, give the address of one, or "local" to use this machine alone.'
@@ -87,6 +89,8 @@ def connected(address: str | None) -> Iterator[None]:
 def _start(module, address):
     options = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address != "local":
+        if ":" in (address or ""):
+            _check_answers(address)
         module.init(address=address or "auto", **options)
         return
     module.init(
@@ -97,6 +101,14 @@ def _start(module, address):
         _node_ip_address="127.0.0.1",
         **options,
     )
+
+
+def _check_answers(address):
+    """Raises an OSError where nothing listens, which Ray would wait for for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise ValueError("an address is HOST:PORT")
+    socket.create_connection((host, int(port)), _ANSWERS).close()
 
 
 def _processors():

@@ -10,6 +10,7 @@ import pathlib
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -303,6 +304,10 @@ def _rows(plan: Plan, numbers: Iterable[int], fleet: nodes.Fleet, workers: int |
             compute=module.data.ActorPoolStrategy(min_size=1, max_size=fleet.count, initial_size=fleet.count),
             num_cpus=fleet.processors,
             num_gpus=fleet.gpus or None,
+            # A task of an actor that has died is not waited for, since a machine may be gone for good: what it did not finish, the
+            # next pass describes.
+            max_restarts=0,
+            max_task_retries=0,
         )
         try:
             for row in data.iter_rows():
@@ -325,7 +330,9 @@ def _quiet(module):
         setattr(context, name, wanted[name])
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*ray_remote_args")  # in which `max_restarts` stands
+            yield
     finally:
         logger.setLevel(level)
         for name, value in before.items():

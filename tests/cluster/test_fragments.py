@@ -1,10 +1,10 @@
 """Fragments and plans: what lies on the disk between the machines of a cluster and an index."""
 
 import os
-import sqlite3
 
 import numpy as np
 import pytest
+from cluster_runs import contents
 from PIL import Image
 
 from rw_keras.cluster import fragments as fragments_module
@@ -69,19 +69,6 @@ def described(model, photos, out, place, stop=None, **arguments):
             for _ in update.todo(bar):
                 pass
         return job.finished(writer, update, 0.0, 0.0)
-
-
-def contents(out):
-    """All that an index holds, byte for byte, but for its identity."""
-    with sqlite3.connect(out / store.DATABASE) as database:
-        tables = {
-            table: database.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-            for table in ("photos", "segments", "blocks", "regions", "excluded", "about")
-        }
-    tables["about"] = [row for row in tables["about"] if row[0] not in ("identity", "generation")]
-    names = [row[2] for row in tables["segments"]]
-    tables["segments"] = [(*row[:2], *row[3:]) for row in tables["segments"]]  # the names of files are random
-    return tables, [(out / name).read_bytes() for name in names]
 
 
 @pytest.mark.parametrize(
