@@ -146,14 +146,21 @@ def patiently(action: Callable[[], _Result], url: str) -> _Result:
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed later: after a timeout, a broken connection, throttling, or a fault of the server."""
-    chain = list(_chain(error))
-    for one in chain:
+    decisive, status = _decisive(error)
+    if status is not None:
+        return status in _PASSING or 500 <= status < 600
+    return decisive is not None or (isinstance(error, OSError) and not isinstance(error, _NEVER))
+
+
+def _decisive(error):
+    """Of an error and its causes the first one that tells a status of HTTP, and the status, or that is of a connection."""
+    for one in _chain(error):
         status = _status(one)
         if status is not None:
-            return status in _PASSING or 500 <= status < 600
-    if any(isinstance(one, (TimeoutError, ConnectionError, http.client.IncompleteRead)) or _is_connection(one) for one in chain):
-        return True
-    return isinstance(error, OSError) and not isinstance(error, _NEVER)
+            return one, status
+        if isinstance(one, (TimeoutError, ConnectionError, http.client.IncompleteRead)) or _is_connection(one):
+            return one, None
+    return None, None
 
 
 def _chain(error):
@@ -167,8 +174,11 @@ def _status(error):
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    found = (getattr(error, "status", None), getattr(error, "code", None), getattr(response, "status_code", None))
-    return next((int(one) for one in found if isinstance(one, (int, str)) and str(one).isdigit() and 100 <= int(one) < 600), None)
+    for holder, name in ((error, "status"), (response, "status_code"), (error, "code")):  # the last one is gcsfs's
+        status = getattr(holder, name, None)
+        if str(status).isdigit() and 100 <= int(status) < 600:
+            return int(status)
+    return None
 
 
 def _is_connection(error):
@@ -180,8 +190,8 @@ def _in_words(error, url, attempts):
     """An error as one of this package's, which names the URL and the reason, and no signature."""
     if isinstance(error, MemoryError):
         return error
-    status = next((status for one in _chain(error) if (status := _status(one)) is not None), None)
-    said = " ".join(str([*_chain(error)][-1]).split())
+    decisive, status = _decisive(error)
+    said = " ".join(str(decisive or error).split())
     reason = f"HTTP {status}" if status is not None else said if said and url not in said else type(error).__name__
     if status in (404, 410) or (status is None and isinstance(error, (FileNotFoundError, NotADirectoryError))):
         return MissingError(f"There is no {shown(url)}; give the URL of something that is there.")

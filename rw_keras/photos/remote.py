@@ -200,8 +200,9 @@ def _gives_parts(files, path, url):
             with files.open(path, "rb", block_size=tarfile.BLOCKSIZE, cache_type="none") as file:
                 if not file.seekable():
                     return False
-                return len(file.read(tarfile.BLOCKSIZE)) <= tarfile.BLOCKSIZE
-        except ValueError:  # fsspec's, of a server that sends more than it was asked for
+                file.seek(tarfile.BLOCKSIZE)  # any server sends the beginning
+                return len(file.read(1)) <= 1
+        except ValueError:  # fsspec's, of a server that sends all of the file
             return False
 
     return storage.patiently(ask, url)
