@@ -14,7 +14,7 @@ from rw_keras.description.job import versions_of
 from rw_keras.description.reader import read_ahead, read_item
 from rw_keras.description.runner import Runner
 from rw_keras.model.recipe import Recipe, smallest_side
-from rw_keras.photos.sources import Item
+from rw_keras.photos.items import Item
 from rw_keras.retrieval.store import Known
 from rw_keras.runtimes.describer import described_with
 

@@ -13,8 +13,8 @@ import numpy as np
 from rw_keras.description.batcher import Window
 from rw_keras.description.reader import Reading
 from rw_keras.files import extra, printable
+from rw_keras.photos.items import Item
 from rw_keras.photos.reading import ImageError
-from rw_keras.photos.sources import Item
 from rw_keras.retrieval.regions import Kept, encode
 from rw_keras.retrieval.schema import stamp_columns, stamp_of
 from rw_keras.retrieval.store import Known, Stamp

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
 
-from rw_keras.files import checked_path, extra, written_whole
+from rw_keras import storage
+from rw_keras.files import checked_path, written_whole
 
 _FILE = "file://"
 
@@ -29,12 +28,12 @@ class Place:
     def of(cls, url: str | os.PathLike[str]) -> Place:
         """The place of a folder or a URL; a folder's path is made absolute."""
         url = os.fspath(url).removeprefix(_FILE)
-        return cls(url.rstrip("/") if "://" in url else os.path.abspath(checked_path(url)))
+        return cls(url.rstrip("/") if storage.is_url(url) else os.path.abspath(checked_path(url)))
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder, and not a URL."""
-        return "://" not in self.url
+        return not storage.is_url(self.url)
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file: in a folder by renaming it, in object storage by one put.
@@ -45,9 +44,8 @@ class Place:
         if self.is_folder:
             with written_whole(self._path(name)) as file:
                 file.write(content)
-            return
-        with _storage_errors(self._path(name)):
-            self._storage().pipe_file(self._path(name), content)
+        else:
+            self._ask(name, lambda files, path: files.pipe_file(path, content))
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -58,33 +56,26 @@ class Place:
         """
         if self.is_folder:
             return pathlib.Path(self._path(name)).read_bytes()
-        with _storage_errors(self._path(name)):
-            return self._storage().cat_file(self._path(name))
+        return self._ask(name, lambda files, path: files.cat_file(path))
 
     def names(self, folder: str = "") -> set[str]:
         """The names of the files in it, or in a folder of it; none where there is no such folder."""
-        path = self._path(folder)
-        if self.is_folder:
-            with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
-                return {entry.name for entry in entries if entry.is_file()}
-            return set()
-        storage = self._storage()
-        with _storage_errors(path):
-            storage.invalidate_cache()
-            try:
-                return {one["name"].rpartition("/")[2] for one in storage.ls(path, detail=True) if one["type"] == "file"}
-            except FileNotFoundError:
-                return set()
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_folder:
+                with os.scandir(self._path(folder)) as entries:
+                    return {entry.name for entry in entries if entry.is_file()}
+            found = self._ask(folder, lambda files, path: files.ls(path, detail=True))
+            return {one["name"].rpartition("/")[2] for one in found if one["type"] == "file"}
+        return set()
 
-    def remove(self, names: Any) -> None:
+    def remove(self, names: Iterable[str]) -> None:
         """Removes files, where they are there."""
-        paths = [self._path(name) for name in names]
-        if self.is_folder:
-            for path in paths:
-                pathlib.Path(path).unlink(missing_ok=True)
-        elif paths:
-            with _storage_errors(self.url), contextlib.suppress(FileNotFoundError):
-                self._storage().rm(paths)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                if self.is_folder:
+                    os.unlink(self._path(name))
+                else:
+                    self._ask(name, lambda files, path: files.rm_file(path))
 
     def remove_folder(self, folder: str = "") -> None:
         """Removes a folder of it, or itself, where nothing is left in it. Object storage has no folders."""
@@ -95,24 +86,8 @@ class Place:
     def _path(self, name):
         return f"{self.url}/{name}" if name else self.url
 
-    def _storage(self):
-        return _storage_of(self.url.partition("://")[0])
-
-
-@functools.cache
-def _storage_of(protocol):
-    with extra("cloud"):
-        import fsspec
-
-        return fsspec.filesystem(protocol)
-
-
-@contextlib.contextmanager
-def _storage_errors(path: str) -> Iterator[None]:
-    """The errors of object storage as OSErrors that name the place."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:  # each storage has errors of its own
-        raise OSError(f"{path} cannot be reached: {type(error).__name__}: {error}") from error
+    def _ask(self, name, action):
+        """What an action on a file system and a path gives, tried again where it fails for a reason that may pass."""
+        url = self._path(name)
+        files, path = storage.filesystem(url)
+        return storage.patiently(lambda: action(files, path), url)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import os
-import pickle
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,7 +14,8 @@ from rw_keras.cluster.describing import Settings
 from rw_keras.cluster.fragments import Fragment, from_bytes, is_text, pyarrow, to_bytes
 from rw_keras.cluster.places import Place
 from rw_keras.description.reader import failed_earlier
-from rw_keras.photos.sources import Item
+from rw_keras.photos.items import Item
+from rw_keras.photos.remote import Remote
 from rw_keras.retrieval.store import Known
 
 _FORMAT = 1
@@ -101,7 +100,7 @@ class Plan:
         _remove_listed(place)
         counts: list[int] = []
         for part in _parts(todo):
-            if any(not is_text(item.name, _in_json(item.place)) for item, _ in part):
+            if not all(is_text(item.name, json.dumps(_in_json(item.place), ensure_ascii=False)) for item, _ in part):
                 settings = dataclasses.replace(settings, binary=True)
             place.write(_listed(len(counts)), to_bytes(_table(part)))
             counts.append(len(part))
@@ -195,16 +194,15 @@ def _table(part):
 
 def _in_json(place):
     """A photo's place in JSON: a path, a part of a file, or in remote storage."""
-    if isinstance(place, (str, os.PathLike)):
-        return os.path.abspath(place)
+    if isinstance(place, Remote):
+        return dataclasses.asdict(place)
     if isinstance(place, tuple):
         archive, offset, size = place
         return [os.path.abspath(archive), offset, size]
-    return {"pickled": base64.b64encode(pickle.dumps(place)).decode()}
+    return os.path.abspath(place)
 
 
 def _item_of(name, kept):
     place, stamp, fault = json.loads(kept)
-    if isinstance(place, dict):
-        place = pickle.loads(base64.b64decode(place["pickled"]))
-    return Item(os.fsdecode(name), tuple(place) if isinstance(place, list) else place, stamp, fault)
+    place = Remote(**place) if isinstance(place, dict) else tuple(place) if isinstance(place, list) else place
+    return Item(os.fsdecode(name), place, stamp, fault)

@@ -169,7 +169,7 @@ class _Run:
         nodes.check_sees(found, plan.place, plan.about_name, plan.todo(0)[0][0])
         if plan.settings.described_with is None:
             plan = _with_runtime(plan, self.fleet)
-        _describe_all(plan, self.fleet, self.workers, bar)
+        describe_all(plan, self.fleet, self.workers, bar)
         with Progress(plan.photos, self.progress, "gathering photos") as gathering:
             seconds = gather(plan, writer, update, gathering)
         plan.remove(self.keep_fragments)
@@ -217,7 +217,9 @@ def _keras_model(model):
 def _check_files(items):
     """Refuses photos that are no files, which other machines cannot read."""
     if not hasattr(items, "__len__"):
-        raise ValueError(f"A dataset is described where it is, by rw_keras.extract; {_TAKES}.")
+        raise ValueError(
+            f"A source that is read from one end to the other is described where it is, by rw_keras.extract; {_TAKES}."
+        )
     arrays = (item for item in items if not item.is_file) if isinstance(items, list) else iter(())
     array = next(arrays, None)
     if array is not None:
@@ -261,8 +263,13 @@ def _with_runtime(plan, fleet):
     return plan
 
 
-def _describe_all(plan, fleet, workers, bar):
-    """Describes all fragments of a plan that are not there yet."""
+def describe_all(plan: Plan, fleet: nodes.Fleet, workers: int | str, bar: Progress) -> None:
+    """Describes all fragments of a plan that are not there yet.
+
+    Raises:
+        OSError: when two passes over them have finished none.
+        ValueError: when an actor says that it cannot describe any.
+    """
     unfinished, doubtful, idle = plan.unfinished(), {}, 0
     bar.advance(0, new=False, count=plan.photos - sum(plan.counts[number] for number in unfinished))
     while unfinished:

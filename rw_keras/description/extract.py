@@ -56,9 +56,9 @@ def extract(
 
     Args:
         model: a model of `build_descriptor`, or what `rw_keras.runtimes.load` made of one.
-        photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, or a list; see
-            `rw_keras.photos.sources.photo_items`. A dataset is taken up where it was left: it has to give the same photos in the
-            same order.
+        photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, a list, or a URL such as `s3://bucket/photos/`;
+            see `rw_keras.photos.sources.photo_items`. A dataset is taken up where it was left: it has to give the same photos in
+            the same order.
         out: the index: a folder, made where it does not exist. `rw_keras.retrieval.Index.load` opens it.
         max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. "auto", the default: as the index was
             made; for a new one the size that the model carries, see `rw_keras.describe`.

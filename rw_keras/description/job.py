@@ -17,6 +17,7 @@ from rw_keras.description import defaults
 from rw_keras.description.update import Update, check_loss
 from rw_keras.model.presets import preset_of
 from rw_keras.model.recipe import Recipe
+from rw_keras.photos.listing import names_of
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import store
@@ -129,8 +130,7 @@ class Job:
         kept_regions = defaults.settled_regions(regions, region_components, model, about)
         runtime, precision = defaults.settled_runtime(runtime, precision, about, devices)
         items = listed_photos(photos, prune and about is not None)
-        if hasattr(items, "__len__"):
-            check_loss(out, {item.name for item in items}, prune, beside=not resume)
+        check_loss(out, names_of(items), prune, beside=not resume)
         is_folder = isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos)
         return cls(
             model=model,
