@@ -166,7 +166,8 @@ def extract(
     count = len(items) if hasattr(items, "__len__") else None
     check_loss(out, names_of(items), prune, beside=not resume)
     made = {**Recipe.of(model), "max_side": max_side}
-    source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
+    is_folder = isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos)
+    source = os.path.abspath(photos) if is_folder else getattr(items, "folder", None) or source
     with Writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True, regions=kept_regions) as writer:
         update = Update(writer, items, checksum, strict, prune)
         if writer.about["next_row"] == 0:

@@ -32,7 +32,12 @@ class Listing(Sequence):
     A photo takes some hundred bytes on the disk, in the folder that `TMPDIR` names, and none in memory. Names are unique.
     `name in listing` looks a name up; slices are lists of items. It may be read by several threads, and is not pickled: its items
     are.
+
+    Attributes:
+        folder: the URL of the folder whose photos these are, to which their names are relative; `None` for others.
     """
+
+    folder: str | None = None
 
     def __init__(self) -> None:
         # SQLite makes a database without a name in a temporary file, which the system removes with the process.
