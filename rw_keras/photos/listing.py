@@ -157,6 +157,11 @@ class Listing(Sequence):
         """The names, in order; they are looked up, and not held."""
         return _Names(self)
 
+    def size_on_disk(self) -> int:
+        """The bytes of the temporary file."""
+        pages, page_size = (self._run(f"PRAGMA {field}", ())[0][0] for field in ("page_count", "page_size"))
+        return pages * page_size
+
     def each_name(self) -> Iterator[str]:
         """The names, in order."""
         for start in range(0, self._count, _TOGETHER):
