@@ -146,7 +146,7 @@ class Job:
             checksum=checksum,
             strict=strict,
             prune=prune,
-            source=os.path.abspath(photos) if is_folder else source,
+            source=os.path.abspath(photos) if is_folder else getattr(items, "folder", None) or source,
             settings=dict(settings) if settings else None,
         )
 
