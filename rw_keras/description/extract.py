@@ -24,8 +24,7 @@ from rw_keras.model.presets import preset_of
 from rw_keras.model.recipe import Recipe, smallest_side
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
-from rw_keras.retrieval import store
-from rw_keras.retrieval.writer import Writer
+from rw_keras.retrieval import places
 from rw_keras.runtimes.describer import described_with
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Extraction:
     """What `extract` did.
 
     Attributes:
-        folder: the index.
+        folder: the index, or its address in Milvus.
         described: photos described now, among them
         changed: those that an earlier run had described, and that have changed since.
         kept: photos whose descriptors an earlier run had made.
@@ -52,7 +51,7 @@ class Extraction:
             `rw_keras.retrieval.exclusions`.
     """
 
-    folder: pathlib.Path
+    folder: pathlib.Path | str
     described: int
     changed: int
     kept: int
@@ -115,7 +114,7 @@ def extract(
         photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, or a list; see
             `rw_keras.photos.sources.photo_items`. A dataset is taken up where it was left: it has to give the same photos in the
             same order.
-        out: the index: a folder, made where it does not exist. `rw_keras.retrieval.Index.load` opens it.
+        out: the index: a folder, made where it does not exist, or `milvus://...`; `rw_keras.retrieval.Index.open` opens it.
         max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. "auto", the default: as the index was
             made; for a new one the size that the model carries, see `rw_keras.describe`.
         batch_size: photos of one size that go through the network together. "auto": as many as make up one photo of 512 x 384
@@ -154,8 +153,8 @@ def extract(
         OSError: when the index cannot be written, as on a full disk. What was finished stays.
     """
     began = time.monotonic()
-    out = store.check_target(out)
-    about = store.about(out) if resume else None
+    out = places.check_target(out, beside=not resume)
+    about = places.about(out) if resume else None
     max_side = defaults.settled_max_side(max_side, model, about)
     dtype = defaults.settled_dtype(dtype, model, about)
     _check_arguments(batch_size, workers)
@@ -167,7 +166,7 @@ def extract(
         check_loss(out, {item.name for item in items}, prune, beside=not resume)
     made = {**Recipe.of(model), "max_side": max_side}
     source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
-    with Writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True, regions=kept_regions) as writer:
+    with places.writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True, regions=kept_regions) as writer:
         update = Update(writer, items, checksum, strict, prune)
         if writer.about["next_row"] == 0:
             _note(writer, _defaults_of(model, kept_regions))

@@ -19,9 +19,8 @@ from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.recipe import Recipe
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
-from rw_keras.retrieval import store
+from rw_keras.retrieval import places, store
 from rw_keras.retrieval.store import Known, Stamp
-from rw_keras.retrieval.writer import Writer
 
 # A run that would take more than this share of an index away because the source does not list the photos stops.
 _MOST_GONE = 0.5
@@ -48,7 +47,7 @@ def check_loss(folder: str | os.PathLike[str], names: set[str], prune: bool, bes
     if prune:
         return
     try:
-        described = [photo for photo in store.photos(folder) if photo.described]
+        described = [photo for photo in places.photos(folder) if photo.described]
     except store.DamageError as error:
         if beside:
             raise _cannot_take_over(folder, error) from error
@@ -56,8 +55,8 @@ def check_loss(folder: str | os.PathLike[str], names: set[str], prune: bool, bes
     gone = sum(_is_gone(photo, names) for photo in described)
     if gone > _MOST_GONE * len(described):
         raise ValueError(
-            f"{gone} of the {len(described)} photos in {folder} are not among the {len(names)} of the source. If they are to leave "
-            "the index, run again with --prune (in Python: prune=True)."
+            f"{gone} of the {len(described)} photos in {places.shown(folder)} are not among the {len(names)} of the source. If "
+            "they are to leave the index, run again with --prune (in Python: prune=True)."
         )
 
 
@@ -96,7 +95,7 @@ class Update:
         ValueError: when too much of the index would leave it.
     """
 
-    def __init__(self, writer: Writer, items: Iterable[Item], checksum: bool, strict: bool, prune: bool) -> None:
+    def __init__(self, writer: places.IndexWriter, items: Iterable[Item], checksum: bool, strict: bool, prune: bool) -> None:
         self._writer, self._items = writer, items
         self._checksum, self._strict, self._prune = checksum, strict, prune
         self.described = self.changed = self.removed = self.excluded = 0

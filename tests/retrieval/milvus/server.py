@@ -1,0 +1,132 @@
+"""A Milvus server that nobody but this machine can reach: python server.py DATA_FOLDER
+
+The wheel `milvus` carries the standalone server, which listens on all addresses. So it is run in a network namespace of its own,
+and a port on the loopback of the usual one leads into it. Prints the port once the server is ready, serves until standard input
+ends or SIGTERM comes, and then stops it. What stands on standard input until then are commands: `kill` sends SIGKILL to the server,
+`stop` ends it, `start` starts it again, `freeze` and `thaw` hold it and let it go on; each is answered with `done`.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+_NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
+
+
+def alone():
+    """Puts this process into a network of its own, with a loopback."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_NETWORK) and libc.unshare(_NEW_USER | _NEW_NETWORK):
+        sys.exit(f"no network namespace can be made here: {os.strerror(ctypes.get_errno())}")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        up = struct.pack("16sh", b"lo", 0x1 | 0x8 | 0x40)  # IFF_UP, IFF_LOOPBACK, IFF_RUNNING
+        fcntl.ioctl(own, 0x8914, up)  # SIOCSIFFLAGS
+
+
+class Server:
+    """The server of the wheel, over one folder of data."""
+
+    def __init__(self, folder):
+        import milvus
+
+        self.folder = pathlib.Path(folder).resolve()
+        self._wheel = milvus
+        config = milvus.MilvusServerConfig()
+        config.configs.update(data_dir=str(self.folder))
+        self._server = milvus.MilvusServer(config, wait_for_started=False)
+        self._server.show_startup_banner = False
+
+    @property
+    def port(self):
+        """Another one after a start, where connections of the last one are not forgotten yet."""
+        return self._server.config.get("proxy_port")
+
+    @property
+    def process(self):
+        return self._server.server_proc
+
+    def start(self):
+        self._server.start()
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                sys.exit(f"the server ended with {self.process.returncode}; see {self.folder}/logs")
+            try:
+                address = f"http://127.0.0.1:{self._server.webservice_port}/healthz"
+                with urllib.request.urlopen(address, timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.2)
+        sys.exit("the server was not ready after two minutes")
+
+    def end(self, number):
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        if number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def relay(listening, server):
+    """Leads every connection to the server's port."""
+    while True:
+        outer, _ = listening.accept()
+        try:
+            inner = socket.create_connection(("127.0.0.1", server.port), 5)
+        except OSError:
+            outer.close()
+            continue
+        for one, other in (outer, inner), (inner, outer):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=pump, args=(one, other), daemon=True).start()
+
+
+def pump(one, other):
+    with contextlib.suppress(OSError):
+        while content := one.recv(1 << 18):
+            other.sendall(content)
+    for end in (one, other):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def main(folder):
+    listening = socket.create_server(("127.0.0.1", 0))  # of the usual network, which it stays a part of
+    alone()
+    server = Server(folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        server.start()
+        threading.Thread(target=relay, args=(listening, server), daemon=True).start()
+        print(listening.getsockname()[1], flush=True)
+        for line in sys.stdin:
+            command = line.strip()
+            if command == "start":
+                server.start()
+            else:
+                numbers = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "freeze": signal.SIGSTOP, "thaw": signal.SIGCONT}
+                server.end(numbers[command])
+            print("done", flush=True)
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.end(signal.SIGCONT)
+            server.end(signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
