@@ -14,6 +14,7 @@ adds to a query. Clients and service share this machine's processors.
 import concurrent.futures
 import contextlib
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -164,6 +165,7 @@ def _measure(name, runtime, describer, folder, photos):
 
 def main(_):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("httpx").setLevel("WARNING")
     model = build_descriptor()
     print(f"{_ROWS.value} x {model.output_shape[-1]}, photos of {_MAX_SIDE.value} pixels, k = {_K}, {os.cpu_count()} cores")
     print(f"{'':34s}{'a second':>9s}{'p50 ms':>10s}{'p95 ms':>10s}{'p99 ms':>10s}{'beyond':>11s}")

@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(rw_keras.__file__).parent
 
 # Lowest first. What stands on one floor knows nothing of the others there.
 FLOORS = (
-    {"files", "regions", "_moved"},
+    {"files", "regions", "storage", "_moved"},
     {"photos", "layers"},
     {"backbones"},
     {"methods"},

@@ -1,6 +1,7 @@
 """rw-keras index PHOTOS -o NAME: describe photos and write the index NAME, or bring it up to date.
 
-PHOTOS: a folder (with those below it), a glob in quotes, a .tar archive, or a text file of paths.
+PHOTOS: a folder (with those below it), a glob in quotes, a .tar archive, a text file of paths, or a URL
+of one of them, such as s3://bucket/photos/.
 Run again, it describes what is new or has changed, and drops what is gone; it takes its settings
 from the index, so no flag is needed. Interrupted, it goes on where it was.
 """
@@ -57,7 +58,7 @@ def run(values: Namespace) -> int:
         raise UsageError("index needs -o NAME, the index to write")
     _check_regions(values)
     from rw_keras.description.extract import extract, listed_photos
-    from rw_keras.description.update import check_loss
+    from rw_keras.description.update import check_loss, names_of
     from rw_keras.retrieval import columns, exclusions, places
 
     (source,) = values.arguments
@@ -67,7 +68,7 @@ def run(values: Namespace) -> int:
     if not values.force:
         check_flags(places.shown(values.output), known, {flag: getattr(values, flag) for flag in known.keys() & values.given})
     items = listed_photos(source, values.prune and about is not None)
-    names = {item.name for item in items}
+    names = names_of(items)
     check_loss(values.output, names, values.prune)
     taken_back = None if values.take_back == ["all"] else values.take_back
     exclusions.check_excluded(values.output, taken_back or ())

@@ -22,6 +22,7 @@ from rw_keras.description.runner import Runner
 from rw_keras.description.update import Update, check_loss
 from rw_keras.model.presets import preset_of
 from rw_keras.model.recipe import Recipe, smallest_side
+from rw_keras.photos.listing import names_of
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import places
@@ -111,9 +112,9 @@ def extract(
 
     Args:
         model: a model of `build_descriptor`, or what `rw_keras.runtimes.load` made of one.
-        photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, or a list; see
-            `rw_keras.photos.sources.photo_items`. A dataset is taken up where it was left: it has to give the same photos in the
-            same order.
+        photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, a list, or a URL such as `s3://bucket/photos/`;
+            see `rw_keras.photos.sources.photo_items`. A dataset is taken up where it was left: it has to give the same photos in
+            the same order.
         out: the index: a folder, made where it does not exist, or `milvus://...`; `rw_keras.retrieval.Index.open` opens it.
         max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. "auto", the default: as the index was
             made; for a new one the size that the model carries, see `rw_keras.describe`.
@@ -162,8 +163,7 @@ def extract(
     runtime, precision = defaults.settled_runtime(runtime, precision, about, devices)
     items = listed_photos(photos, prune and about is not None)
     count = len(items) if hasattr(items, "__len__") else None
-    if count is not None:
-        check_loss(out, {item.name for item in items}, prune, beside=not resume)
+    check_loss(out, names_of(items), prune, beside=not resume)
     made = {**Recipe.of(model), "max_side": max_side}
     source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
     with places.writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True, regions=kept_regions) as writer:

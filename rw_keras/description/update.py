@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from rw_keras.description.reader import Reading
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.model.recipe import Recipe
+from rw_keras.photos.listing import Listing, names_of
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
 from rw_keras.retrieval import places, store
@@ -32,31 +33,34 @@ _LOOKED_UP = 256
 _NOTES = 4096
 
 
-def check_loss(folder: str | os.PathLike[str], names: set[str], prune: bool, beside: bool = False) -> None:
+def check_loss(folder: str | os.PathLike[str], names: Collection[str] | None, prune: bool, beside: bool = False) -> None:
     """Stops before an update that would take much of an index away.
 
     Args:
         folder: the index; there need be none.
-        names: of all photos that the source lists.
+        names: of all photos that the source lists; `None` where they are not known yet.
         prune: whether that is wanted.
         beside: whether a new index is to take the place of this one, which may then be damaged.
 
     Raises:
         ValueError: when more than half of the described photos are not among those of the source, and would leave the index.
     """
-    if prune:
+    if prune or names is None:
         return
+    described = gone = 0
     try:
-        described = [photo for photo in places.photos(folder) if photo.described]
+        for photo in places.photos(folder):
+            if photo.described:
+                described += 1
+                gone += _is_gone(photo, names)
     except store.DamageError as error:
         if beside:
             raise _cannot_take_over(folder, error) from error
         raise
-    gone = sum(_is_gone(photo, names) for photo in described)
-    if gone > _MOST_GONE * len(described):
+    if gone > _MOST_GONE * described:
         raise ValueError(
-            f"{gone} of the {len(described)} photos in {places.shown(folder)} are not among the {len(names)} of the source. If "
-            "they are to leave the index, run again with --prune (in Python: prune=True)."
+            f"{gone} of the {described} photos in {places.shown(folder)} are not among the {len(names)} of the source. If they are "
+            "to leave the index, run again with --prune (in Python: prune=True)."
         )
 
 
@@ -104,7 +108,9 @@ class Update:
         self._changed_and_bad: list[tuple[str, str, Stamp | None]] = []
         self._renewed: list[tuple[int, Stamp | None]] = []
         self._noted = 0
-        self._names: set[str] = set()
+        # Those of a listing are looked up there; others are noted as they come.
+        self._listed = names_of(items) if isinstance(items, Listing) else None
+        self._names: Collection[str] = set() if self._listed is None else self._listed
         self._count = writer.count()
         if writer.beside:
             self._take_over()
@@ -152,7 +158,8 @@ class Update:
         while part := list(itertools.islice(items, step)):
             found = self._writer.find([item.name for item in part])
             for item in part:
-                self._names.add(item.name)
+                if self._listed is None:
+                    self._names.add(item.name)
                 if item.name in self._excluded:
                     self.excluded += 1
                     bar.advance(False, new=False)
@@ -254,8 +261,9 @@ class Update:
         """Stops before a new index takes the place of one with descriptors of photos that cannot be read now."""
         if self._prune:
             return
-        described = {photo.name for photo in store.photos(self._writer.folder) if photo.described}
-        missing = [(name, reason) for name, reason in self._writer.failures() if name in described]
+        failures = dict(self._writer.failures())
+        described = (photo.name for photo in store.photos(self._writer.folder) if photo.described)
+        missing = sorted((name, failures[name]) for name in described if name in failures)
         if missing:
             raise ValueError(
                 f"{self._writer.folder} was left as it is: it holds descriptors of {len(missing)} photos that cannot be read now, "

@@ -1,12 +1,9 @@
-"""Where photos come from: a folder, a list, a glob, a tar archive, a dataset. Each as one ordered row of photos with a name."""
+"""Where photos come from: a folder, a list, a glob, a tar archive, a dataset, a URL. Each is an ordered row of named photos."""
 
-import dataclasses
 import glob
-import io
 import os
 import pathlib
 import stat
-import tarfile
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -14,76 +11,16 @@ from typing import Any
 import numpy as np
 
 from rw_keras.files import printable
-from rw_keras.photos import formats
+from rw_keras.photos import archives, formats, remote
+from rw_keras.photos.items import Item, stamp
+from rw_keras.photos.listing import Listing
 from rw_keras.photos.reading import ImageError, broken_link
+from rw_keras.storage import is_url
 
-ARCHIVES = (".tar",)
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Item:
-    """A photo that has not been read.
-
-    Attributes:
-        name: what it is called in the index; unique within a source.
-        place: a path, an array of pixels, or (archive, offset, size).
-        stamp: [size in bytes, time of its last change in nanoseconds], by which a change is seen; `None` where there is none, and
-            while what reads such files is not installed, so that the photo is read once it is.
-        fault: why it cannot be read, where that is known without reading it.
-    """
-
-    name: str
-    place: Any
-    stamp: list[int] | None = None
-    fault: str | None = None
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a file, or a part of one; else it is an array, which has only its name."""
-        return isinstance(self.place, (str, os.PathLike, tuple))
-
-    def open(self) -> Any:
-        """What `rw_keras.photos.reading.read_image` takes."""
-        if self.fault is not None:
-            raise ImageError(self.fault)
-        if not isinstance(self.place, tuple):
-            return self.place
-        archive, offset, size = self.place
-        return io.BufferedReader(_Member(archive, offset, size, f"{self.name} in {archive}"), 1 << 20)
+__all__ = ["Item", "Listing", "folder_items", "list_photos", "photo_items", "stamp"]
 
 
-class _Member(io.RawIOBase):
-    """A part of a file as a file, of which no more is read than is asked for."""
-
-    def __init__(self, path, offset, size, name):
-        super().__init__()
-        self._file, self._offset, self._size, self._at = io.FileIO(path), offset, size, 0
-        self.name = name
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def seek(self, place, whence=os.SEEK_SET):
-        self._at = max(0, place + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
-        return self._at
-
-    def readinto(self, buffer):
-        self._file.seek(self._offset + self._at)
-        count = self._file.readinto(memoryview(buffer)[: max(0, self._size - self._at)])
-        self._at += count
-        return count
-
-    def close(self):
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-
-def photo_items(photos: Any) -> Iterator[Item] | list[Item]:
+def photo_items(photos: Any) -> Iterator[Item] | list[Item] | Listing:
     """The photos of a source, in its order.
 
     Args:
@@ -92,16 +29,20 @@ def photo_items(photos: Any) -> Iterator[Item] | list[Item]:
             passed over; a name is the member's, and nothing is unpacked, wherever it points); a text file that lists paths, one
             a line, or ended by zero bytes, relative to its own folder (a name is the line); a `tf.data.Dataset` of photos
             `(H, W, 3)`, or of pairs of a photo and its name (without one the name is its number); or a list of paths and arrays.
+            A folder, an archive, a list file, and what a list names may be given by a URL, such as `s3://bucket/photos/`; see
+            `rw_keras.photos.remote.photos_at`.
 
     Returns:
-        A list, or an iterator for a dataset, whose length is not known.
+        A list; of a URL, and of a list that names some, a `Listing`; an iterator for a dataset, whose length is not known, and for
+        an archive that can only be read from its beginning to its end.
 
     Raises:
         FileNotFoundError, ImageError: when there is no such source, or no photo in it.
+        OSError: when a source in storage cannot be listed, or a part of it cannot.
     """
     if hasattr(photos, "element_spec"):
         return _of_dataset(photos)
-    if isinstance(photos, list) and photos and all(isinstance(photo, Item) for photo in photos):
+    if isinstance(photos, Listing) or (isinstance(photos, list) and photos and all(isinstance(photo, Item) for photo in photos)):
         return photos
     if not isinstance(photos, (str, os.PathLike)):
         given = [_given(number, photo) for number, photo in enumerate(photos)]
@@ -109,11 +50,13 @@ def photo_items(photos: Any) -> Iterator[Item] | list[Item]:
             raise ImageError("There is no photo in the list; pass one that holds some.")
         return _distinct(given, "the list")
     path = os.fspath(photos)
+    if is_url(path):
+        return remote.photos_at(path)
     if os.path.isdir(path):
         found = folder_items(path)
-    elif path.lower().endswith(_COMPRESSED):
-        raise ImageError(f"{path} is compressed, so a photo in it cannot be reached by itself; unpack it to a plain .tar first.")
-    elif os.path.isfile(path) and path.lower().endswith(ARCHIVES):
+    elif path.lower().endswith(archives.COMPRESSED):
+        raise ImageError(archives.compressed(path))
+    elif os.path.isfile(path) and path.lower().endswith(archives.ENDINGS):
         found = _of_archive(path)
     elif os.path.isfile(path):
         if pathlib.PurePath(path).suffix.lower() in formats.LISTED:
@@ -214,95 +157,24 @@ def _of_path(path, name):
     return Item(name, path, stamp(name, about.st_size, about.st_mtime_ns))
 
 
-def stamp(name: str, size: int, time: int) -> list[int] | None:
-    """See `Item.stamp`: of a file called `name`, with its size in bytes and the time of its last change in nanoseconds."""
-    return [size, time] if formats.is_readable(os.path.splitext(name)[1]) else None
-
-
 def _of_list(path):
-    with open(path, "rb") as file:
-        content = file.read()
-    end = b"\0" if b"\0" in content else b"\n"
-    names = [os.fsdecode(line.removesuffix(b"\r") if end == b"\n" else line) for line in content.split(end)]
     folder = os.path.dirname(path)
-    return [_of_path(os.path.join(folder, name), name) for name in names if name.strip()]
+    with open(path, "rb") as file:
+        lines = list(remote.lines_of(file))
+    return [_of_url(name) if is_url(name) else _of_path(os.path.join(folder, name), name) for name in lines]
+
+
+def _of_url(url):
+    return Item(url, remote.Remote(url))
 
 
 def _of_archive(path):
-    found, last = [], None
     try:
-        with tarfile.open(path, "r:") as archive:
+        with open(path, "rb") as file:
             length = os.path.getsize(path)
-            for member in archive:
-                last = member.name
-                if not member.offset_data <= archive.offset <= length:
-                    archive.offset = _next_header(archive.fileobj, member, length)
-                if os.path.splitext(member.name)[1].lower() in formats.LISTED and not member.isdir():
-                    found.append(_of_member(path, member, length))
-            # `tarfile` takes a damaged header for the end, and so would an update take the photos behind it for gone.
-            archive.fileobj.seek(archive.offset)
-            block = archive.fileobj.read(tarfile.BLOCKSIZE)
-            if block != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("its header is damaged" if block else "it has no end, as if it were cut off")
-    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
-        where = "" if last is None else f" after its member {printable(last)}"
-        raise ImageError(f"{path} cannot be read as a tar archive{where}: {error}; make it again.") from error
-    return found
-
-
-def _next_header(file, member, length):
-    """Where the archive goes on behind a member whose header has a size that cannot be."""
-    place = member.offset_data
-    while place < length:
-        file.seek(place)
-        block = file.read(tarfile.BLOCKSIZE)
-        if block[257:262] == b"ustar" and _is_header(block):
-            return place
-        if block.strip(b"\0"):
-            place += tarfile.BLOCKSIZE
-            continue
-        end = _end_of_zeros(file, place)
-        if end is None:
-            return place
-        place = end - end % tarfile.BLOCKSIZE
-    raise tarfile.ReadError(f"the archive ends within it, or the size in its header, {member.size} bytes, is wrong")
-
-
-def _is_header(block):
-    try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.TarError:
-        return False
-    return True
-
-
-def _end_of_zeros(file, place):
-    """Where the next byte is that is not zero; `None` where there is none."""
-    file.seek(place)
-    while content := file.read(1 << 20):
-        if rest := content.lstrip(b"\0"):
-            return place + len(content) - len(rest)
-        place += len(content)
-    return None
-
-
-def _of_member(path, member, length):
-    """A photo in an archive of so many bytes. One that cannot be read has a fault, and the others are read all the same."""
-
-    def faulty(what):
-        return Item(member.name, path, None, f"{printable(member.name)} in {path} {what}")
-
-    if member.islnk() or member.issym():
-        return faulty(f"is a link to {printable(member.linkname)}; put the photo itself into the archive.")
-    if member.issparse():
-        return faulty("is stored as a sparse file; put it into the archive as a plain one.")
-    if not member.isreg():
-        return faulty("is a pipe, a device or of an unknown kind; put the photo itself into the archive.")
-    if not 0 <= member.size <= length - member.offset_data:
-        return faulty(f"has {member.size} bytes by its header, of the archive's {length}; make the archive again.")
-    # A header may give any number as the time, or none; a stamp keeps 64 bits.
-    time = int(member.mtime * 1_000_000_000) if abs(member.mtime) < 9e9 else 0
-    return Item(member.name, (path, member.offset_data, member.size), stamp(member.name, member.size, time))
+            return list(archives.items_in(file, length, path, lambda member: (path, member.offset_data, member.size)))
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read as a tar archive: {error}; make it again.") from error
 
 
 def _of_dataset(dataset):
@@ -321,11 +193,15 @@ def _of_dataset(dataset):
 
 def _given(number, photo):
     if isinstance(photo, (str, os.PathLike)):
-        return _of_path(os.fspath(photo), os.fspath(photo))
+        path = os.fspath(photo)
+        return _of_url(path) if is_url(path) else _of_path(path, path)
     return Item(f"{number:08d}", photo)
 
 
 def _distinct(items, source):
+    """The items of a list, those with a URL with their stamps, once their names are known to differ."""
+    if any(isinstance(item.place, remote.Remote) for item in items):
+        return Listing.spooled(remote.with_stamps(items), source)
     seen = set()
     for item in items:
         if item.name in seen:

@@ -47,7 +47,7 @@ def read_columns(path: str | os.PathLike[str], names: Collection[str] | None = N
     if len(set(named)) < len(named):
         twice = next(name for name in named if named.count(name) > 1)
         raise ValueError(f"{path} names {twice!r} twice; give each photo one row.")
-    if names is not None and not set(names) & set(named):
+    if names is not None and not any(name in names for name in named):
         raise ValueError(
             f"{path} names none of the photos; its {titles[place]!r} is {named[0]!r}, a photo's name {next(iter(names))!r}."
         )

@@ -9,6 +9,8 @@ import numpy as np
 from rw_keras.retrieval import exact
 from rw_keras.retrieval.rows import Rows
 
+# The lowest cosine that float32 may give two equal vectors.
+EQUAL = 1 - 1e-6
 # Pairs held before the best `limit` of them are sorted out.
 _HELD = 1 << 20
 

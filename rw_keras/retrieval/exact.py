@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from rw_keras.retrieval import narrow
 from rw_keras.retrieval.rows import Rows
 
 # Numbers held at a time: 16 MB; products stay in a processor's cache until they are compared.
@@ -135,11 +136,15 @@ def _everything(rows, queries, k, kept):
 
 def _best(rows, queries, k, kept):
     """Fewer than all rows: what reaches the k-th best so far is kept, and sorted now and then."""
-    margin = 2 * rounding(queries.shape[1])  # the k-th best and the candidate may each be off by one rounding
+    if narrow.suits(rows, queries):
+        tiles, off = narrow.products(rows, queries, kept)
+    else:
+        tiles, off = products(rows.blocks(kept), queries), 0.0
+    margin = 2 * (rounding(queries.shape[1]) + off)  # the k-th best and the candidate may each be off by one rounding
     least = np.full(len(queries), _LOWEST, "float32")  # of each query: the k-th best product so far
     held, fresh = [], 0  # (query, ids, products), and how many of them came since they were last sorted
     enough = 2 * k * len(queries) + _TILE // 256
-    for block, start, tile in products(rows.blocks(kept), queries):
+    for block, start, tile in tiles:
         own = least[start : start + tile.shape[1]]
         if own[0] == _LOWEST and len(tile) > k:
             # The k-th best of the best of each of some groups: k rows at least are as good.

@@ -18,6 +18,9 @@ from rw_keras.retrieval.segments import Segment, mapped
 
 # Photos that one query reads: its answer is a few MB.
 _CHUNK = 65536
+# Photos that are in memory as objects at once, which take 4 MB.
+_PAGE = 16384
+_LISTED = "SELECT id, name, row IS NOT NULL, listed FROM photos"
 
 
 class Listed(NamedTuple):
@@ -50,8 +53,17 @@ class Known(NamedTuple):
 
 def photos_of(database: sqlite3.Connection) -> Iterator[Listed]:
     """All photos of an index, in order."""
-    for number, name, described, listed in database.execute("SELECT id, name, row IS NOT NULL, listed FROM photos ORDER BY id"):
-        yield Listed(number, os.fsdecode(name), bool(described), None if listed is None else bool(listed))
+    for row in database.execute(f"{_LISTED} ORDER BY id"):
+        yield _listed(*row)
+
+
+def photos_after(database: sqlite3.Connection, last: int) -> list[Listed]:
+    """Some photos of an index: those that come after an id, in order; none where there are no more."""
+    return [_listed(*row) for row in database.execute(f"{_LISTED} WHERE id > ? ORDER BY id LIMIT ?", (last, _PAGE))]
+
+
+def _listed(number, name, described, listed):
+    return Listed(number, os.fsdecode(name), bool(described), None if listed is None else bool(listed))
 
 
 def failures_of(database: sqlite3.Connection) -> list[tuple[str, str]]:

@@ -158,22 +158,25 @@ class Rows:
         """The rows of ids, float32, in C order."""
         return np.ascontiguousarray(self._at(ids), "float32")
 
-    def blocks(self, kept: np.ndarray | None = None, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    def blocks(
+        self, kept: np.ndarray | None = None, start: int = 0, *, as_kept: int | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """All rows that are `kept`, in the order of their ids, some at a time.
 
         Args:
             kept: a mask by id (see `kept`), or `None` for every id.
             start: the first id.
+            as_kept: how many rows at a time, as they are kept and not as float32; those in memory may be float32. Default: float32.
 
         Yields:
             ids `(B,)`, vectors `(B, D)` float32, and `None`, or a mask of those among the B that are not kept after all: where
             most rows are kept, passing over the others costs less than copying the rest together. The vectors may be
             overwritten when the next block is asked for.
         """
-        buffer = None
+        buffer, step = None, as_kept or BLOCK_ROWS
         for first, end in ((0, self._given), (self._given, self.ids_given)):
-            for low in range(max(start, first), end, BLOCK_ROWS):
-                high = min(low + BLOCK_ROWS, end)
+            for low in range(max(start, first), end, step):
+                high = min(low + step, end)
                 here = None if kept is None else kept[low:high]
                 passing = high - low if here is None else np.count_nonzero(here)
                 if passing == 0:
@@ -184,7 +187,9 @@ class Rows:
                     continue
                 is_scaled = self._scaled and low < self._given
                 vectors = np.asarray(self._segments_between(low, high) if is_scaled else self._between(low, high))
-                if vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
+                if as_kept:
+                    vectors = np.ascontiguousarray(vectors)
+                elif vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
                     if buffer is None:  # one for all blocks: fresh memory costs as much as the conversion
                         buffer = np.empty((min(BLOCK_ROWS, self.ids_given), vectors.shape[1]), "float32")
                     vectors = (scaled if is_scaled else widened)(vectors, buffer[: high - low])

@@ -325,7 +325,7 @@ class Searchable(Contents):
         """Photos that are almost the same. All rows are multiplied with all, in blocks, whatever the searcher.
 
         Args:
-            threshold: the lowest cosine, above 0 and up to 1. Rounding takes equal vectors to 1 - 1e-7 or so.
+            threshold: the lowest cosine, above 0 and up to 1. Rounding takes equal vectors to 1 - 1e-7 or so, and 1 finds them.
             groups: whether to return groups. Default: pairs.
             limit: return this many pairs, the best; this bounds the memory, which is some 24 bytes a pair otherwise.
 
@@ -342,10 +342,10 @@ class Searchable(Contents):
             check_count("limit", limit)
             if groups:
                 raise ValueError(f"`limit` is for pairs, and groups are made of all; leave `limit`, which is {limit}, out.")
-        rows, names = Rows.of(self.descriptors), self.names
+        rows, names, lowest = Rows.of(self.descriptors), self.names, min(float(threshold), duplicates.EQUAL)
         if groups:
-            return [[names[position] for position in group] for group in duplicates.groups(rows, float(threshold))]
-        found = duplicates.pairs(rows, float(threshold), limit)
+            return [[names[position] for position in group] for group in duplicates.groups(rows, lowest)]
+        found = duplicates.pairs(rows, lowest, limit)
         return ((names[one], names[other], float(score)) for one, other, score in zip(*found))
 
     # Names of earlier versions.

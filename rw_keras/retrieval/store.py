@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from rw_keras.retrieval.queries import (
     excluded_in,
     failures_of,
     metadata_values,
+    photos_after,
     photos_of,
     stored_regions,
     stored_rows,
@@ -182,13 +183,18 @@ def _snapshot(folder, fields, database):
     )
 
 
-def photos(folder: str | os.PathLike[str]) -> list[Listed]:
-    """All photos of an index, in order; none where there is no index, or one of an earlier format."""
+def photos(folder: str | os.PathLike[str]) -> Iterator[Listed]:
+    """All photos of an index, in order; none where there is no index, or one of an earlier format.
+
+    They are read some at a time, so that a writer need not wait for whoever takes them, and ten million are never in memory.
+    """
     folder = pathlib.Path(folder)
-    if not (folder / DATABASE).is_file():
-        return []
-    with reading(folder) as database:
-        return list(photos_of(database))
+    last, page = -1, None
+    while (page is None or page) and (folder / DATABASE).is_file():
+        with reading(folder) as database:
+            page = photos_after(database, last)
+        yield from page
+        last = page[-1].id if page else last
 
 
 def excluded(folder: str | os.PathLike[str]) -> set[str]:

@@ -70,21 +70,13 @@ class Asking:
                 _check_turned(asked, positives, negatives)
                 query, found = await self._turned(took, served, state, positives[0], asked.box, options)
                 sent = [query.vector] if positives[0].photo is not None else []
-                return await self._first_page(served, state, asked, options, query, found, sent, positives, took)
-            compares = options.rerank is not None or asked.explain
-            if asked.explain:
-                _check_explains(served, positives)
-            parts = [self._query(took, served, state, source, asked.box, compares, asked.explain) for source in positives]
-            parts += [self._query(took, served, state, source, None, False, False) for source in negatives]
-            described = await _all(parts)
-            queries, away = described[: len(positives)], described[len(positives) :]
-            query = finding.combined(queries, away, state.index.descriptors.shape[1])
-            if query.regions is None and options.rerank is not None:
-                if is_explicit:
-                    raise _wrong("rerank", "compares regions, and a vector has none; leave it out, or ask with a photo or a name")
-                options = dataclasses.replace(options, rerank=None)
-            found = await self._engine.search(took, state, options, query)
-            sent = [one.vector for one, source in zip(queries, positives) if source.photo is not None]
+            else:
+                if asked.explain:
+                    _check_explains(served, positives)
+                query, sent = await self._combined(took, served, state, asked, positives, negatives, options.rerank is not None)
+                if query.regions is None and options.rerank is not None:
+                    options = _not_reranked(options, is_explicit)
+                found = await self._engine.search(took, state, options, query)
             return await self._first_page(served, state, asked, options, query, found, sent, positives, took)
 
     async def embed(self, asked: EmbedRequest, files: Sequence[Upload]) -> dict[str, Any]:
@@ -147,6 +139,16 @@ class Asking:
         if asked.box is not None and (len(positives) > 1 or positives[0].vector is not None):
             raise _wrong("box", "goes with exactly one photo or name; leave it out")
         return positives, of_negatives
+
+    async def _combined(self, took, served, state, asked, positives, negatives, reranks):
+        """The query that all parts make together, and the descriptors of the photos that were sent."""
+        compares = reranks or asked.explain
+        parts = [self._query(took, served, state, source, asked.box, compares, asked.explain) for source in positives]
+        parts += [self._query(took, served, state, source, None, False, False) for source in negatives]
+        described = await _all(parts)
+        queries, away = described[: len(positives)], described[len(positives) :]
+        sent = [one.vector for one, source in zip(queries, positives) if source.photo is not None]
+        return finding.combined(queries, away, state.index.descriptors.shape[1]), sent
 
     async def _query(self, took, served, state, source, box, compares, explains) -> finding.Query:
         """A part of a query described; with its region vectors, where they are compared and it has some."""
@@ -296,6 +298,13 @@ def _check_explains(served, positives):
         raise _wrong("explain", "compares regions, and a vector has none; leave it out, or ask with a photo or a name")
     if served.describer.made.whiten_on == "global" or served.index.recipe is None:
         raise _wrong("explain", "compares whitened regions, and the index's model whitens their sum; leave it out")
+
+
+def _not_reranked(options, is_explicit):
+    """The options of a query without region vectors; an error where the re-ranking was asked for, not the index's default."""
+    if is_explicit:
+        raise _wrong("rerank", "compares regions, and a vector has none; leave it out, or ask with a photo or a name")
+    return dataclasses.replace(options, rerank=None)
 
 
 def _check_turned(asked, positives, negatives):

@@ -134,3 +134,12 @@ def test_refuses_a_limit():
         Index("abc", np.eye(3)).near_duplicates(limit=0)
     with pytest.raises(ValueError, match=r"`limit` is for pairs.*which is 5"):
         Index("abc", np.eye(3)).near_duplicates(limit=5, groups=True)
+
+
+def test_one_finds_equal_vectors_however_they_round():
+    vectors = np.random.default_rng(0).standard_normal((200, 77)).astype("float32")
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = Index([*map(str, range(400))], np.concatenate([vectors, vectors]))
+    assert (exact.cosines(vectors, vectors) < 1).any()
+    assert len(list(index.near_duplicates(1))) == len(index.near_duplicates(1, groups=True)) == 200
+    assert len(list(index.near_duplicates(1, limit=300))) == 200

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rw_keras.retrieval import Index, exact, expand_query
+from rw_keras.retrieval import Index, exact, expand_query, narrow
 from rw_keras.retrieval import rows as rows_
 
 SMALL = st.integers(-1, 1)
@@ -29,6 +29,7 @@ def names(count):
 def blocks(request, monkeypatch):
     """Blocks of another size."""
     monkeypatch.setattr(rows_, "BLOCK_ROWS", request.param[0])
+    monkeypatch.setattr(narrow, "_BLOCK_ROWS", request.param[0])
     monkeypatch.setattr(exact, "_TILE", request.param[1])
     monkeypatch.setattr(exact, "_GROUPS", request.param[0])
 
@@ -202,6 +203,7 @@ class TestExpansion:
 class TestMemory:
     def test_rows_are_read_in_passing(self, monkeypatch):
         monkeypatch.setattr(rows_, "BLOCK_ROWS", 100)
+        monkeypatch.setattr(narrow, "_BLOCK_ROWS", 100)
         for dtype in ("float32", "float16"):
             rows = unit(2000, 16, dtype=dtype)
             lazy = Index(names(2000), Lazy(rows, 1000))
