@@ -83,6 +83,10 @@ class MilvusIndex(PhotoSearchable):
         self.regions = MilvusRegions(self._view) if about.get("regions") else None
         self.searcher = MilvusSearcher(self._view, Structure.of(about["searcher"]))
 
+    def fields(self) -> dict[str, Any] | None:
+        """The fields of the index as they are in Milvus now; `None` where there is none any longer."""
+        return self._ledger.fields()
+
     def refresh(self) -> bool:
         """Asks for the fields of the index again; whether they have changed."""
         about = self._ledger.fields()

@@ -1,4 +1,4 @@
-"""A Milvus server that nobody but this machine can reach: python server.py DATA_FOLDER
+"""A Milvus server that nobody but this machine can reach: python milvus_server.py DATA_FOLDER BIN_FOLDER
 
 The wheel `milvus` carries the standalone server, which listens on all addresses. So it is run in a network namespace of its own,
 and a port on the loopback of the usual one leads into it. Prints the port once the server is ready, serves until standard input
@@ -20,6 +20,8 @@ import threading
 import time
 import urllib.request
 
+import filelock
+
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 
 
@@ -34,13 +36,16 @@ def alone():
 
 
 class Server:
-    """The server of the wheel, over one folder of data."""
+    """The server of the wheel, over one folder of data; its programs are unpacked into another folder, once."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, programs):
         import milvus
 
         self.folder = pathlib.Path(folder).resolve()
-        self._wheel = milvus
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(programs).mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "bin").exists():
+            (self.folder / "bin").symlink_to(pathlib.Path(programs).resolve())
         config = milvus.MilvusServerConfig()
         config.configs.update(data_dir=str(self.folder))
         self._server = milvus.MilvusServer(config, wait_for_started=False)
@@ -56,7 +61,8 @@ class Server:
         return self._server.server_proc
 
     def start(self):
-        self._server.start()
+        with filelock.FileLock(f"{(self.folder / 'bin').resolve()}.lock"):  # whoever is first unpacks
+            self._server.start()
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -105,10 +111,10 @@ def pump(one, other):
             end.shutdown(socket.SHUT_RDWR)
 
 
-def main(folder):
+def main(folder, programs):
     listening = socket.create_server(("127.0.0.1", 0))  # of the usual network, which it stays a part of
     alone()
-    server = Server(folder)
+    server = Server(folder, programs)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         server.start()
@@ -129,4 +135,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
