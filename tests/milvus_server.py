@@ -22,6 +22,8 @@ import urllib.request
 
 import filelock
 
+# How often the parts of the server look at each other: a Strong read waits for the first, to make a collection for the others.
+_SOON = {"proxy.timeTickInterval": 20, "queryCoord.checkInterval": 100, "queryCoord.distPullInterval": 100}
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 
 
@@ -48,6 +50,8 @@ class Server:
             (self.folder / "bin").symlink_to(pathlib.Path(programs).resolve())
         config = milvus.MilvusServerConfig()
         config.configs.update(data_dir=str(self.folder))
+        for setting, milliseconds in _SOON.items():
+            config.set(setting, milliseconds)
         self._server = milvus.MilvusServer(config, wait_for_started=False)
         self._server.show_startup_banner = False
 

@@ -27,8 +27,8 @@ from rw_keras.retrieval.store import Known, Stamp
 _MOST_GONE = 0.5
 # Up to this share of an index may leave it because changed photos cannot be decoded.
 _MOST_UNDECODABLE = 0.1
-# Photos that are looked up at a time.
-_LOOKED_UP = 256
+# Photos that are looked up at a time: a server may take as long for one as for all of them.
+_LOOKED_UP = 2048
 # Notes on photos that need no describing, such as faults and new stamps, that are written together.
 _NOTES = 4096
 

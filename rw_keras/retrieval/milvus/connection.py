@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ TIMEOUT = 30.0
 MOST_HITS = 16384
 PAGE = 4096
 _REQUEST_BYTES = 8 << 20
-_NUMBERS = 1000  # of ids, or texts, in one expression
+_NUMBERS = 2048  # of ids, or texts, in one expression
 
 # What descriptors are kept as -> the field of Milvus, and the first version of the server that has it.
 VECTORS = {"float32": ("FLOAT_VECTOR", (2, 0)), "float16": ("FLOAT16_VECTOR", (2, 4)), "int8": ("INT8_VECTOR", (2, 6))}
@@ -98,14 +99,13 @@ class Connection:
                 return None
             return self._client.describe_collection(collection, timeout=self.timeout)
 
-    def create(self, collection: str, words: str, fields: Sequence[Mapping[str, Any]], index: Mapping[str, Any]) -> None:
-        """Makes a collection that can be searched.
+    def create(self, collection: str, words: str, fields: Sequence[Mapping[str, Any]]) -> None:
+        """Makes a collection; it can be searched once its index is built.
 
         Args:
             collection: its name.
             words: which description it gets.
             fields: what each field is, as `pymilvus.CollectionSchema.add_field` takes it; `datatype` by its name.
-            index: of the field `vector`, as `pymilvus.MilvusClient.create_index` takes it.
         """
         milvus = pymilvus(self.address.is_lite)
         schema = milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=words)
@@ -114,17 +114,27 @@ class Connection:
         with self.errors(f"make the collection {collection}"):
             options = {"consistency_level": self.consistency, "num_shards": 1, "timeout": self.timeout}
             self._client.create_collection(collection, schema=schema, **options)
-        self.build(collection, index)
+
+    def is_built(self, collection: str) -> bool:
+        """Whether a collection has an index."""
+        with self.errors(f"describe the collection {collection}"):
+            return bool(self._client.list_indexes(collection))
 
     def build(self, collection: str, index: Mapping[str, Any]) -> None:
-        """Gives a collection an index in place of the one that it has, and loads it; that takes as long as it takes."""
+        """Gives a collection an index in place of the one that it has, and loads it; that takes as long as it takes.
+
+        Args:
+            collection: its name.
+            index: of the field `vector`, as `pymilvus.MilvusClient.create_index` takes it.
+        """
         with self.errors(f"build an index of {collection}"):
             if self._client.list_indexes(collection):
                 self._client.release_collection(collection, timeout=self.timeout)
                 self._client.drop_index(collection, "vector", timeout=self.timeout)
             wanted = self._client.prepare_index_params()
             wanted.add_index(field_name="vector", index_name="vector", **index)
-            self._client.create_index(collection, wanted)
+            # milvus-lite has built it when it answers, and cannot be asked how far it is.
+            self._client.create_index(collection, wanted, sync=not self.address.is_lite)
             self._client.load_collection(collection)
 
     def load(self, collection: str) -> None:
@@ -136,6 +146,11 @@ class Connection:
         """Has Milvus write what it holds of a collection to its storage, and waits for it."""
         with self.errors(f"write the collection {collection} to its storage"):
             self._client.flush(collection, timeout=max(self.timeout, 120.0))
+
+    def for_each(self, function: Callable[[str], None], collections: Sequence[str]) -> None:
+        """Calls a function for each collection. A server takes seconds for some things, and as long for all of them at once."""
+        with ThreadPoolExecutor(1 if self.address.is_lite else len(collections)) as pool:
+            list(pool.map(function, collections))
 
     def drop(self, collection: str) -> None:
         """Drops a collection: one that was just made, and has never held anything."""

@@ -78,10 +78,14 @@ def create(connection: Connection, about: Mapping[str, Any], searcher: Structure
         {"field_name": "metadata", "datatype": "JSON"},
         {"field_name": "vector", "datatype": VECTORS[dtype][0], "dim": int(about["dimensions"])},
     ]
-    for collection, fields in wanted.items():
+
+    def make(collection):
         if connection.describe(collection) is None:
-            index = searcher.index(dtype) if collection == own.vectors else plain
-            connection.create(collection, f"{MARK}: {collection}", fields, index)
+            connection.create(collection, f"{MARK}: {collection}", wanted[collection])
+        if not connection.is_built(collection):  # nor where a process was killed that made it
+            connection.build(collection, searcher.index(dtype) if collection == own.vectors else plain)
+
+    connection.for_each(make, list(wanted))
 
 
 def _ledger_fields(number):

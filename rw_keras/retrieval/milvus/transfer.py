@@ -181,6 +181,8 @@ def _fill(writer, there, progress):
         writer.include(writer.excluded())
         writer.set(_PULLED, state)
     _set_fields(about, writer)
+    for column in there.columns:  # also one without any value
+        writer.set_values(column, [])
     done = sum(1 for _ in writer.photos())
     written = 0
     for photos in there.pages():

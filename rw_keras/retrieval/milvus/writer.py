@@ -93,6 +93,7 @@ class MilvusWriter:
         self.is_new = about is None
         if about is not None:
             self._check(about)
+            self._connection.for_each(self._connection.load, self.ledger.collections.searched(about))
         else:
             about = {
                 "identity": uuid.uuid4().hex,
@@ -141,8 +142,7 @@ class MilvusWriter:
     def finish(self) -> None:
         """Commits, and has Milvus write what it holds to its storage."""
         self.commit()
-        for collection in self.ledger.collections.searched(self.about):
-            self._connection.flush(collection)
+        self._connection.for_each(self._connection.flush, self.ledger.collections.searched(self.about))
 
     def abandon(self) -> bool:
         """Gives up an index that was made just now, has never held a descriptor, and excludes nothing; whether it was one."""
