@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 _VARIABLE = "RW_KERAS_TEST_DATA"
+_MILVUS = "RW_KERAS_TEST_MILVUS"
 _ALEXNET = "RW_KERAS_ALEXNET_WEIGHTS"
 _PARTS = ("oxford5k_part/jpg", "oxford5k_part/gt", "paris6k_part/jpg")
 
@@ -193,7 +194,8 @@ class MilvusServer:
         """Has it `kill`, `stop`, `start`, `freeze` or `thaw` the server."""
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
-        assert self._process.stdout.readline() == "done\n"
+        answer = self._process.stdout.readline()
+        assert answer == "done\n", self._process.communicate()[1]
 
     def close(self):
         self._process.communicate(timeout=60)
@@ -219,6 +221,8 @@ def milvus_place(request, tmp_path):
     if request.param == "lite":
         pytest.importorskip("milvus_lite", reason='opens a file of milvus-lite: pip install "rw_keras[milvus]"')
         return f"milvus://{tmp_path / 'index.db'}"
+    if not request.node.get_closest_marker("on_server") and os.environ.get(_MILVUS) != "all":
+        pytest.skip(f"a server takes long for this, and milvus-lite is asked the same: set {_MILVUS}=all")
     port = request.getfixturevalue("milvus_server").port
     return f"milvus://127.0.0.1:{port}/{request.node.originalname}_{secrets.token_hex(4)}"
 

@@ -65,20 +65,25 @@ class Server:
         return self._server.server_proc
 
     def start(self):
-        with filelock.FileLock(f"{(self.folder / 'bin').resolve()}.lock"):  # whoever is first unpacks
-            self._server.start()
+        for _ in range(3):  # one that was just stopped may still be registered with its etcd, and ends another that begins
+            with filelock.FileLock(f"{(self.folder / 'bin').resolve()}.lock"):  # whoever is first unpacks
+                self._server.start()
+            if self._is_ready():
+                return
+            time.sleep(3)
+        sys.exit(f"the server ended with {self.process.returncode}; see {self.folder}/logs")
+
+    def _is_ready(self):
+        address = f"http://127.0.0.1:{self._server.webservice_port}/healthz"
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                sys.exit(f"the server ended with {self.process.returncode}; see {self.folder}/logs")
-            try:
-                address = f"http://127.0.0.1:{self._server.webservice_port}/healthz"
-                with urllib.request.urlopen(address, timeout=2) as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:
-                time.sleep(0.2)
-        sys.exit("the server was not ready after two minutes")
+        while self.process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=2) as answer:
+                if answer.status == 200:
+                    return True
+            if time.monotonic() > deadline:
+                sys.exit("the server was not ready after two minutes")
+            time.sleep(0.2)
+        return False
 
     def end(self, number):
         if self.process is None:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import pathlib
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -64,6 +66,7 @@ def saved(memory, tmp_path):
     return tmp_path / "saved"
 
 
+@pytest.mark.on_server
 def test_it_finds_what_an_index_in_memory_finds(memory, saved, milvus_place):
     push(saved, milvus_place)
     queries = np.concatenate([unit(1, 5), memory.descriptors[3:4], np.zeros((1, 8), "float32")])
@@ -200,6 +203,7 @@ def filled(folder, photos, dtype="float32"):
         writer.finish()
 
 
+@pytest.mark.on_server
 def test_there_and_back_again(milvus_place, tmp_path, capsys):
     photos, folder = some_photos(3000), tmp_path / "folder"
     filled(folder, photos)
@@ -278,6 +282,7 @@ def test_another_recipe_is_refused_with_both_values(saved, milvus_place, tmp_pat
     assert places.about(milvus_place) == about
 
 
+@pytest.mark.on_server
 def test_a_collection_of_something_else_is_left_alone(saved, milvus_place):
     import pymilvus
 
@@ -293,6 +298,7 @@ def test_a_collection_of_something_else_is_left_alone(saved, milvus_place):
     client.close()
 
 
+@pytest.mark.on_server
 def test_one_process_writes(milvus_place, impatient):
     with MilvusWriter(milvus_place, RECIPE, 8) as writer:
         with pytest.raises(LockedError, match="is being written by another process"), MilvusWriter(milvus_place, RECIPE, 8):
@@ -362,6 +368,7 @@ def test_there_is_no_such_index(milvus_place):
     assert places.about(milvus_place) is None and list(places.photos(milvus_place)) == [] and places.excluded(milvus_place) == set()
 
 
+@pytest.mark.on_server
 def test_photos_are_described_right_into_it(milvus_place, photo_folder, tmp_path, model):
     import rw_keras
     from rw_keras.photos.reading import ImageError
@@ -387,6 +394,14 @@ def test_photos_are_described_right_into_it(milvus_place, photo_folder, tmp_path
         rw_keras.extract(
             model, only, f"{milvus_place}_2" if ".db" not in milvus_place else f"{milvus_place}?collection=two", **options
         )
+
+
+def test_another_process_wrote_it(saved, memory, milvus_place):
+    pushing = "import sys; from rw_keras.retrieval.milvus.transfer import push; push(*sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", pushing, saved, milvus_place], check=True)
+    assert len(list(places.photos(milvus_place))) == COUNT and places.check(milvus_place) == []
+    with Index.open(milvus_place) as index:
+        assert index.search(unit(1, 1)[0], 5) == memory.search(unit(1, 1)[0], 5)
 
 
 def test_the_commands(saved, milvus_place, tmp_path, capsys):

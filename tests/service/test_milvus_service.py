@@ -36,6 +36,7 @@ async def searches(client, photo):
     return found
 
 
+@pytest.mark.on_server
 def test_it_answers_as_over_a_folder(serve, made, shown, milvus_place):
     push(made[0], milvus_place)
     photo = (shown / "photos" / "05.png").read_bytes()
@@ -72,6 +73,7 @@ def test_photos_are_put_and_deleted(serve, made, shown, milvus_place, tmp_path, 
     assert found["name"] == "new.png" and left["name"] != "new.png" and found["cosine"] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.on_server
 def test_milvus_is_away(serve, made, shown, milvus_server, milvus_place, monkeypatch):
     if ".db" in milvus_place:
         pytest.skip("milvus-lite runs in this process, and is away with it")

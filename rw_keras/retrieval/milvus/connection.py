@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +24,9 @@ MOST_HITS = 16384
 PAGE = 4096
 _REQUEST_BYTES = 8 << 20
 _NUMBERS = 2048  # of ids, or texts, in one expression
+
+# What a server says of a collection that it has not loaded yet, and seconds until it is asked again.
+_COMING, _LOOK = re.compile(r"not (fully )?loaded|not? available|delegator|is in state '(released|loading)'"), 0.3
 
 # What descriptors are kept as -> the field of Milvus, and the first version of the server that has it.
 VECTORS = {"float32": ("FLOAT_VECTOR", (2, 0)), "float16": ("FLOAT16_VECTOR", (2, 4)), "int8": ("INT8_VECTOR", (2, 6))}
@@ -159,16 +164,30 @@ class Connection:
 
     # Rows.
 
+    def _read(self, asked, collection, function, *arguments, **options):
+        """What the client gives. A server that has just started has not loaded its collections yet: that is waited for."""
+        until = time.monotonic() + self.timeout
+        while True:
+            try:
+                with self.errors(asked):
+                    return function(collection, *arguments, consistency_level=self.consistency, timeout=self.timeout, **options)
+            except MilvusError as error:
+                if not _COMING.search(str(error)) or time.monotonic() > until:
+                    raise
+                with contextlib.suppress(MilvusError):
+                    self.load(collection)
+                time.sleep(_LOOK)
+
     def count(self, collection: str, where: str = "") -> int:
         """How many rows hold."""
-        with self.errors("count"):
-            found = self._client.query(collection, filter=where, output_fields=["count(*)"], **self._reading())
-            return int(found[0]["count(*)"])
+        found = self._read("count", collection, self._client.query, filter=where, output_fields=["count(*)"])
+        return int(found[0]["count(*)"])
 
     def find(self, collection: str, where: str, fields: Sequence[str]) -> list[dict[str, Any]]:
         """The fields of the rows that hold, in no order."""
-        with self.errors("look it up"):
-            return [dict(row) for row in self._client.query(collection, filter=where, output_fields=[*fields], **self._reading())]
+        return [
+            dict(row) for row in self._read("look it up", collection, self._client.query, filter=where, output_fields=[*fields])
+        ]
 
     def find_among(self, collection: str, field: str, values: Sequence[Any], fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The rows whose field is one of many values."""
@@ -189,9 +208,8 @@ class Connection:
         self, collection: str, queries: np.ndarray, limit: int, fields: Sequence[str], where: str, params: Mapping[str, Any]
     ) -> list[Any]:
         """The nearest rows of queries `(Q, D)`: for each a list of hits, which have `id`, `distance` and `entity`."""
-        with self.errors("search"):
-            options = {"filter": where, "limit": limit, "output_fields": [*fields], "search_params": dict(params)}
-            return self._client.search(collection, data=[*queries], anns_field="vector", **options, **self._reading())
+        options = {"filter": where, "limit": limit, "output_fields": [*fields], "search_params": dict(params)}
+        return self._read("search", collection, self._client.search, data=[*queries], anns_field="vector", **options)
 
     def upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
         """Writes rows, each in place of the one that has its key."""
@@ -205,9 +223,6 @@ class Connection:
             with self.errors("delete"):
                 where = f"{field} in {literals(values[start : start + _NUMBERS])}"
                 self._client.delete(collection, filter=where, timeout=self.timeout)
-
-    def _reading(self):
-        return {"consistency_level": self.consistency, "timeout": self.timeout}
 
 
 def _parts(rows):

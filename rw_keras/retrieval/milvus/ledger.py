@@ -56,6 +56,7 @@ class Ledger:
         if self.connection.describe(self.collections.ledger) is None:
             self.is_there()
             return None
+        self.connection.load(self.collections.ledger)
         fields = self.fields()
         if fields is None:
             self.is_there()

@@ -12,8 +12,9 @@ from rw_keras.retrieval.milvus.layout import Structure, of_fields
 from rw_keras.retrieval.milvus.views import MilvusRows, View, widened
 from rw_keras.retrieval.milvus.words import name_of
 
-# Candidates beyond k: what a structure's own rounding may have put behind the last hit, and what ties with it.
-_MARGIN = 16
+# Candidates beyond k: what rounding may have put behind the last hit, and what a structure may that searches by short codes. Where
+# more tie with the last hit, more are asked for.
+_MARGIN, _OF_CODES = 4, 32
 # Hits, with their vectors, that one request asks for: 8 MB of 512 dimensions.
 _HITS = 4096
 
@@ -48,7 +49,8 @@ class MilvusSearcher:
         where = passing or ""
         asked = np.flatnonzero(queries.any(axis=1))
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        limit = min(k + _MARGIN, MOST_HITS)
+        margin = _OF_CODES if self.name == "milvus-ivf-sq8" else _MARGIN
+        limit = min(k + margin, MOST_HITS)
         open_ = asked
         while len(open_):
             answers = self._candidates(queries[open_], limit, where)
@@ -101,7 +103,7 @@ class MilvusSearcher:
         return answers
 
     def _answer(self, hits, dimensions):
-        view = self._view
+        view, hits = self._view, list(hits)  # each way through pymilvus' own sequence makes all of them again
         if not hits:
             return np.empty(0, "int64"), np.empty((0, dimensions), "float32"), -np.inf
         ids = np.array([hit["id"] for hit in hits], "int64")
