@@ -2,9 +2,13 @@
 
 import functools
 import gc
+import importlib.util
 import os
 import pathlib
+import secrets
 import shutil
+import subprocess
+import sys
 
 import hypothesis
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 from PIL import Image
 
 _VARIABLE = "RW_KERAS_TEST_DATA"
+_MILVUS = "RW_KERAS_TEST_MILVUS"
 _ALEXNET = "RW_KERAS_ALEXNET_WEIGHTS"
 _PARTS = ("oxford5k_part/jpg", "oxford5k_part/gt", "paris6k_part/jpg")
 
@@ -37,7 +42,9 @@ def pytest_addoption(parser):
 @pytest.hookimpl(trylast=True)  # after -m has taken out what is not to run
 def pytest_collection_modifyitems(config, items):
     reasons = {"photos": _no_photos, "imagenet": _no_weights}
-    reasons |= dict.fromkeys(("slow", "environment", "backends", "full_counts", "browser", "cloud", "cluster"), _not_asked_for)
+    reasons |= dict.fromkeys(
+        ("slow", "environment", "backends", "full_counts", "browser", "cloud", "cluster", "milvus"), _not_asked_for
+    )
     for marker, missing in reasons.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = missing(config, marker) if marked else None
@@ -167,6 +174,59 @@ def photo_folder(tmp_path, draw):
     for seed, (name, shape) in enumerate(shapes.items()):
         Image.fromarray(draw(seed, *shape)).save(folder / name)
     return folder
+
+
+class MilvusServer:
+    """A Milvus server that only this machine reaches: what `milvus_server.py` runs.
+
+    Attributes:
+        port: on the loopback.
+    """
+
+    def __init__(self, folder, programs):
+        program = pathlib.Path(__file__).with_name("milvus_server.py")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen([sys.executable, program, folder, programs], **pipes)
+        line = self._process.stdout.readline()
+        if not line:
+            pytest.skip(f"Milvus does not start here: {self._process.communicate()[1][-300:].strip()}")
+        self.port = int(line)
+
+    def tell(self, command):
+        """Has it `kill`, `stop`, `start`, `freeze` or `thaw` the server."""
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer == "done\n", self._process.communicate()[1]
+
+    def close(self):
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory):
+    """A `MilvusServer`; skips where pymilvus, or the wheel with the server, is not installed."""
+    pytest.importorskip("pymilvus", reason='asks Milvus: pip install "rw_keras[milvus]"')
+    if importlib.util.find_spec("milvus") is None:
+        pytest.skip("starts a Milvus server: pip install --no-deps milvus==2.3.5")
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"), shared / "milvus_programs")
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["lite", "server"])
+def milvus_place(request, tmp_path):
+    """The address of an index that is not there yet: in a file of milvus-lite, and on a server."""
+    pytest.importorskip("pymilvus", reason='asks Milvus: pip install "rw_keras[milvus]"')
+    if request.param == "lite":
+        pytest.importorskip("milvus_lite", reason='opens a file of milvus-lite: pip install "rw_keras[milvus]"')
+        return f"milvus://{tmp_path / 'index.db'}"
+    if not request.node.get_closest_marker("on_server") and os.environ.get(_MILVUS) != "all":
+        pytest.skip(f"a server takes long for this, and milvus-lite is asked the same: set {_MILVUS}=all")
+    port = request.getfixturevalue("milvus_server").port
+    return f"milvus://127.0.0.1:{port}/{request.node.originalname}_{secrets.token_hex(4)}"
 
 
 @pytest.fixture

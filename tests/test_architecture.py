@@ -29,8 +29,11 @@ FLOORS = (
     {"commands"},
     {"__main__"},
 )
-# `Index.from_folder` and `Index.search_photo` describe photos.
-UPWARD = {("rw_keras.retrieval.index", f"rw_keras.description.{module}") for module in ("describe", "folder")}
+# `Index.from_folder` and `search_photo` describe photos.
+UPWARD = {
+    ("rw_keras.retrieval.index", "rw_keras.description.folder"),
+    ("rw_keras.retrieval.photo_searching", "rw_keras.description.describe"),
+}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 
 

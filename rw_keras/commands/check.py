@@ -24,10 +24,10 @@ def run(values: Namespace) -> int:
     """Runs the command and returns its exit status."""
     if len(values.arguments) != 1:
         raise UsageError(f"check takes one index, NAME, but got {len(values.arguments)} arguments")
-    from rw_keras.retrieval import store
+    from rw_keras.retrieval import places
 
     (name,) = values.arguments
-    found = store.check(name)
+    found, name = places.check(name), places.shown(name)
     if values.json:
         print(json.dumps([dataclasses.asdict(damage) for damage in found]))
     elif not found:

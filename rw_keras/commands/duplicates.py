@@ -23,9 +23,10 @@ def run(values: Namespace) -> int:
     if len(values.arguments) != 1:
         raise UsageError(f"duplicates takes one index, NAME, but got {len(values.arguments)} arguments")
     from rw_keras.retrieval import Index
+    from rw_keras.retrieval.places import shown
 
     (name,) = values.arguments
-    found = Index.load(name).near_duplicates(values.threshold, groups=values.groups)
+    found = Index.open(name).near_duplicates(values.threshold, groups=values.groups)
     if values.json:
         pairs = found if values.groups else [{"photos": [one, other], "cosine": score} for one, other, score in found]
         print(json.dumps(pairs))
@@ -37,5 +38,5 @@ def run(values: Namespace) -> int:
         else:
             print(f"{one[2]:6.3f}  {printable(one[0])}  {printable(one[1])}")
     if not count:
-        print(f"{name}: no two photos have a cosine of {values.threshold:g} or more", file=sys.stderr)
+        print(f"{shown(name)}: no two photos have a cosine of {values.threshold:g} or more", file=sys.stderr)
     return DONE

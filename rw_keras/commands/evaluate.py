@@ -71,11 +71,11 @@ def run(values: Namespace) -> int:
 def _open(name, values):
     """An index, its labels, and how it is to be searched: all that can be refused before it is."""
     from rw_keras.evaluation.labels import read_labels
-    from rw_keras.retrieval import Index, store
+    from rw_keras.retrieval import Index, places
 
-    index = Index.load(name, searcher="numpy")
+    index = Index.open(name, None if places.is_milvus(name) else "numpy")
     searched = _searched(index, values)
-    photos = values.photos or (store.about(name) or {}).get("source")
+    photos = values.photos or (places.about(name) or {}).get("source")
     labels = read_labels(values.labels, index, photos=photos, missing=values.missing)
     return index, labels if values.queries is None else labels.some(values.queries), searched
 
@@ -103,11 +103,11 @@ def _searched(index, values):
 
 
 def _model(name, index, values):
-    from rw_keras.retrieval import store
+    from rw_keras.retrieval import places
 
     if index.recipe is None:
         raise ValueError(f"{name} does not say what model made it, so queries with a box, or of other photos, cannot be described")
-    take_files(values, store.about(name))
+    take_files(values, places.about(name))
     return describer_of(recipe_of_index(name, index.recipe), values)
 
 

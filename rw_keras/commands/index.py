@@ -23,7 +23,7 @@ from rw_keras.files import printable
 
 def define(parser: Parser) -> None:
     """Adds the command's flags."""
-    parser.flag("output", "The index to write: a folder.", text("NAME"), short="o")
+    parser.flag("output", "The index to write: a folder, or milvus://HOST:19530/COLLECTION.", text("NAME"), short="o")
     parser.flag("metadata", "A CSV file with a column of names, and columns to search within.", text("FILE"))
     parser.switch("checksum", "See a change by a photo's bytes, not by its size and time.")
     words = "Describe all photos, also those that the index holds, and replace it at the end."
@@ -62,14 +62,14 @@ def run(values: Namespace) -> int:
     from rw_keras.description.extract import extract
     from rw_keras.description.job import listed_photos
     from rw_keras.description.update import check_loss, names_of
-    from rw_keras.retrieval import columns, exclusions, store
+    from rw_keras.retrieval import columns, exclusions, places
 
     (source,) = values.arguments
     # All that can be refused is, before seconds are spent on the network.
-    about = store.about(store.check_target(values.output))
+    about = places.about(places.check_target(values.output, beside=values.force))
     known = {} if about is None else known_settings(about)
     if not values.force:
-        check_flags(values.output, known, {flag: getattr(values, flag) for flag in known.keys() & values.given})
+        check_flags(places.shown(values.output), known, {flag: getattr(values, flag) for flag in known.keys() & values.given})
     items = listed_photos(source, values.prune and about is not None)
     names = names_of(items)
     check_loss(values.output, names, values.prune)
@@ -167,17 +167,20 @@ def _model(values, about, known):
 
 def _tell(values, done, dimensions):
     """The summary: all counts, and every photo that has no descriptor, or an old one, by name."""
+    from rw_keras.retrieval import places
+
     lists = {
         "left_out": (done.failures, "left out"),
         "unread": (done.unread, "could not be read now; what the index holds of them was kept"),
         "undecodable": (done.undecodable, "have changed and cannot be decoded; they left the index"),
     }
+    shown = places.shown(values.output)
     if values.json:
         counts = {field: getattr(done, field) for field in ("described", "changed", "kept", "removed", "excluded")}
         listed = {field: [{"name": name, "reason": reason} for name, reason in found] for field, (found, _) in lists.items()}
-        print(json.dumps({"index": values.output, "photos": done.described + done.kept, **counts, **listed}))
+        print(json.dumps({"index": shown, "photos": done.described + done.kept, **counts, **listed}))
         return
-    print(f"{values.output}: {done} ({dimensions} dimensions, {done.seconds:.0f} s)")
+    print(f"{shown}: {done} ({dimensions} dimensions, {done.seconds:.0f} s)")
     for found, words in lists.values():
         if found:
             print(f"{len(found)} {words}:")

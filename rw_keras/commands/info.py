@@ -24,10 +24,10 @@ def run(values: Namespace) -> int:
     """Runs the command and returns its exit status."""
     if len(values.arguments) != 1:
         raise UsageError(f"info takes one index, NAME, but got {len(values.arguments)} arguments")
-    from rw_keras.retrieval.summary import summary
+    from rw_keras.retrieval import places
 
     (name,) = values.arguments
-    found = summary(name)
+    found, name = places.summary(name), places.shown(name)
     recipe_of_index(name, found.about.get("recipe"))
     try:
         print(json.dumps(_plain(name, found)) if values.json else "\n".join(_lines(name, found)))
@@ -83,6 +83,9 @@ def _rows(found):
     if searcher.get("name"):
         given = "".join(f", {name} {value}" for name, value in (searcher.get("parameters") or {}).items())
         yield "searcher", f"{searcher['name']}{given}"
+    if about.get("kept_by"):
+        yield "kept by", about["kept_by"]
+        return
     yield "on disk", ", ".join(f"{kind} {_size(size)}" for kind, size in found.bytes.items() if size) or "nothing"
     yield "format", f"{about['format']}"
 

@@ -20,6 +20,8 @@ from rw_keras.commands import (
     info,
     merge,
     presets,
+    pull,
+    push,
     runtimes,
     search,
     serve,
@@ -37,6 +39,8 @@ _USAGE = """rw-keras: find photos of the same thing.
   rw-keras check NAME                compare all of the index NAME with its checksums
   rw-keras merge NAME NAME -o NAME   join indices of one recipe into a new one
   rw-keras export-vectors NAME FILE  write the descriptors of NAME to a .npy or .parquet file
+  rw-keras push NAME URL             bring Milvus, or object storage, to what the index NAME holds
+  rw-keras pull URL NAME             and back: the index at URL into the new folder NAME
   rw-keras presets                   whole recipes by name: what --preset takes
   rw-keras runtimes                  what computes the network, and how fast it is on this machine
   rw-keras export PATH               write a model that serves: SavedModel, ONNX, OpenVINO, LiteRT
@@ -60,6 +64,8 @@ COMMANDS: dict[str, ModuleType] = {
     "check": check,
     "merge": merge,
     "export-vectors": export_vectors,
+    "push": push,
+    "pull": pull,
     "presets": presets,
     "runtimes": runtimes,
     "export": export,

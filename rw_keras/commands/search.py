@@ -58,10 +58,10 @@ def run(values: Namespace) -> int:
     box = _box(values.box)
     from rw_keras.photos.reading import read_image
     from rw_keras.photos.remote import opened
-    from rw_keras.retrieval import Index, columns, store
+    from rw_keras.retrieval import Index, columns, places
 
     name, photo = values.arguments
-    about = store.about(name)
+    about = places.about(name)
     take_files(values, about)
     usual = (about or {}).get("search") or {}
     if "expand" not in values.given and usual.get("expand"):
@@ -69,14 +69,14 @@ def run(values: Namespace) -> int:
     asked = rerank_of(values, usual if (about or {}).get("regions") else {**usual, "rerank": None})
     if values.rerank is not None and about is not None and not about.get("regions"):
         raise ValueError(
-            f"{name} keeps no vectors of regions, and you asked for --rerank {values.rerank}; leave it out, or make the index "
-            "again with --regions int8 and --force"
+            f"{places.shown(name)} keeps no vectors of regions, and you asked for --rerank {values.rerank}; leave it out, or make "
+            "the index again with --regions int8 and --force"
         )
     _check_to_write(values)
-    index = Index.load(name, searcher=values.searcher)
+    index = Index.open(name, searcher=values.searcher)
     if index.recipe is None:
-        raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
-    recipe = recipe_of_index(name, index.recipe)
+        raise ValueError(f"{places.shown(name)} does not say what model made it; search it from Python with Index.search")
+    recipe = recipe_of_index(places.shown(name), index.recipe)
     read_image(opened(photo), box, max_side_of(recipe))  # before seconds are spent on the network
     model = describer_of(recipe, values)
     within = columns.condition(values.within, index.metadata)
@@ -123,14 +123,14 @@ def _check_to_write(values):
 
 def _show(name, photo, box, hits, measure, rerank, values):
     """Writes the pages that `--html` and `--sheet` ask for."""
-    from rw_keras.retrieval import store
+    from rw_keras.retrieval import places
     from rw_keras.views.result_page import result_page, search_sheet
 
-    folder = values.photos or (store.about(name) or {}).get("source")
+    folder = values.photos or (places.about(name) or {}).get("source")
     joined = storage.joined if storage.is_url(folder) else inside
     found = [(rank, hit, score, folder and joined(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
-        options = {"index": name, "k": values.k, "expansion": values.expand or "none"}
+        options = {"index": places.shown(name), "k": values.k, "expansion": values.expand or "none"}
         if rerank is not None:
             options["re-ranked"] = rerank
         if values.alpha:

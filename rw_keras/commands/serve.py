@@ -170,9 +170,12 @@ def _settings(values):
 
 
 def _folders(arguments):
-    """Name -> folder of indices: the folder's own name, or all of what was given where two have the same."""
-    own = [pathlib.Path(os.path.abspath(folder)).name for folder in arguments]
-    names = own if len(set(own)) == len(own) else arguments
+    """Name -> place of indices: the own name of the folder or collection, or all of what was given where two have the same."""
+    from rw_keras.retrieval.milvus import Address, is_milvus
+    from rw_keras.retrieval.places import shown
+
+    own = [Address.of(one).collection if is_milvus(one) else pathlib.Path(os.path.abspath(one)).name for one in arguments]
+    names = own if len(set(own)) == len(own) else list(map(shown, arguments))
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise UsageError(f"the index {twice} is given twice; give each once")
@@ -181,14 +184,16 @@ def _folders(arguments):
 
 def _check(plan):
     """What can be refused without a model is."""
-    from rw_keras.retrieval import store
+    from rw_keras.retrieval import places
 
     for name, folder in plan.folders.items():
-        about = store.about(folder)
+        about = places.about(folder)
         if about is None:
-            store.read(folder)  # says that there is none
+            places.summary(folder)  # says that there is none
         if about["recipe"] is None:
-            raise ValueError(f"{folder} does not say what model made it, so no photo can be described as its own were")
+            raise ValueError(
+                f"{places.shown(folder)} does not say what model made it, so no photo can be described as its own were"
+            )
         recipe_of_index(name, about["recipe"])
 
 
@@ -230,14 +235,14 @@ class _Describers:
         self.threads = 4 if is_elsewhere else 1
 
     def of(self, folder):
-        from rw_keras.retrieval import Index, store
+        from rw_keras.retrieval import Index, places
 
-        about = store.about(folder)
-        recipe = recipe_of_index(folder, about["recipe"]).of_any_size()
+        about = places.about(folder)
+        recipe = recipe_of_index(places.shown(folder), about["recipe"]).of_any_size()
         for made, describer in self._known:
-            if not made.differences(recipe, folder):
+            if not made.differences(recipe, places.shown(folder)):
                 return describer
-        describer = self._serving.describer(Index.load(folder)) if self._serving else self._loaded(folder, about)
+        describer = self._serving.describer(Index.open(folder)) if self._serving else self._loaded(folder, about)
         _warm(describer, about["recipe"], with_regions=bool(about.get("regions")))
         self._known.append((recipe, describer))
         return describer

@@ -59,7 +59,7 @@ def extract(
         photos: a folder, a glob, a list file, a `.tar` archive, a `tf.data.Dataset`, a list, or a URL such as `s3://bucket/photos/`;
             see `rw_keras.photos.sources.photo_items`. A dataset is taken up where it was left: it has to give the same photos in
             the same order.
-        out: the index: a folder, made where it does not exist. `rw_keras.retrieval.Index.load` opens it.
+        out: the index: a folder, made where it does not exist, or `milvus://...`; `rw_keras.retrieval.Index.open` opens it.
         max_side: the longer side of a photo is reduced to this many pixels; `None`: no limit. "auto", the default: as the index was
             made; for a new one the size that the model carries, see `rw_keras.describe`.
         batch_size: photos of one size that go through the network together. "auto": as many as make up one photo of 512 x 384

@@ -20,8 +20,7 @@ from rw_keras.model.recipe import Recipe
 from rw_keras.photos.listing import names_of
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
-from rw_keras.retrieval import store
-from rw_keras.retrieval.writer import Writer
+from rw_keras.retrieval import places
 from rw_keras.runtimes.describer import described_with
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Extraction:
     """What a run did.
 
     Attributes:
-        folder: the index.
+        folder: the index, or its address in Milvus.
         described: photos described now, among them
         changed: those that an earlier run had described, and that have changed since.
         kept: photos whose descriptors an earlier run had made.
@@ -48,7 +47,7 @@ class Extraction:
             `rw_keras.retrieval.exclusions`.
     """
 
-    folder: pathlib.Path
+    folder: pathlib.Path | str
     described: int
     changed: int
     kept: int
@@ -123,8 +122,8 @@ class Job:
         settings: Mapping[str, Any] | None,
     ) -> Job:
         """Arguments and errors as for `rw_keras.extract`."""
-        out = store.check_target(out)
-        about = store.about(out) if resume else None
+        out = places.check_target(out, beside=not resume)
+        about = places.about(out) if resume else None
         max_side = defaults.settled_max_side(max_side, model, about)
         dtype = defaults.settled_dtype(dtype, model, about)
         kept_regions = defaults.settled_regions(regions, region_components, model, about)
@@ -156,10 +155,10 @@ class Job:
         return len(self.items) if hasattr(self.items, "__len__") else None
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[tuple[Writer, Update]]:
+    def opened(self) -> Iterator[tuple[places.IndexWriter, Update]]:
         """The writer of the index, which holds its lock, and the update of this run."""
         dimensions = self.model.output_shape[-1]
-        with Writer(
+        with places.writer(
             self.out, self.made, dimensions, self.dtype, beside=not self.resume, go_on=True, regions=self.regions
         ) as writer:
             update = Update(writer, self.items, self.checksum, self.strict, self.prune)
@@ -168,7 +167,7 @@ class Job:
             note(writer, {"source": self.source, "settings": self.settings})
             yield writer, update
 
-    def finished(self, writer: Writer, update: Update, began: float, network_seconds: float) -> Extraction:
+    def finished(self, writer: places.IndexWriter, update: Update, began: float, network_seconds: float) -> Extraction:
         """Ends the run: what has to leave the index leaves.
 
         Args:
@@ -208,7 +207,7 @@ def listed_photos(photos: Any, may_be_none: bool) -> Any:
         return []
 
 
-def note(writer: Writer, fields: Mapping[str, Any]) -> None:
+def note(writer: places.IndexWriter, fields: Mapping[str, Any]) -> None:
     """Sets fields of an index, those that are not `None`."""
     for field, value in fields.items():
         if value is not None:

@@ -19,16 +19,15 @@ from rw_keras.model.recipe import Recipe
 from rw_keras.photos.listing import Listing, names_of
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
-from rw_keras.retrieval import store
+from rw_keras.retrieval import places, store
 from rw_keras.retrieval.store import Known, Stamp
-from rw_keras.retrieval.writer import Writer
 
 # A run that would take more than this share of an index away because the source does not list the photos stops.
 _MOST_GONE = 0.5
 # Up to this share of an index may leave it because changed photos cannot be decoded.
 _MOST_UNDECODABLE = 0.1
-# Photos that are looked up at a time.
-_LOOKED_UP = 256
+# Photos that are looked up at a time: a server may take as long for one as for all of them.
+_LOOKED_UP = 2048
 # Notes on photos that need no describing, such as new stamps, that are written together.
 _NOTES = 4096
 
@@ -49,7 +48,7 @@ def check_loss(folder: str | os.PathLike[str], names: Collection[str] | None, pr
         return
     described = gone = 0
     try:
-        for photo in store.photos(folder):
+        for photo in places.photos(folder):
             if photo.described:
                 described += 1
                 gone += _is_gone(photo, names)
@@ -59,8 +58,8 @@ def check_loss(folder: str | os.PathLike[str], names: Collection[str] | None, pr
         raise
     if gone > _MOST_GONE * described:
         raise ValueError(
-            f"{gone} of the {described} photos in {folder} are not among the {len(names)} of the source. If they are to leave "
-            "the index, run again with --prune (in Python: prune=True)."
+            f"{gone} of the {described} photos in {places.shown(folder)} are not among the {len(names)} of the source. If they are "
+            "to leave the index, run again with --prune (in Python: prune=True)."
         )
 
 
@@ -99,7 +98,7 @@ class Update:
         ValueError: when too much of the index would leave it.
     """
 
-    def __init__(self, writer: Writer, items: Iterable[Item], checksum: bool, strict: bool, prune: bool) -> None:
+    def __init__(self, writer: places.IndexWriter, items: Iterable[Item], checksum: bool, strict: bool, prune: bool) -> None:
         self._writer, self._items = writer, items
         self._checksum, self._strict, self._prune = checksum, strict, prune
         self.described = self.changed = self.removed = self.excluded = 0

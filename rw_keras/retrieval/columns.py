@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import csv
-import operator
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from rw_keras.retrieval import store
-from rw_keras.retrieval.writer import Writer
+from rw_keras.retrieval import places
+from rw_keras.retrieval.conditions import SYMBOLS, AllOf, Comparison, typed
 
 # The column of names; without one of these titles the first column is.
 _NAME_TITLES = ("name", "photo", "file", "path")
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "!=": operator.ne,
-    "<=": operator.le,
-    ">=": operator.ge,
-    "=": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-}
 
 
 def read_columns(path: str | os.PathLike[str], names: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -60,33 +51,31 @@ def read_columns(path: str | os.PathLike[str], names: Collection[str] | None = N
         raise ValueError(
             f"{path} names none of the photos; its {titles[place]!r} is {named[0]!r}, a photo's name {next(iter(names))!r}."
         )
-    return {
-        title: dict(zip(named, _typed([row[column] for row in rows]))) for column, title in enumerate(titles) if column != place
-    }
+    return {title: dict(zip(named, typed([row[column] for row in rows]))) for column, title in enumerate(titles) if column != place}
 
 
-def add_columns(folder: str | os.PathLike[str], columns: Mapping[str, Mapping[str, Any]]) -> None:
+def add_columns(folder: places.Place, columns: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes columns into an index: a column that is there gets the values that are given, and keeps its others.
 
     Args:
-        folder: the index.
+        folder: the index, or its address.
         columns: column -> name -> value.
 
     Raises:
         ValueError: when another process writes the index.
     """
-    about = store.about(folder)
-    with Writer(folder, about["recipe"], about["dimensions"]) as writer:
+    found = places.about(folder)
+    with places.writer(folder, found["recipe"], found["dimensions"]) as writer:
         writer.update_metadata(columns)
         writer.finish()
 
 
-def condition(texts: Iterable[str], columns: Mapping[str, Sequence[Any]]) -> Any:
+def condition(texts: Iterable[str], columns: Collection[str]) -> Any:
     """What `Index.search` takes as `within`, of words: what names begin with, or conditions such as `city=Oxford` and `year>=2005`.
 
     Args:
         texts: the words; all of them must hold.
-        columns: the index's metadata. A text before whose operator no title stands is what names begin with.
+        columns: those of the index's metadata. A text before whose operator no title stands is what names begin with.
 
     Raises:
         ValueError: for several texts of which one is no condition, or a comparison of words with a number.
@@ -97,42 +86,20 @@ def condition(texts: Iterable[str], columns: Mapping[str, Sequence[Any]]) -> Any
     parsed = [_parsed(text, columns) for text in texts]
     if len(texts) == 1 and parsed[0] is None:
         return texts[0]
-    conditions: dict[str, list[Callable[[Any], bool]]] = {}
+    conditions: dict[str, list[Comparison]] = {}
     for text, found in zip(texts, parsed):
         if found is None:
             titles = ", ".join(columns) or "none"
             raise ValueError(f"{text!r} is no condition on a column such as city=Oxford; the index's columns are: {titles}")
         conditions.setdefault(found[0], []).append(found[1])
-    return {title: lambda value, all_of=all_of: all(holds(value) for holds in all_of) for title, all_of in conditions.items()}
+    return {title: AllOf(tuple(parts)) for title, parts in conditions.items()}
 
 
 def _parsed(text, columns):
-    """(column, function of a value) of a condition, `None` where it is none."""
-    places = [(text.find(symbol), -len(symbol), symbol) for symbol in _OPERATORS if symbol in text]
+    """(column, comparison) of a condition, `None` where it is none."""
+    places = [(text.find(symbol), -len(symbol), symbol) for symbol in SYMBOLS if symbol in text]
     if not places:
         return None
     place, _, symbol = min(places)
     title, wanted = text[:place].strip(), text[place + len(symbol) :].strip()
-    if title not in columns:
-        return None
-    compare = _OPERATORS[symbol]
-    (number,) = _typed([wanted])
-
-    def holds(value):
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and isinstance(number, (int, float)):
-            return compare(value, number)
-        if value is None:
-            return symbol == "!=" if wanted else compare("", "")
-        return compare(str(value), wanted)
-
-    return title, holds
-
-
-def _typed(values):
-    """Texts as whole numbers, or else as decimal ones, where all of them are; `None` for empty ones."""
-    for kind in (int, float):
-        try:
-            return [None if value == "" else kind(value) for value in values]
-        except ValueError:
-            continue
-    return [None if value == "" else value for value in values]
+    return (title, Comparison(symbol, wanted)) if title in columns else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -59,9 +59,28 @@ def groups(rows: Rows, threshold: float) -> list[np.ndarray]:
         one, other = one[open_], other[open_]
         good = _cosines(rows, one, other) >= threshold
         _join(label, one[good], other[good])
-    own = label[rows.ids()]
-    order = np.argsort(own, kind="stable")
-    found = np.split(order, np.flatnonzero(np.diff(own[order])) + 1)
+    return _grouped(label[rows.ids()])
+
+
+def joined(one: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
+    """The groups that pairs of positions make; see `groups`."""
+    known, places = np.unique(np.concatenate([one, other]), return_inverse=True)
+    label = np.arange(len(known))
+    _join(label, places[: len(one)], places[len(one) :])
+    return [known[group] for group in _grouped(label)]
+
+
+def best_pairs(
+    found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs as `pairs` gives them, of lists of such: the best first, and the `limit` best of them."""
+    return _sorted(found, limit)
+
+
+def _grouped(label):
+    """The positions of rows with one label, of two or more such."""
+    order = np.argsort(label, kind="stable")
+    found = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     return sorted((group for group in found if len(group) > 1), key=lambda group: (-len(group), group[0]))
 
 

@@ -50,7 +50,7 @@ def expand_query(
     """
     check_count("qe", qe)
     check_power("alpha", alpha)
-    dimensions = index.descriptors.shape[1]
+    dimensions = index.dimensions
     several = np.ndim(query) == 2
     queries = unit_vectors(query, dimensions) if several else unit_vector(query, dimensions)[None]
     if rerank is not None and regions is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,23 +13,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras._moved import renamed
-from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.retrieval import store
-from rw_keras.retrieval.filters import Within, checked_metadata
+from rw_keras.retrieval.filters import checked_metadata
+from rw_keras.retrieval.milvus.address import is_milvus
 from rw_keras.retrieval.names import Names, positions_of
-from rw_keras.retrieval.orientations import orientations_of, search_orientations
+from rw_keras.retrieval.photo_searching import PhotoSearchable
 from rw_keras.retrieval.regions import Regions, fitting, spec_of
-from rw_keras.retrieval.rerank import Rerank
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.saving import Origin, Stored, load_structure, save
 from rw_keras.retrieval.searchers import make_searcher
-from rw_keras.retrieval.searching import Searchable
 from rw_keras.retrieval.vectors import unit_descriptors
 
 if TYPE_CHECKING:
     import keras
 
-    from rw_keras.photos.reading import Box, Photo
     from rw_keras.runtimes import Describer
 
 
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
 _SMALL = 64 << 20
 
 
-class Index(Searchable):
+class Index(PhotoSearchable):
     """Names and descriptors of a collection, searched by cosine.
 
     The search is exact: a matrix product in blocks, float32. Equal cosines keep the order of the index. `use_searcher` puts one of
@@ -229,71 +225,6 @@ class Index(Searchable):
         self.descriptors = Rows.of(self.descriptors)
         return self.descriptors
 
-    def search_photo(
-        self,
-        model: keras.Model | Describer,
-        photo: Photo,
-        box: Box | None = None,
-        k: int = 10,
-        expand: int | None = None,
-        *,
-        rerank: int | Rerank | str | None = "auto",
-        orientations: int = 1,
-        within: Within | None = None,
-        min_score: float | None = None,
-        alpha: float = 0.0,
-    ) -> list[tuple[str, float]]:
-        """Describes a photo as the index's own were described, and searches.
-
-        Args:
-            model: the model that made the index, or what `rw_keras.runtimes.load` made of it: the runtime may be another one.
-            photo, box: see `rw_keras.describe`.
-            k, expand, within, min_score, alpha: see `search`.
-            rerank: see `search`; the region vectors of the photo come from the model. "auto", the default: as `search_defaults`
-                have it, where the index holds region vectors.
-            orientations: 4: all quarter turns of the photo are described, in four times the time, and the best one of each hit
-                counts, for photos that lie on their side; see `rw_keras.retrieval.search_orientations`. Default 1: as it is.
-
-        Raises:
-            ValueError: when the model makes other descriptors than the index holds, naming what differs.
-        """
-        from rw_keras.description.describe import describe
-        from rw_keras.photos.reading import read_image
-        from rw_keras.photos.remote import opened
-
-        if isinstance(rerank, str) and rerank == "auto":
-            rerank = self.default_rerank
-        if rerank is not None:
-            self.check_rerank(rerank)
-        self.check_model(model)
-        max_side = max_side_of(self.recipe)
-        turned = orientations_of(read_image(opened(photo), box, max_side, smallest_side(model)), orientations)
-        queries = describe(model, turned, max_side=max_side, regions=rerank is not None)
-        options = {"rerank": rerank, "within": within, "min_score": min_score, "alpha": alpha}
-        return search_orientations(self, queries, k, expand, **options)
-
-    def check_model(self, model: keras.Model | Describer) -> None:
-        """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index.
-
-        Which runtime computes is not in the recipe: within their promises all give the same hits. Warns where the index was
-        described at a precision that promises nothing known here.
-        """
-        from rw_keras.runtimes import PRECISIONS
-
-        if self.recipe is None:
-            raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
-        own = Recipe.from_dict(self.recipe, "The index's recipe").of_any_size()
-        differing = own.differences(Recipe.of(model).of_any_size(), "the model's")
-        if differing:
-            raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
-        unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
-        if unknown:
-            warnings.warn(
-                f"The index was described by {unknown[0].get('runtime')!r} at the precision {unknown[0].get('precision')!r}, and "
-                f"only {', '.join(PRECISIONS)} are known here: cosines may be off; describe the photos anew.",
-                stacklevel=2,
-            )
-
     @classmethod
     def from_folder(
         cls,
@@ -358,6 +289,24 @@ class Index(Searchable):
     def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
         """Returns `path` as a `pathlib.Path`, or raises a ValueError when it is something else than an index."""
         return store.check_target(path)
+
+    @staticmethod
+    def open(place: str | os.PathLike[str], searcher: str | Mapping[str, Any] | None = None, **options: Any) -> PhotoSearchable:
+        """Opens an index wherever it is: a folder, as `load` does; or `milvus://host:19530/collection`, or `milvus:///path/file.db`
+        of milvus-lite, with the options of `rw_keras.retrieval.milvus.MilvusIndex`, which is returned then. It takes no `searcher`.
+        """
+        if not is_milvus(place):
+            if options:
+                raise ValueError(f"{', '.join(options)} are of an index in Milvus, and {place} is a folder; leave them out.")
+            return Index.load(place, searcher)
+        from rw_keras.retrieval.milvus import MilvusIndex
+
+        if searcher is not None:
+            raise ValueError(
+                f"An index in Milvus is searched by what it was made with, but got the searcher {searcher!r}; leave it out, or "
+                "change it for all with `use_searcher`."
+            )
+        return MilvusIndex(place, **options)
 
     @classmethod
     @renamed(engine="searcher")

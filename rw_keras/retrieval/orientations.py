@@ -72,8 +72,8 @@ def search_orientations(
         options |= {"min_score": min_score, "alpha": alpha}
         return index.search_batch(np.asarray(queries)[best][None], k, expand, **options)[0]
     order = merged(positions, scores, first)[: int(k)]
-    found = zip(positions.ravel()[order].tolist(), scores.ravel()[order].tolist())
-    return [(index.names[position], score) for position, score in found if min_score is None or score >= min_score]
+    found = zip(index.named(positions.ravel()[order].tolist()), scores.ravel()[order].tolist())
+    return [(name, score) for name, score in found if min_score is None or score >= min_score]
 
 
 def merged(positions: np.ndarray, scores: np.ndarray, first: int = 0) -> np.ndarray:

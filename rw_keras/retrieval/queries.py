@@ -78,11 +78,21 @@ def known_of(database: sqlite3.Connection, names: Sequence[str]) -> dict[str, Kn
     for start in range(0, len(names), 500):
         part = [name_bytes(name) for name in names[start : start + 500]]
         query = f"SELECT id, name, row, size, time, sha256, listed, fault FROM photos WHERE name IN ({','.join('?' * len(part))})"
-        for number, name, row, size, time, sha256, listed, fault in database.execute(query, part):
-            stamp = stamp_of(size, time, sha256)
-            known = None if listed is None else bool(listed)
-            found[os.fsdecode(name)] = Known(number, row is not None, stamp, known, None if fault is None else fault_text(fault))
+        found |= map(_known, database.execute(query, part))
     return found
+
+
+def known_after(database: sqlite3.Connection, last: int, most: int) -> list[tuple[str, Known]]:
+    """(name, what is known) of the photos that come after the id `last`, described or not, in order; `most` of them."""
+    query = "SELECT id, name, row, size, time, sha256, listed, fault FROM photos WHERE id > ? ORDER BY id LIMIT ?"
+    return [_known(found) for found in database.execute(query, (last, most))]
+
+
+def _known(found):
+    number, name, row, size, time, sha256, listed, fault = found
+    known = None if listed is None else bool(listed)
+    stamp = stamp_of(size, time, sha256)
+    return os.fsdecode(name), Known(number, row is not None, stamp, known, None if fault is None else fault_text(fault))
 
 
 def excluded_in(database: sqlite3.Connection) -> set[str]:

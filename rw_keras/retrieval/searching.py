@@ -15,16 +15,16 @@ from numpy.typing import ArrayLike
 from rw_keras._moved import RenamedAttribute, renamed
 from rw_keras.model.recipe import UNSET, Recipe
 from rw_keras.retrieval import duplicates, exact
+from rw_keras.retrieval.contents import Contents
 from rw_keras.retrieval.expansion import expand_query
-from rw_keras.retrieval.filters import Within, passing
-from rw_keras.retrieval.regions import Regions
+from rw_keras.retrieval.filters import Within
 from rw_keras.retrieval.rerank import QueryRegions, Rerank, reranked
 from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.searchers import NumpySearcher, make_searcher
 from rw_keras.retrieval.vectors import check_count, check_expansion, is_number, unit_vector, unit_vectors
 
 
-class Searchable:
+class Searchable(Contents):
     """Names and unit vectors that can be searched: what `rw_keras.retrieval.Index` is, but for how it is made, changed and kept.
 
     Attributes:
@@ -32,29 +32,14 @@ class Searchable:
         searcher: what searches; see `rw_keras.retrieval.searchers`.
     """
 
-    names: Sequence[str]
-    descriptors: Any
-    regions: Regions | None = None
-    recipe: dict[str, Any] | None
-    metadata: Mapping[str, list[Any]] = MappingProxyType({})
     failures: list[tuple[str, str]]
     described_with: list[dict[str, str]]
     search_defaults: Mapping[str, Any] = MappingProxyType({})
     searcher = NumpySearcher()
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __repr__(self) -> str:
-        return f"<Index of {len(self)} descriptors, {self.descriptors.shape[1]} dimensions>"
-
-    def position(self, name: str) -> int:
-        """Where a name stands, or a ValueError that says it does not."""
-        raise NotImplementedError
-
     def scores(self, query: ArrayLike) -> np.ndarray:
         """The cosines `(N,)` float32 of a query vector `(D,)` with all descriptors, in the order of the index."""
-        query = unit_vector(query, self.descriptors.shape[1])
+        query = unit_vector(query, self.dimensions)
         rows = Rows.of(self.descriptors)
         by_id = np.empty(rows.ids_given, "float32")
         for ids, vectors, _ in rows.blocks(rows.kept()):
@@ -69,7 +54,7 @@ class Searchable:
         Arguments and errors as for `search`.
         """
         own = _regions_of_one(query, rerank, regions)
-        query = unit_vector(query, self.descriptors.shape[1])
+        query = unit_vector(query, self.dimensions)
         positions, scores = self.nearest_batch(query[None], k, within=within, rerank=rerank, regions=own)
         return positions[0], scores[0]
 
@@ -95,12 +80,24 @@ class Searchable:
         """
         compared, rerank = self._compared(queries, rerank, regions), Rerank.of(rerank)
         queries, mask = self._asked(queries, k, within)
-        rows, most = Rows.of(self.descriptors), int(k) if rerank is None else max(int(k), rerank.count)
-        positions, scores = self.searcher.nearest(rows, queries, most, mask)
+        most = int(k) if rerank is None else max(int(k), rerank.count)
+        positions, scores = self.searcher.nearest(self._rows(), queries, most, mask)
         if compared is not None:
-            vectors = [own.first(self.regions.vectors.shape[1]) for own in compared]
-            positions, scores = reranked(self.regions, rows, vectors, positions, scores, rerank)
+            vectors = [own.first(self.regions.spec["dimensions"]) for own in compared]
+            positions, scores = self._reranked(vectors, positions, scores, rerank)
         return positions[:, :k], scores[:, :k]
+
+    def _rows(self):
+        """The descriptors as the searcher takes them."""
+        return Rows.of(self.descriptors)
+
+    def _reranked(self, vectors, positions, scores, rerank):
+        """Rankings in the order of their regions; see `rw_keras.retrieval.rerank.reranked`."""
+        return reranked(self.regions, self._rows(), vectors, positions, scores, rerank)
+
+    def _exactly(self, queries, k):
+        """The k best rows, whatever the searcher finds."""
+        return exact.nearest(self._rows(), queries, k)
 
     def search(
         self,
@@ -145,7 +142,7 @@ class Searchable:
         """
         self._warn_of_another_recipe(query)
         own = _regions_of_one(query, rerank, regions)
-        query = unit_vector(query, self.descriptors.shape[1])
+        query = unit_vector(query, self.dimensions)
         options = {"rerank": rerank, "regions": own, "within": within, "min_score": min_score, "alpha": alpha}
         return self.search_batch(query[None], k, expand, **options)[0]
 
@@ -174,8 +171,8 @@ class Searchable:
         found = zip(*self.nearest_batch(queries, k, within=mask, rerank=rerank, regions=regions))
         return [
             [
-                (self.names[position], score)
-                for position, score in zip(positions.tolist(), scores.tolist())
+                (name, score)
+                for name, score in zip(self.named(positions.tolist()), scores.tolist())
                 if min_score is None or score >= min_score
             ]
             for positions, scores in found
@@ -202,8 +199,8 @@ class Searchable:
         check_expansion(expand, alpha)
         if min_score is not None and not is_number(min_score):
             raise ValueError(f"`min_score` is a cosine, but got {min_score!r}.")
-        queries = unit_vectors(queries, self.descriptors.shape[1])
-        return queries, passing(within, self.names, self.position, self.metadata)
+        queries = unit_vectors(queries, self.dimensions)
+        return queries, self.passing(within)
 
     def _compared(self, queries, rerank, regions):
         """The `QueryRegions` of each query, or `None` without re-ranking; checked before anything is computed."""
@@ -222,7 +219,7 @@ class Searchable:
             raise ValueError(f"There are region vectors of {len(given)} queries for {len(queries)} queries; give those of each.")
         compared = [QueryRegions.of(own) for own in given]
         for own in compared:
-            own.first(self.regions.vectors.shape[1])  # refuses those that do not fit
+            own.first(self.regions.spec["dimensions"])  # refuses those that do not fit
         return compared
 
     @property
@@ -280,7 +277,7 @@ class Searchable:
         found = self.nearest_batch(queries, k)[1]
         if found.size == 0:
             raise ValueError(f"Recall is a mean over queries and hits, but there are {len(found)} queries and {len(self)} names.")
-        best = exact.nearest(Rows.of(self.descriptors), unit_vectors(queries, self.descriptors.shape[1]), int(k))[1]
+        best = self._exactly(unit_vectors(queries, self.dimensions), int(k))[1]
         shared = sum((Counter(own.tolist()) & Counter(all_.tolist())).total() for own, all_ in zip(found, best))
         return shared / best.size
 

@@ -164,28 +164,7 @@ class Writer(Transaction):
         return (own["recipe"], own["dimensions"], own["dtype"], own.get("regions")) == asked
 
     def _check(self):
-        about, folder = self.about, self.folder
-        if about["recipe"] is None and self._recipe is not None:
-            raise ValueError(
-                f"The index {folder} does not say how its descriptors were made, so none can be added in the same way; "
-                "choose another name."
-            )
-        differing = []
-        if about["recipe"] != self._recipe:
-            differing = Recipe.from_dict(about["recipe"], f"The recipe of {folder}").differences(self._recipe, "the one asked for")
-        if about["dimensions"] != self._dimensions:
-            differing.append(f"it has {about['dimensions']} dimensions, the one asked for {self._dimensions}")
-        if self._dtype not in (None, about["dtype"]):
-            differing.append(f"its dtype is {about['dtype']!r}, the one asked for {self._dtype!r}")
-        if self._regions not in (None, about.get("regions")):
-            differing.append(
-                f"its region vectors are {_in_words(about.get('regions'))}, those asked for {_in_words(self._regions)}"
-            )
-        if differing:
-            raise ValueError(
-                f"The index {folder} was made in another way: {'; '.join(differing)}. Update it as it was made, make it again with "
-                "--force (in Python: resume=False), or choose another name."
-            )
+        check_alike(self.folder, self.about, self._recipe, self._dimensions, self._dtype, self._regions)
 
     def _convert(self):
         """An index of an earlier format becomes one of this format, in one step; nothing is described again."""
@@ -296,6 +275,42 @@ class Writer(Transaction):
         self.end()
         databases.remove(self.path)
         return True
+
+
+def check_alike(
+    place: Any,
+    about: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None,
+    dimensions: int,
+    dtype: str | None,
+    regions: Mapping[str, Any] | None,
+) -> None:
+    """Raises a ValueError that gives both values when an index was made in another way than is asked for.
+
+    Args:
+        place: where it is, for the message.
+        about: its fields.
+        recipe, dimensions, dtype, regions: what is asked for; see `Writer`.
+    """
+    if about["recipe"] is None and recipe is not None:
+        raise ValueError(
+            f"The index {place} does not say how its descriptors were made, so none can be added in the same way; choose another "
+            "name."
+        )
+    differing = []
+    if about["recipe"] != recipe:
+        differing = Recipe.from_dict(about["recipe"], f"The recipe of {place}").differences(recipe, "the one asked for")
+    if about["dimensions"] != dimensions:
+        differing.append(f"it has {about['dimensions']} dimensions, the one asked for {dimensions}")
+    if dtype not in (None, about["dtype"]):
+        differing.append(f"its dtype is {about['dtype']!r}, the one asked for {dtype!r}")
+    if regions not in (None, about.get("regions")):
+        differing.append(f"its region vectors are {_in_words(about.get('regions'))}, those asked for {_in_words(regions)}")
+    if differing:
+        raise ValueError(
+            f"The index {place} was made in another way: {'; '.join(differing)}. Update it as it was made, make it again with "
+            "--force (in Python: resume=False), or choose another name."
+        )
 
 
 def _in_words(regions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -52,10 +52,12 @@ def photo(served: ServedIndex, name: str) -> dict[str, Any]:
     }
 
 
-def metadata(state: State, position: int) -> dict[str, Any]:
-    """Column -> value of a photo; a number that JSON has no word for is null."""
-    found = {column: values[position] for column, values in state.index.metadata.items()}
-    return {column: None if isinstance(value, float) and not _is_finite(value) else value for column, value in found.items()}
+def metadata(state: State, positions: Sequence[int]) -> list[dict[str, Any]]:
+    """Column -> value of photos; a number that JSON has no word for is null."""
+    return [
+        {column: None if isinstance(value, float) and not _is_finite(value) else value for column, value in found.items()}
+        for found in state.index.metadata_of(positions)
+    ]
 
 
 def _is_finite(value):
@@ -68,8 +70,8 @@ def about(served: ServedIndex, max_k: int, can_write: bool) -> dict[str, Any]:
     rerank = index.default_rerank
     return {
         "name": served.name,
-        "photos": len(index),
-        "dimensions": index.descriptors.shape[1],
+        "photos": state.photos,
+        "dimensions": index.dimensions,
         "generation": state.about.get("generation"),
         "recipe": index.recipe,
         "preset": state.about.get("preset"),

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from rw_keras.files import printable
+from rw_keras.retrieval.milvus import MilvusError
 from rw_keras.runtimes import cache
 from rw_keras.service import answers, bodies, metrics, pages, schemas
 from rw_keras.service.asking import Asking
@@ -29,7 +30,7 @@ from rw_keras.service.guard import Guard
 from rw_keras.service.inference import Inference
 from rw_keras.service.metrics import Counting, Metrics
 from rw_keras.service.photo_routes import Photos
-from rw_keras.service.problems import PROBLEM, ProblemDetails, ProblemError, responses
+from rw_keras.service.problems import PROBLEM, ProblemDetails, ProblemError, later, responses
 from rw_keras.service.rankings import Rankings
 from rw_keras.service.served import ServedIndex
 from rw_keras.service.settings import Settings
@@ -119,7 +120,7 @@ async def _look(indexes: Mapping[str, ServedIndex], measures: Metrics) -> None:
     while True:
         for name, served in indexes.items():
             await loop.run_in_executor(None, served.refresh)
-            measures.photos.labels(name).set(len(served.index))
+            measures.photos.labels(name).set(served.state.photos)
             measures.failing.labels(name).set(served.stale is not None)
         await asyncio.sleep(_LOOK)
 
@@ -215,11 +216,16 @@ def _add_errors(app: FastAPI, routers: Sequence[APIRouter]) -> None:
         problem = ProblemError(error.status_code, words.get(error.status_code, str(error.detail)), headers=headers)
         return problem.response(request.url.path)
 
+    async def of_milvus(request: Request, error: Any) -> Response:
+        log.error("An index in Milvus could not be asked: %s", error)
+        return later(503, "The index cannot be asked now; ask again in a moment.", 5).response(request.url.path)
+
     async def of_values(request: Request, error: Any) -> Response:
         faults = [(printable(".".join(map(str, fault["loc"][1:]))), fault["msg"]) for fault in error.errors()[:20]]
         return ProblemError(422, f"`{faults[0][0]}`: {faults[0][1]}.", faults=faults).response(request.url.path)
 
     app.add_exception_handler(ProblemError, of_problem)
+    app.add_exception_handler(MilvusError, of_milvus)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_values)
 

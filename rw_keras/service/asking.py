@@ -121,7 +121,7 @@ class Asking:
                 finding.check_conditions(state, within)
         except ValueError as error:
             raise ProblemError(422, f"{error}") from None
-        count = max(1, min(self._settings.ranking, len(index)))
+        count = max(1, min(self._settings.ranking, state.photos))
         return finding.Options(count, expand, float(alpha or 0), rerank, within or None), asked.rerank is not None
 
     def _sources(self, asked: SearchRequest, files: Sequence[Upload]) -> tuple[list[_Source], list[_Source]]:
@@ -148,24 +148,24 @@ class Asking:
         described = await _all(parts)
         queries, away = described[: len(positives)], described[len(positives) :]
         sent = [one.vector for one, source in zip(queries, positives) if source.photo is not None]
-        return finding.combined(queries, away, state.index.descriptors.shape[1]), sent
+        return finding.combined(queries, away, state.index.dimensions), sent
 
     async def _query(self, took, served, state, source, box, compares, explains) -> finding.Query:
         """A part of a query described; with its region vectors, where they are compared and it has some."""
         index = state.index
         if source.vector is not None:
             vector = np.asarray(source.vector, "float64")
-            if vector.shape != index.descriptors.shape[1:]:
-                raise _wrong("vector", f"has {len(vector)} numbers, and the index {index.descriptors.shape[1]} dimensions")
+            if vector.shape != (index.dimensions,):
+                raise _wrong("vector", f"has {len(vector)} numbers, and the index {index.dimensions} dimensions")
             return finding.Query(vector)
         if source.name is not None:
-            try:
-                position = index.position(source.name)
-            except ValueError:
-                raise ProblemError(404, f"There is no photo {source.name[:200]!r} in the index.") from None
-            if box is None and not (explains and index.regions is None):
-                own = index.regions[position] if compares and index.regions is not None else None
-                return finding.Query(np.asarray(index.descriptors[position], "float32"), own)
+            found = await self._engine.in_pool(
+                _held, index, source.name, box is None and not (explains and index.regions is None), compares
+            )
+            if found is None:
+                raise ProblemError(404, f"There is no photo {source.name[:200]!r} in the index.")
+            if isinstance(found, finding.Query):
+                return found
             photo = await self.file_of(served, source.name)
         else:
             photo = source.photo
@@ -215,12 +215,12 @@ class Asking:
         def rank():
             left_out = np.zeros(len(found.positions), bool)
             if asked.leave_out_query:
-                left_out |= np.isin(found.positions, [state.index.position(name) for name in names])
+                left_out |= np.isin(found.positions, [place for place in state.index.positions(names) if place is not None])
                 for vector in sent:
                     left_out |= finding.cosines_of(state, found.positions, vector) >= finding.SAME
             kept = finding.kept(found, asked.min_score, left_out)
             is_score = options.rerank is not None and (options.expand or 1) == 1
-            names_of = [state.index.names[position] for position in kept.positions.tolist()]
+            names_of = state.index.named(kept.positions.tolist())
             measure = "score" if is_score else "cosine"
             generation = state.about.get("generation")
             regions = query.regions if asked.explain else None
@@ -250,18 +250,18 @@ class Asking:
         def collect():
             hits, place = [], start
             while place < len(ranking.names) and len(hits) < asked.k:
-                name = ranking.names[place]
-                place += 1
-                try:
-                    position = state.index.position(name)
-                except ValueError:
-                    continue
-                cosine, score = float(ranking.cosines[place - 1]), float(ranking.scores[place - 1])
-                hit = {"rank": place, "cosine": cosine, "score": None if score != score else score}
-                hit |= {**answers.photo(served, name), "metadata": answers.metadata(state, position)}
-                if asked.explain and state.index.regions is not None:
-                    hit["regions"] = finding.agreeing(ranking.regions, state.index.regions[position])
-                hits.append(hit)
+                names = ranking.names[place : place + asked.k - len(hits)]
+                found = state.index.positions(names)
+                there = [(place + number, name) for number, name in enumerate(names) if found[number] is not None]
+                known = [position for position in found if position is not None]
+                for (number, name), position, values in zip(there, known, answers.metadata(state, known)):
+                    cosine, score = float(ranking.cosines[number]), float(ranking.scores[number])
+                    hit = {"rank": number + 1, "cosine": cosine, "score": None if score != score else score}
+                    hit |= {**answers.photo(served, name), "metadata": values}
+                    if asked.explain and state.index.regions is not None:
+                        hit["regions"] = finding.agreeing(ranking.regions, state.index.regions[position])
+                    hits.append(hit)
+                place += len(names)
             return hits, place
 
         hits, place = await self._engine.in_pool(collect)
@@ -291,6 +291,16 @@ class Asking:
 def _sources(images, names, vectors, field):
     photos = [_Source(photo=from_base64(image, f"{field}.{number}")) for number, image in enumerate(images)]
     return [*photos, *(_Source(name=name) for name in names), *(_Source(vector=vector) for vector in vectors)]
+
+
+def _held(index, name, whole, compares):
+    """A photo of an index as a query, with its region vectors where they are compared; `True` where it is not `whole` that is asked
+    for, and `None` where there is none of this name."""
+    (position,) = index.positions([name])
+    if position is None or not whole:
+        return None if position is None else True
+    own = index.regions[position] if compares and index.regions is not None else None
+    return finding.Query(np.asarray(index.descriptors[position], "float32"), own)
 
 
 def _check_explains(served, positives):

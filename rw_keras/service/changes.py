@@ -25,10 +25,10 @@ from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.photos import formats
 from rw_keras.photos.reading import read_image
 from rw_keras.photos.sources import stamp
-from rw_keras.retrieval import store
+from rw_keras.retrieval import places, store
 from rw_keras.retrieval.schema import name_bytes
 from rw_keras.retrieval.segments import naming, synced
-from rw_keras.retrieval.writer import LockedError, Writer
+from rw_keras.retrieval.writer import LockedError
 from rw_keras.service.photo_files import real_path
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def put(
     digest = hashlib.sha256(data).hexdigest()
     with _writing(index_folder, made, describer.output_shape[-1]) as writer:
         if bool(writer.about.get("regions")) != (described.regions is not None):
-            raise Busy(errno.EAGAIN, f"{index_folder} was made again in another way meanwhile; put the photo once more")
+            raise Busy(
+                errno.EAGAIN, f"{places.shown(index_folder)} was made again in another way meanwhile; put the photo once more"
+            )
         known = writer.find([name]).get(name)
         for field, value in made_by(writer.about, describer).items():
             writer.set(field, value)
@@ -119,17 +121,17 @@ def delete(index_folder: str | os.PathLike[str], name: str) -> None:
 
 
 def _about(folder):
-    about = store.about(folder)
+    about = places.about(folder)
     if about is None:
-        raise FileNotFoundError(f"There is no index at {folder}; make one with `rw-keras index`.")
+        raise FileNotFoundError(f"There is no index at {places.shown(folder)}; make one with `rw-keras index`.")
     return about
 
 
 @contextlib.contextmanager
-def _writing(folder: str | os.PathLike[str], recipe: Any, dimensions: int) -> Iterator[Writer]:
+def _writing(folder: str | os.PathLike[str], recipe: Any, dimensions: int) -> Iterator[places.IndexWriter]:
     """The writer of an index."""
     try:
-        with Writer(folder, recipe, dimensions, keeps_begun=True) as writer:
+        with places.writer(folder, recipe, dimensions, keeps_begun=True) as writer:
             yield writer
     except LockedError as error:
         raise Busy(errno.EAGAIN, str(error)) from error
@@ -151,7 +153,9 @@ def _target(index_folder, source, name):
     """Where a photo of a name goes; a ValueError where none may."""
     if source is None or not os.path.isdir(source):
         where = "its photos did not come from a folder" if source is None else f"{source} is not a folder now"
-        raise ValueError(f"No photo can be put into {index_folder}: {where}; make the index of a folder with `rw-keras index`.")
+        raise ValueError(
+            f"No photo can be put into {places.shown(index_folder)}: {where}; make the index of a folder with `rw-keras index`."
+        )
     name_bytes(name)
     parts = name.split("/")
     if "\0" in name or any(not part or part.startswith(".") for part in parts):
@@ -164,8 +168,8 @@ def _target(index_folder, source, name):
     path, above = inside(source, name), "/".join(parts[:-1])
     if path is None or real_path(source, name) is None or (above and real_path(source, above) is None):
         raise ValueError(f"The name {name!r} leads out of the folder of the photos by a link; choose another name.")
-    own = os.path.realpath(index_folder)
-    if os.path.commonpath([own, os.path.realpath(os.path.dirname(path))]) == own:
+    own = None if places.is_milvus(index_folder) else os.path.realpath(index_folder)
+    if own is not None and os.path.commonpath([own, os.path.realpath(os.path.dirname(path))]) == own:
         raise ValueError(f"The name {name!r} is of a file among those of the index itself; choose another name.")
     try:
         mode = os.lstat(path).st_mode

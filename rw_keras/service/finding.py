@@ -11,7 +11,6 @@ import numpy as np
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.retrieval import columns, exact, orientations
 from rw_keras.retrieval.expansion import expand_query
-from rw_keras.retrieval.filters import passing
 from rw_keras.retrieval.rerank import QueryRegions, Rerank
 from rw_keras.retrieval.vectors import unit_rows, unit_vector
 from rw_keras.service.served import State
@@ -96,7 +95,7 @@ def find(state: State, options: Options, queries: Sequence[Query]) -> list[Found
         DamageError: when the index is damaged.
     """
     index, rerank = state.index, options.rerank
-    if not len(index):
+    if not state.photos:
         empty = np.zeros(0, "float32")
         return [Found(np.zeros(0, int), empty, empty) for _ in queries]
     within = mask_of(state, options.within)
@@ -131,15 +130,14 @@ def merged(found: Sequence[Found], options: Options) -> Found:
     return Found(*(np.concatenate([getattr(own, field) for own in found])[order] for field in ("positions", "cosines", "scores")))
 
 
-def mask_of(state: State, within: str | Sequence[str] | None) -> np.ndarray | None:
-    """The rows that a filter in words lets pass; `None`: all.
+def mask_of(state: State, within: str | Sequence[str] | None) -> Any:
+    """The rows that a filter in words lets pass, as the index takes it; `None`: all.
 
     Raises:
         ValueError: for conditions that do not fit the index.
     """
     index = state.index
-    words = within if within is None or isinstance(within, str) else columns.condition(within, index.metadata)
-    return passing(words, index.names, index.position, index.metadata)
+    return index.passing(within if within is None or isinstance(within, str) else columns.condition(within, index.metadata))
 
 
 def check_conditions(state: State, within: Sequence[str]) -> None:

@@ -85,17 +85,20 @@ class Inference:
 
     async def ready(self) -> Response:
         """Whether the service takes requests. One that serves an index as it was before its last change, since that cannot be
-        loaded, is ready, and says so."""
+        loaded, is ready, and says so; one in Milvus is asked there, and the service is not ready while Milvus is away."""
         reason = self._why_not()
         if reason is not None:
             raise later(503, reason, 5)
+        away = sorted(name for name, served in self._indexes.items() if served.is_away)
+        if away:
+            raise later(503, f"The index {away[0]!r} is in Milvus, which cannot be asked now.", 5)
         stale = sorted(name for name, served in self._indexes.items() if served.stale is not None)
         return answers.Json({"ready": True, "stale": stale})
 
     async def model(self, name: str) -> Response:
         """What the model of an index takes and gives."""
         served = answers.chosen(self._indexes, name)
-        dimensions = served.index.descriptors.shape[1]
+        dimensions = served.index.dimensions
         about = {
             "name": name,
             "versions": [_VERSION],

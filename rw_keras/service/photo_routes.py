@@ -151,7 +151,7 @@ class Photos:
 
     async def photo(self, request: Request, name: _Name, index: _Index = None) -> Response:
         """The photo's own file, unchanged."""
-        served, own = self._named(request, index)
+        served, own = await self._named(request, index)
 
         def opened():
             path, etag = served.photos.path(own), served.photos.etag(own)
@@ -172,7 +172,7 @@ class Photos:
         index: _Index = None,
     ) -> Response:
         """A small JPEG of the photo: upright, and without what the file tells beside it, such as where it was taken."""
-        served, own = self._named(request, index, "/thumbnail")
+        served, own = await self._named(request, index, "/thumbnail")
         etag = await self._of_file(served, own, lambda: served.photos.etag(own, side))
         headers = {"ETag": etag, "Cache-Control": _FRESH["thumbnail"]}
         if _is_known(request, etag):
@@ -182,7 +182,7 @@ class Photos:
 
     async def put(self, request: Request, name: _Name, index: _Index = None) -> Response:
         """Puts a photo: its file into the photos' folder, and what describes it into the index. Answered once both are durable."""
-        served, own = self._named(request, index, is_there=False)
+        served, own = await self._named(request, index, is_there=False)
         kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
         if kind != "application/octet-stream" and not kind.startswith("image/"):
             raise ProblemError(415, "The body is the photo's own bytes, of the type application/octet-stream or image/*.")
@@ -202,7 +202,7 @@ class Photos:
 
     async def delete(self, request: Request, name: _Name, index: _Index = None) -> Response:
         """Takes a photo out of the index, for later updates as well. Its file stays. Answered once that is durable."""
-        served, own = self._named(request, index, is_there=False)
+        served, own = await self._named(request, index, is_there=False)
         await self._change(served, changes.delete, served.folder, own)
         return Response(status_code=204)
 
@@ -231,7 +231,8 @@ class Photos:
         def page():
             groups, place = [], start
             while place < len(found["groups"]) and len(groups) < k:
-                there = [name for name in found["groups"][place] if name in state.index.names]
+                names = found["groups"][place]
+                there = [name for name, position in zip(names, state.index.positions(names)) if position is not None]
                 place += 1
                 if len(there) > 1:
                     groups.append([answers.photo(served, name) for name in there])
@@ -270,12 +271,12 @@ class Photos:
         self._kept.keep(content, rankings.DUPLICATES, key)
         return content
 
-    def _named(self, request, index, suffix="", is_there=True):
+    async def _named(self, request, index, suffix="", is_there=True):
         """The index that is asked for, and the name in the address; 404 where the index has no such photo, though it has to."""
         served = answers.chosen(self._indexes, index)
         raw = request.scope.get("raw_path") or request.scope["path"].encode()
         name = answers.name_of(raw.partition(b"?")[0].partition(b"/v1/photos/")[2].removesuffix(suffix.encode()))
-        if is_there and name not in served.index.names:
+        if is_there and (await self._engine.with_files(served.index.positions, [name]))[0] is None:
             raise ProblemError(404, f"There is no photo {name[:200]!r} in the index.")
         return served, name
 

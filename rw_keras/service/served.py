@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 import pathlib
@@ -12,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from rw_keras.retrieval import Index, store
+from rw_keras.retrieval import Index, places, store
+from rw_keras.retrieval.milvus import MilvusError, is_milvus
+from rw_keras.retrieval.photo_searching import PhotoSearchable
 from rw_keras.runtimes import Describer
 from rw_keras.service.photo_files import PhotoFiles
 from rw_keras.storage import is_url
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Seconds that one look at an index on the disk counts for.
 _LOOK = 1.0
+# Values of a column that say what it holds.
+_VALUES = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,11 +36,13 @@ class State:
         index: the index, opened.
         about: its fields as a whole; see `rw_keras.retrieval.store.Snapshot`.
         columns: column of the metadata -> "integer", "number" or "text".
+        photos: how many are described.
     """
 
-    index: Index
+    index: PhotoSearchable
     about: dict[str, Any]
     columns: dict[str, str]
+    photos: int
 
     @property
     def mark(self) -> tuple[Any, Any]:
@@ -51,7 +58,7 @@ class ServedIndex:
 
     Args:
         name: what clients call it.
-        folder: where it lies.
+        folder: where it lies: a folder, or its address in Milvus.
         describer: the model that made it, on a runtime.
         photos: where its photos lie; `None`: where they lay when it was made.
         cache: a folder for thumbnails.
@@ -61,6 +68,7 @@ class ServedIndex:
         photos: the files of its photos.
         state: as it was loaded last.
         stale: why the state on the disk could not be loaded; `None` where it is the one that is served.
+        is_away: whether that is because Milvus, where the index is, cannot be asked now.
 
     Raises:
         FileNotFoundError: when there is no index.
@@ -76,8 +84,9 @@ class ServedIndex:
         photos: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str],
     ) -> None:
-        self.name, self.folder, self.describer = name, pathlib.Path(folder), describer
+        self.name, self.folder, self.describer = name, folder if is_milvus(folder) else pathlib.Path(folder), describer
         self.stale: str | None = None
+        self.is_away = False
         self._loading, self._looked = threading.Lock(), time.monotonic()
         self.state = self._load()
         source = photos or self.state.about.get("source")
@@ -86,7 +95,7 @@ class ServedIndex:
         self.photos = PhotoFiles(self.source, pathlib.Path(cache))
 
     @property
-    def index(self) -> Index:
+    def index(self) -> PhotoSearchable:
         """The index as it is now."""
         return self.state.index
 
@@ -106,25 +115,34 @@ class ServedIndex:
         with self._loading:
             self._looked = time.monotonic()
             try:
-                about = store.about(self.folder)
+                about = self._about()
                 if about is not None and _mark(about) == self.state.mark:
-                    self.stale = None
+                    self.stale, self.is_away = None, False
                     return False
-                self.state, self.stale = self._load(), None
+                self.state, self.stale, self.is_away = self._load(), None, False
                 return True
             except Exception as error:  # whatever is wrong with what lies there, the state before is sound
+                self.is_away = isinstance(error, MilvusError)
                 if str(error) != self.stale:
                     log.warning("%s cannot be loaded as it is now, and is served as it was: %s", self.name, error)
                 self.stale = str(error)
                 return False
 
+    def _about(self):
+        """The fields of the index as they are now; one in Milvus is asked through the connection that there is."""
+        return self.state.index.fields() if is_milvus(self.folder) else store.about(self.folder)
+
     def _load(self):
-        about = store.about(self.folder)  # before the rest: of a state that comes in between, the next look sees that it is new
-        index = Index.load(self.folder)
+        about = places.about(self.folder)  # before the rest: of a state that comes in between, the next look sees that it is new
+        index = Index.open(self.folder)
         index.check_model(self.describer)
-        if len(index):  # compares the rows with their checksums, and builds a searcher, before a request waits for it
-            index.nearest(np.zeros(index.descriptors.shape[1], "float32"), 1)
-        return State(index, about or {}, {column: _kind(values) for column, values in index.metadata.items()})
+        photos = len(index)
+        if photos:  # compares the rows with their checksums, and builds a searcher, before a request waits for it
+            index.nearest(np.zeros(index.dimensions, "float32"), 1)
+        # Of an index in Milvus no more are asked for than tell what they are.
+        most = _VALUES if is_milvus(self.folder) else None
+        columns = {column: _kind(itertools.islice(values, most)) for column, values in index.metadata.items()}
+        return State(index, about or {}, columns, photos)
 
 
 def _mark(about):

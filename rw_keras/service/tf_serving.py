@@ -74,7 +74,7 @@ class TFServing:
         """
         if index.recipe is None:
             raise ValueError("The index does not say what made it, so no photo can be described as its own were.")
-        made, dimensions = Recipe.from_dict(index.recipe, "The index's recipe"), index.descriptors.shape[1]
+        made, dimensions = Recipe.from_dict(index.recipe, "The index's recipe"), index.dimensions
         side = max(64, 2 * made.get("min_side", 1))
         black = np.zeros((1, side, side, 3), "uint8")
         found = self.function(black)

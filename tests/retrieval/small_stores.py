@@ -13,7 +13,7 @@ from rw_keras.description.update import Update
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
-from rw_keras.retrieval import Index, store, sums
+from rw_keras.retrieval import Index, places, store, sums
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.regions import encode
 from rw_keras.retrieval.writer import Writer
@@ -84,7 +84,7 @@ class _Silent:
 
 def bring_up_to_date(folder, photos, log=lambda line: None, recipe=RECIPE, **arguments):
     """What `extract` does, with vectors in place of photos. `log` hears of each photo described, and of each that is kept."""
-    with Writer(folder, recipe, DIMENSIONS, **arguments) as writer:
+    with places.writer(folder, recipe, DIMENSIONS, **arguments) as writer:
         update = Update(writer, [Item(name, "a file", stamp) for name, (stamp, _) in photos.items()], False, False, True)
         readings = []
 

@@ -1,0 +1,73 @@
+"""rw-keras push NAME URL: bring what is at URL to what the index NAME holds; what is there and alike is not written again.
+
+URL: milvus://HOST:19530/COLLECTION or milvus:///PATH/FILE.db, where the index can be searched;
+or the address of object storage, such as s3://BUCKET/INDEX, where its files go.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+
+from rw_keras.commands.parser import Parser, UsageError, one_of, text, whole_number
+from rw_keras.commands.programs import DONE
+
+_PARAMETERS = ("m", "ef_construction", "ef_search", "nlist", "nprobe", "search_list")
+
+
+def define(parser: Parser) -> None:
+    """Adds the command's flags."""
+    parser.switch("json", "Print the summary as JSON.")
+    parser.switch("quiet", "No progress bar.", short="q")
+    parser.section("A collection of Milvus that is not there yet")
+    words = "What descriptors are kept as: float32, float16 or int8. Default: as the index has them."
+    parser.flag("dtype", words, one_of(("float32", "float16", "int8")))
+    words = "What it is searched by: milvus-flat, milvus-hnsw, milvus-ivf-flat, milvus-ivf-sq8, milvus-diskann."
+    parser.flag("searcher", words, text("NAME"), "milvus-flat")
+    words = {
+        "m": "Neighbours of a node of the graph of milvus-hnsw.",
+        "ef_construction": "Nodes that are looked at when one is added to it.",
+        "ef_search": "Nodes that a search of it keeps.",
+        "nlist": "Lists of milvus-ivf-flat and milvus-ivf-sq8.",
+        "nprobe": "Lists that a search looks at.",
+        "search_list": "Nodes that a search of milvus-diskann keeps.",
+    }
+    for name in _PARAMETERS:
+        parser.flag(name, words[name], whole_number(1))
+
+
+def run(values: Namespace) -> int:
+    """Runs the command and returns its exit status."""
+    if len(values.arguments) != 2:
+        raise UsageError(f"push takes an index and where it goes, NAME URL, but got {len(values.arguments)} arguments")
+    name, url = values.arguments
+    if "://" not in url:
+        raise UsageError(f"push takes a URL such as milvus://HOST:19530/COLLECTION or s3://BUCKET/INDEX, but got {url!r}")
+    from rw_keras.retrieval.places import is_milvus, shown
+
+    if not is_milvus(url):
+        return _to_storage(name, url, values)
+    from rw_keras.commands.moving import told
+    from rw_keras.retrieval.milvus.layout import Structure
+    from rw_keras.retrieval.milvus.transfer import push
+
+    given = {parameter: getattr(values, parameter) for parameter in _PARAMETERS if parameter in values.given}
+    searcher = Structure.of(values.searcher, **given)
+    with told(values.quiet) as progress:
+        done = push(name, url, dtype=values.dtype, searcher=searcher, progress=progress)
+    if values.json:
+        print(json.dumps({"index": name, "url": shown(url), **done._asdict()}))
+    else:
+        print(f"{shown(url)}: {done.photos} photos, {done.written} of them written; the same as {name} (digest {done.digest[:16]})")
+    return DONE
+
+
+def _to_storage(name, url, values):
+    for flag in ("dtype", "searcher", *_PARAMETERS):
+        if flag in values.given:
+            raise UsageError(f"--{flag} is of a collection of Milvus, and {url} is none; leave it out")
+    from rw_keras.retrieval import object_storage
+
+    done = object_storage.push(name, url)
+    print(json.dumps({"index": name, "url": url, "done": str(done)}) if values.json else f"{url}: {done}")
+    return DONE

@@ -1,0 +1,87 @@
+"""Searching with photos: described as an index's own were, and compared with what made it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
+from rw_keras.retrieval.filters import Within
+from rw_keras.retrieval.orientations import orientations_of, search_orientations
+from rw_keras.retrieval.rerank import Rerank
+from rw_keras.retrieval.searching import Searchable
+
+if TYPE_CHECKING:
+    import keras
+
+    from rw_keras.photos.reading import Box, Photo
+    from rw_keras.runtimes import Describer
+
+
+class PhotoSearchable(Searchable):
+    """An index that knows what made it, so that a photo can be asked with: a folder's, or one in Milvus."""
+
+    def search_photo(
+        self,
+        model: keras.Model | Describer,
+        photo: Photo,
+        box: Box | None = None,
+        k: int = 10,
+        expand: int | None = None,
+        *,
+        rerank: int | Rerank | str | None = "auto",
+        orientations: int = 1,
+        within: Within | None = None,
+        min_score: float | None = None,
+        alpha: float = 0.0,
+    ) -> list[tuple[str, float]]:
+        """Describes a photo as the index's own were described, and searches.
+
+        Args:
+            model: the model that made the index, or what `rw_keras.runtimes.load` made of it: the runtime may be another one.
+            photo, box: see `rw_keras.describe`.
+            k, expand, within, min_score, alpha: see `search`.
+            rerank: see `search`; the region vectors of the photo come from the model. "auto", the default: as `search_defaults`
+                have it, where the index holds region vectors.
+            orientations: 4: all quarter turns of the photo are described, in four times the time, and the best one of each hit
+                counts, for photos that lie on their side; see `rw_keras.retrieval.search_orientations`. Default 1: as it is.
+
+        Raises:
+            ValueError: when the model makes other descriptors than the index holds, naming what differs.
+        """
+        from rw_keras.description.describe import describe
+        from rw_keras.photos.reading import read_image
+        from rw_keras.photos.remote import opened
+
+        if isinstance(rerank, str) and rerank == "auto":
+            rerank = self.default_rerank
+        if rerank is not None:
+            self.check_rerank(rerank)
+        self.check_model(model)
+        max_side = max_side_of(self.recipe)
+        turned = orientations_of(read_image(opened(photo), box, max_side, smallest_side(model)), orientations)
+        queries = describe(model, turned, max_side=max_side, regions=rerank is not None)
+        options = {"rerank": rerank, "within": within, "min_score": min_score, "alpha": alpha}
+        return search_orientations(self, queries, k, expand, **options)
+
+    def check_model(self, model: keras.Model | Describer) -> None:
+        """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index.
+
+        Which runtime computes is not in the recipe: within their promises all give the same hits. Warns where the index was
+        described at a precision that promises nothing known here.
+        """
+        from rw_keras.runtimes import PRECISIONS
+
+        if self.recipe is None:
+            raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
+        own = Recipe.from_dict(self.recipe, "The index's recipe").of_any_size()
+        differing = own.differences(Recipe.of(model).of_any_size(), "the model's")
+        if differing:
+            raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
+        unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
+        if unknown:
+            warnings.warn(
+                f"The index was described by {unknown[0].get('runtime')!r} at the precision {unknown[0].get('precision')!r}, and "
+                f"only {', '.join(PRECISIONS)} are known here: cosines may be off; describe the photos anew.",
+                stacklevel=2,
+            )
