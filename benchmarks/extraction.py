@@ -77,8 +77,7 @@ def _batches(model, items):
     batcher = Batcher(batches)
     for item in items:
         reading = read_item(item, None, _MAX_SIDE.value, smallest_side(model), False)
-        if reading.pixels is not None:
-            batcher.take(reading)
+        batcher.take(reading)
         if batcher.is_full:
             batcher.close()
     batcher.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rw_keras import _moved
 
 if TYPE_CHECKING:
-    from rw_keras import backbones, datasets, evaluation, layers, methods, photos, retrieval, runtimes, views
+    from rw_keras import backbones, cluster, datasets, evaluation, layers, methods, photos, retrieval, runtimes, views
     from rw_keras.description.describe import describe
     from rw_keras.description.extract import extract
     from rw_keras.description.learning import fit_whitening
@@ -43,6 +43,7 @@ __all__ = [
     "DescriptorModel",
     "backbones",
     "build_descriptor",
+    "cluster",
     "datasets",
     "describe",
     "evaluation",

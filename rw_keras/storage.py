@@ -67,9 +67,9 @@ def is_url(place: object) -> bool:
     return isinstance(place, str) and _URL.match(place) is not None
 
 
-def is_web(url: str) -> bool:
+def is_web(url: object) -> bool:
     """Whether a web server has it, which gives single files and lists none."""
-    return url.partition("://")[0].lower() in _WEB
+    return isinstance(url, str) and url.partition("://")[0].lower() in _WEB
 
 
 def without_query(url: str) -> str:
@@ -82,6 +82,11 @@ def shown(url: str) -> str:
     scheme, mark, rest = without_query(url).partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def joined(folder: str, name: str) -> str:
+    """The URL of a name below a folder. No part of it climbs, since keys are no paths."""
+    return f"{folder.rstrip('/')}/{name}"
 
 
 def filesystem(url: str) -> tuple[Any, str]:

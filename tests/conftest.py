@@ -42,7 +42,9 @@ def pytest_addoption(parser):
 @pytest.hookimpl(trylast=True)  # after -m has taken out what is not to run
 def pytest_collection_modifyitems(config, items):
     reasons = {"photos": _no_photos, "imagenet": _no_weights}
-    reasons |= dict.fromkeys(("slow", "environment", "backends", "full_counts", "browser", "cloud", "milvus"), _not_asked_for)
+    reasons |= dict.fromkeys(
+        ("slow", "environment", "backends", "full_counts", "browser", "cloud", "cluster", "milvus"), _not_asked_for
+    )
     for marker, missing in reasons.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = missing(config, marker) if marked else None

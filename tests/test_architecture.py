@@ -24,6 +24,7 @@ FLOORS = (
     {"description"},
     {"datasets"},
     {"evaluation"},
+    {"cluster"},
     {"service"},
     {"commands"},
     {"__main__"},

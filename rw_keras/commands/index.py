@@ -8,13 +8,14 @@ from the index, so no flag is needed. Interrupted, it goes on where it was.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from argparse import Namespace
 
 from rw_keras.commands import model_flags, runtime_flags
 from rw_keras.commands.models import check_model_flags, load_keras_quietly, model_of, new_model, take_files, whitened_model
-from rw_keras.commands.parser import Parser, UsageError, one_of, or_none, text, whole_number
+from rw_keras.commands.parser import Parser, UsageError, number, one_of, or_none, text, whole_number
 from rw_keras.commands.programs import DONE, LEFT_OUT
 from rw_keras.commands.settings import check_flags, known_settings
 from rw_keras.files import printable
@@ -45,19 +46,21 @@ def define(parser: Parser) -> None:
     words = "Photos of one size that the network takes at once. Default: as many as fit."
     parser.flag("batch_size", words, whole_number(1))
     parser.flag("workers", "Threads that read photos. Default: one a processor.", whole_number(1))
+    parser.section("A cluster")
+    words = "Describe photos on a Ray cluster: HOST:PORT of its head, auto, or local, which starts Ray on this machine."
+    parser.flag("cluster", words, text("ADDRESS"))
+    parser.flag("actor_processors", "Processors that an actor takes. Default: all of the smallest machine.", whole_number(1))
+    parser.flag("actor_gpus", "GPUs that an actor takes.", number(0), 0)
+    words = "A folder that all machines share, or a URL such as s3://bucket/fragments. Default: inside the index."
+    parser.flag("fragments", words, text("PLACE"))
+    parser.switch("keep_fragments", "Keep the Parquet files of described photos when they are in the index.")
 
 
 def run(values: Namespace) -> int:
     """Runs the command and returns its exit status."""
-    check_model_flags(values)
-    if len(values.arguments) != 1:
-        raise UsageError(
-            f"index takes one source of PHOTOS, but got {len(values.arguments)} arguments; quote a name that has spaces"
-        )
-    if not values.output:
-        raise UsageError("index needs -o NAME, the index to write")
-    _check_regions(values)
-    from rw_keras.description.extract import extract, listed_photos
+    _check_usage(values)
+    from rw_keras.description.extract import extract
+    from rw_keras.description.job import listed_photos
     from rw_keras.description.update import check_loss, names_of
     from rw_keras.retrieval import columns, exclusions, places
 
@@ -84,7 +87,7 @@ def run(values: Namespace) -> int:
 
     if "take_back" in values.given and about is not None:
         exclusions.take_back(values.output, taken_back)
-    done = extract(
+    done = (extract if values.cluster is None else _on_cluster(values))(
         model,
         items,
         values.output,
@@ -96,7 +99,7 @@ def run(values: Namespace) -> int:
         regions=settled("regions", "auto"),
         region_components=settled("region_components", None),
         checksum=values.checksum,
-        strict=values.strict,
+        **({"strict": True} if values.strict else {}),
         progress=not values.quiet,
         source=os.path.abspath(source) if os.path.isdir(source) else None,
         runtime=values.runtime if "runtime" in values.given else known.get("runtime", values.runtime),
@@ -110,9 +113,44 @@ def run(values: Namespace) -> int:
     return LEFT_OUT if done.failures or done.unread else DONE
 
 
+def _check_usage(values):
+    check_model_flags(values)
+    if len(values.arguments) != 1:
+        raise UsageError(
+            f"index takes one source of PHOTOS, but got {len(values.arguments)} arguments; quote a name that has spaces"
+        )
+    if not values.output:
+        raise UsageError("index needs -o NAME, the index to write")
+    _check_regions(values)
+    _check_cluster(values)
+
+
 def _check_regions(values):
     if "region_components" in values.given and "regions" in values.given and values.regions is None:
         raise UsageError(f"--region_components {values.region_components} does not go with --regions none, which keeps none")
+
+
+def _check_cluster(values):
+    if values.cluster is None:
+        for flag in ("actor_processors", "actor_gpus", "fragments", "keep_fragments"):
+            if flag in values.given:
+                raise UsageError(f"--{flag} goes with --cluster, which says where the machines are")
+    elif values.strict:
+        raise UsageError("--strict does not go with --cluster, whose machines read photos in no order; look at the summary")
+
+
+def _on_cluster(values):
+    """`extract` on the cluster that the flags name."""
+    from rw_keras.cluster.running import extract
+
+    return functools.partial(
+        extract,
+        address=values.cluster,
+        processors=values.actor_processors,
+        gpus=values.actor_gpus,
+        fragments=values.fragments,
+        keep_fragments=values.keep_fragments,
+    )
 
 
 def _model(values, about, known):

@@ -1,4 +1,4 @@
-"""rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO shows, best first."""
+"""rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO, a file or a URL, shows, best first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 from argparse import Namespace
 
+from rw_keras import storage
 from rw_keras.commands import model_flags, runtime_flags
 from rw_keras.commands.evaluation_flags import add_smooth, rerank_of
 from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
@@ -56,6 +57,7 @@ def run(values: Namespace) -> int:
         )
     box = _box(values.box)
     from rw_keras.photos.reading import read_image
+    from rw_keras.photos.remote import opened
     from rw_keras.retrieval import Index, columns, places
 
     name, photo = values.arguments
@@ -75,7 +77,7 @@ def run(values: Namespace) -> int:
     if index.recipe is None:
         raise ValueError(f"{places.shown(name)} does not say what model made it; search it from Python with Index.search")
     recipe = recipe_of_index(places.shown(name), index.recipe)
-    read_image(photo, box, max_side_of(recipe))  # before seconds are spent on the network
+    read_image(opened(photo), box, max_side_of(recipe))  # before seconds are spent on the network
     model = describer_of(recipe, values)
     within = columns.condition(values.within, index.metadata)
     options = {"within": within, "min_score": values.min_score, "alpha": values.alpha, "orientations": int(values.orientations)}
@@ -125,7 +127,8 @@ def _show(name, photo, box, hits, measure, rerank, values):
     from rw_keras.views.result_page import result_page, search_sheet
 
     folder = values.photos or (places.about(name) or {}).get("source")
-    found = [(rank, hit, score, folder and inside(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
+    joined = storage.joined if storage.is_url(folder) else inside
+    found = [(rank, hit, score, folder and joined(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
         options = {"index": places.shown(name), "k": values.k, "expansion": values.expand or "none"}
         if rerank is not None:

@@ -18,6 +18,7 @@ from rw_keras.model.photo_regions import PhotoRegions, without_regions
 from rw_keras.model.presets import default_max_side
 from rw_keras.model.recipe import Recipe, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
+from rw_keras.photos.remote import opened
 from rw_keras.runtimes.tensorflow import batch_function, regions_function
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def describe(
 
     Args:
         model: a model of `build_descriptor`, or what `rw_keras.runtimes.load` made of one.
-        images: the path of a photo, an array of RGB pixels 0..255 `(H, W, 3)`, or a list of either (an array
-            `(N, H, W, 3)` counts as one).
+        images: the path of a photo, its URL such as `s3://bucket/photo.jpg`, an array of RGB pixels 0..255 `(H, W, 3)`, or a list
+            of these (an array `(N, H, W, 3)` counts as one).
         box: (x1, y1, x2, y2) in pixels of the upright full-size photo; for a list of images, a list of boxes, one each
             (`None`: the whole photo).
         max_side: pixels; `None`: no limit. "auto", the default: that of the model's recipe, where it has one, as a model does that
@@ -152,7 +153,8 @@ def _each(run, images, boxes, max_side, min_side, progress):
 
     def read(pair):
         try:
-            return read_image(*pair, max_side, min_side), None
+            photo, box = pair
+            return read_image(opened(photo), box, max_side, min_side), None
         except (OSError, ImageError) as error:
             return None, error
 

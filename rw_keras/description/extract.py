@@ -2,79 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import importlib.metadata
 import os
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rw_keras import runtimes
 from rw_keras._moved import names, renamed
-from rw_keras.description import defaults
-from rw_keras.description.batcher import Batcher
+from rw_keras.description.batcher import Batcher, windows
 from rw_keras.description.describe import on_runtime
+from rw_keras.description.job import Extraction, Job, check_arguments, made_by, note
 from rw_keras.description.progress import Progress
 from rw_keras.description.reader import read_ahead, read_item
 from rw_keras.description.runner import Runner
-from rw_keras.description.update import Update, check_loss
-from rw_keras.model.presets import preset_of
-from rw_keras.model.recipe import Recipe, smallest_side
-from rw_keras.photos.listing import names_of
-from rw_keras.photos.reading import ImageError
-from rw_keras.photos.sources import photo_items
-from rw_keras.retrieval import places
-from rw_keras.runtimes.describer import described_with
+from rw_keras.model.recipe import smallest_side
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclasses.dataclass(frozen=True)
-class Extraction:
-    """What `extract` did.
-
-    Attributes:
-        folder: the index, or its address in Milvus.
-        described: photos described now, among them
-        changed: those that an earlier run had described, and that have changed since.
-        kept: photos whose descriptors an earlier run had made.
-        removed: photos that are gone from the source, and now from the index.
-        failures: (name, reason) of all photos that cannot be read, now or earlier, and are not in the index.
-        seconds: how long it took, of which
-        network_seconds: the network worked.
-        unread: (name, reason) of photos among the kept ones that could not be read now.
-        undecodable: (name, reason) of photos among the failures that left the index now, because their bytes have changed and
-            cannot be decoded.
-        excluded: photos of the source that were left out because they were deleted from the index, see
-            `rw_keras.retrieval.exclusions`.
-    """
-
-    folder: pathlib.Path | str
-    described: int
-    changed: int
-    kept: int
-    removed: int
-    failures: list[tuple[str, str]]
-    seconds: float
-    network_seconds: float
-    unread: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    undecodable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    excluded: int = 0
-
-    def __str__(self):
-        words = [f"{self.described} described" + (f" ({self.changed} of them had changed)" if self.changed else "")]
-        counts = (self.kept, "kept"), (self.removed, "removed"), (self.excluded, "excluded")
-        words += [f"{number} {what}" for number, what in counts if number]
-        words.append(f"{len(self.failures)} left out")
-        sentence = f"{', '.join(words)}; {self.described + self.kept} photos in the index"
-        if self.unread:
-            sentence += f"; {len(self.unread)} could not be read now, what the index holds of them was kept"
-        if self.undecodable:
-            sentence += f"; {len(self.undecodable)} have changed and cannot be decoded, they left the index"
-        return sentence
 
 
 @renamed(engine="runtime")
@@ -154,115 +98,51 @@ def extract(
         OSError: when the index cannot be written, as on a full disk. What was finished stays.
     """
     began = time.monotonic()
-    out = places.check_target(out, beside=not resume)
-    about = places.about(out) if resume else None
-    max_side = defaults.settled_max_side(max_side, model, about)
-    dtype = defaults.settled_dtype(dtype, model, about)
-    _check_arguments(batch_size, workers)
-    kept_regions = defaults.settled_regions(regions, region_components, model, about)
-    runtime, precision = defaults.settled_runtime(runtime, precision, about, devices)
-    items = listed_photos(photos, prune and about is not None)
-    count = len(items) if hasattr(items, "__len__") else None
-    check_loss(out, names_of(items), prune, beside=not resume)
-    made = {**Recipe.of(model), "max_side": max_side}
-    source = os.path.abspath(photos) if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos) else source
-    with places.writer(out, made, model.output_shape[-1], dtype, beside=not resume, go_on=True, regions=kept_regions) as writer:
-        update = Update(writer, items, checksum, strict, prune)
-        if writer.about["next_row"] == 0:
-            _note(writer, _defaults_of(model, kept_regions))
-        model = on_runtime(model, runtime, precision, max_side)
-        runner = Runner(model, batch_size, devices, kept_regions is not None)
-        _note(writer, {"source": source, "settings": dict(settings) if settings else None})
-        min_side = smallest_side(model)
-        with Progress(count, progress) as bar:
-            todo = update.todo(bar)
-            readings = read_ahead(
-                todo, lambda photo: read_item(*photo, max_side, min_side, checksum), lambda one: one.pixels, workers
-            )
-            _describe(readings, Batcher(runner), update, bar, lambda: _note(writer, made_by(writer.about, model)))
-        update.finish()
-        failures = writer.failures()
-        if writer.abandon():
-            listed = "".join(f"\n  {reason}" for _, reason in failures[:20])
-            raise ImageError(f"None of the {len(failures)} photos can be read, so there is no index:{listed}")
-        kept = writer.count() - update.described
-    seconds = time.monotonic() - began
-    done = update.described, update.changed, kept, update.removed, failures
-    lists = sorted(update.unread), sorted(update.undecodable)
-    return Extraction(out, *done, seconds, runner.seconds, *lists, update.excluded)
+    check_arguments(batch_size, workers)
+    job = Job.settled(
+        model,
+        photos,
+        out,
+        max_side=max_side,
+        resume=resume,
+        dtype=dtype,
+        regions=regions,
+        region_components=region_components,
+        checksum=checksum,
+        strict=strict,
+        devices=devices,
+        source=source,
+        runtime=runtime,
+        precision=precision,
+        prune=prune,
+        settings=settings,
+    )
+    with job.opened() as (writer, update):
+        describer = on_runtime(model, job.runtime, job.precision, job.max_side)
+        runner = Runner(describer, batch_size, devices, job.regions is not None)
+        with Progress(job.count, progress) as bar:
+            for window in _described(job, update, describer, Batcher(runner), workers, bar):
+                if window.places:
+                    note(writer, made_by(writer.about, describer))
+                update.take(window)
+        return job.finished(writer, update, began, runner.seconds)
 
 
-def _check_arguments(batch_size, workers):
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f'{name} is "auto" or a whole number of at least 1, but got {value!r}.')
+def _described(job, update, describer, batcher, workers, bar):
+    """What the photos that have to be read become, a window at a time."""
+    min_side = smallest_side(describer)
 
-
-def listed_photos(photos: Any, may_be_none: bool) -> Any:
-    """What `photo_items` gives; an empty list for a source that is missing or empty, where that is allowed."""
-    try:
-        return photo_items(photos)
-    except (FileNotFoundError, ImageError):
-        if not may_be_none:
-            raise
-        return []
-
-
-def _describe(readings, batcher, update, bar, note):
-    """Describes what the reader gives and keeps it, a window at a time. `note` is called before the first descriptors are kept."""
-
-    def keep():
-        readings, described = batcher.close()
-        if readings:
-            note()
-            update.put(readings, *described)
-        update.commit()
-
-    for _, reading in readings:
-        if reading.pixels is not None:
-            batcher.take(reading)
-        elif reading.error is not None:
-            update.failed(reading)
-        else:
-            update.found_same(reading)
+    def seen(reading):
+        update.check(reading)
         bar.advance(reading.error is not None, new=reading.pixels is not None)
-        if batcher.is_full:
-            keep()
-    keep()
 
-
-def _note(writer, fields):
-    for field, value in fields.items():
-        if value is not None:
-            writer.set(field, value)
-
-
-def _defaults_of(model, regions):
-    """What a new index notes of its model's preset: the name, and how a search is done by default."""
-    preset = preset_of(model)
-    return {} if preset is None else {"preset": preset.name, "search": defaults.search_defaults(model, regions)}
-
-
-def made_by(about: Mapping[str, Any], model: keras.Model | runtimes.Describer) -> dict[str, Any]:
-    """What an index says beside the recipe: the versions of what described it, and which runtimes did, the last one last.
-
-    Args:
-        about: the fields of the index.
-        model: what describes photos for it now.
-    """
-    packages = ("rw_keras", "keras", "tensorflow", "torch", "jax", "openvino", "ncnn", "numpy", "pillow")
-    now = described_with(model)
-    wanted = {"rw_keras", now["runtime"], "numpy", "pillow"}
-    if not isinstance(model, runtimes.Describer) or model.model is not None:
-        wanted.add("keras")
-    versions = {package: _version(package) for package in packages if package in wanted}
-    earlier = about.get("described_with") or []
-    return {"versions": versions, "described_with": [*(own for own in earlier if own != now), now]}
-
-
-@functools.cache
-def _version(package):
-    return importlib.metadata.version(package)
+    readings = read_ahead(
+        update.todo(bar),
+        lambda photo: read_item(*photo, job.max_side, min_side, job.checksum),
+        lambda one: one.pixels,
+        workers,
+    )
+    return windows(readings, batcher, seen)
 
 
 # Where they were in earlier versions.

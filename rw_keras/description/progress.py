@@ -13,10 +13,11 @@ class Progress:
     Args:
         total: how many photos there are; `None` where that is not known.
         shown: whether to show anything.
+        words: what is done with them.
     """
 
-    def __init__(self, total: int | None, shown: bool) -> None:
-        self._total, self._shown = total, shown
+    def __init__(self, total: int | None, shown: bool, words: str = "describing photos") -> None:
+        self._total, self._shown, self._words = total, shown, words
         self._done = self._failed = self._new = 0
         self._bar = None
 
@@ -25,18 +26,18 @@ class Progress:
         if self._shown and sys.stderr.isatty():
             import tqdm
 
-            self._bar = tqdm.tqdm(desc="describing photos", total=self._total, unit="photo", smoothing=0.05)
+            self._bar = tqdm.tqdm(desc=self._words, total=self._total, unit="photo", smoothing=0.05)
         return self
 
     def __exit__(self, *error):
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self, failed: bool, new: bool = True) -> None:
-        """Counts a photo: whether it was left out, and whether it was read now, as those are that the rate is of."""
-        self._done, self._failed, self._new = self._done + 1, self._failed + failed, self._new + new
+    def advance(self, failed: int, new: bool = True, count: int = 1) -> None:
+        """Counts photos: how many were left out, whether they were read now, as those are that the rate is of, and how many."""
+        self._done, self._failed, self._new = self._done + count, self._failed + failed, self._new + new * count
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(count)
             if failed:
                 self._bar.set_postfix_str(f"{self._failed} left out")
         elif self._shown and time.monotonic() - self._last > _LINE_SECONDS:

@@ -43,6 +43,11 @@ class Reading(NamedTuple):
     passing: bool = False
 
 
+def failed_earlier(known: Known | None) -> bool:
+    """Whether an earlier run could not read a photo, of which an index knows this."""
+    return known is not None and known.fault is not None
+
+
 def read_item(item: Item, known: Known | None, max_side: int | None, min_side: int, checksum: bool) -> Reading:
     """Reads a photo, or finds by its SHA-256 that it need not be; runs on any thread.
 

@@ -6,16 +6,15 @@ when the photo's bytes have changed and cannot be decoded any more. Where that w
 
 from __future__ import annotations
 
+import array
 import itertools
 import os
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from rw_keras.description.reader import Reading
-from rw_keras.model.photo_regions import PhotoRegions
+from rw_keras.description.batcher import Window
+from rw_keras.description.reader import Reading, failed_earlier
 from rw_keras.model.recipe import Recipe
 from rw_keras.photos.listing import Listing, names_of
 from rw_keras.photos.reading import ImageError
@@ -29,7 +28,7 @@ _MOST_GONE = 0.5
 _MOST_UNDECODABLE = 0.1
 # Photos that are looked up at a time: a server may take as long for one as for all of them.
 _LOOKED_UP = 2048
-# Notes on photos that need no describing, such as faults and new stamps, that are written together.
+# Notes on photos that need no describing, such as new stamps, that are written together.
 _NOTES = 4096
 
 
@@ -107,7 +106,6 @@ class Update:
         self.undecodable: list[tuple[str, str]] = []
         self._changed_and_bad: list[tuple[str, str, Stamp | None]] = []
         self._renewed: list[tuple[int, Stamp | None]] = []
-        self._noted = 0
         # Those of a listing are looked up there; others are noted as they come.
         self._listed = names_of(items) if isinstance(items, Listing) else None
         self._names: Collection[str] = set() if self._listed is None else self._listed
@@ -152,25 +150,49 @@ class Update:
         )
 
     def todo(self, bar: Any) -> Iterator[tuple[Item, Known | None]]:
-        """The photos that have to be read, each with what the index knows of it; the others are counted."""
-        items = iter(self._items)
-        step = _LOOKED_UP if hasattr(self._items, "__len__") else 1  # what a dataset gives is in memory
-        while part := list(itertools.islice(items, step)):
-            found = self._writer.find([item.name for item in part])
-            for item in part:
-                if self._listed is None:
-                    self._names.add(item.name)
-                if item.name in self._excluded:
-                    self.excluded += 1
-                    bar.advance(False, new=False)
-                    continue
-                known = found.get(item.name)
-                if known is None or not self._is_settled(item, known):
+        """The photos that have to be read, each with what the index knows of it; the others are counted.
+
+        Those that an earlier run could not read come last, so that the windows of the others are those of a run that was not
+        interrupted.
+        """
+        items, is_list, again = iter(self._items), hasattr(self._items, "__len__"), array.array("q")
+        step = _LOOKED_UP if is_list else 1  # what a dataset gives is in memory
+        for start in itertools.count(0, step):
+            part = list(itertools.islice(items, step))
+            if not part:
+                break
+            if self._listed is None:
+                self._names.update(item.name for item in part)
+            for place, (item, known, is_wanted) in enumerate(self._looked_up(part), start):
+                if is_wanted and is_list and failed_earlier(known):
+                    again.append(place)
+                elif is_wanted:
                     yield item, known
-                    continue
-                if not known.described and self._strict:
-                    raise ImageError(known.fault)
-                bar.advance(not known.described, new=False)
+                else:
+                    if known is not None and not known.described and self._strict:
+                        raise ImageError(known.fault)
+                    self.excluded += item.name in self._excluded
+                    bar.advance(known is not None and not known.described, new=False)
+        for start in range(0, len(again), _LOOKED_UP):
+            part = [self._items[place] for place in again[start : start + _LOOKED_UP]]
+            yield from ((item, known) for item, known, _ in self._looked_up(part))
+
+    def still_todo(self, items: Sequence[Item]) -> Iterator[tuple[Item, Known | None]]:
+        """Those of photos that have to be read, or `None` in the place of the others, which are not counted: for photos that
+        `todo` gave to an earlier run."""
+        for item, known, is_wanted in self._looked_up(items):
+            yield (item, known) if is_wanted else None
+
+    def _looked_up(self, items):
+        """Photos, what the index knows of each, and whether it has to be read."""
+        found = self._writer.find([item.name for item in items])
+        for item in items:
+            known = found.get(item.name)
+            is_excluded = item.name in self._excluded
+            is_settled = not is_excluded and known is not None and self._is_settled(item, known)
+            yield item, known, not is_excluded and not is_settled
+            if len(self._renewed) >= _NOTES:
+                self.commit()
 
     def _is_settled(self, item, known):
         """Whether a photo needs no reading; if it was found as it had been described, that is noted."""
@@ -184,36 +206,49 @@ class Update:
             self._renew(known.id, known.stamp)
         return True
 
-    def found_same(self, reading: Reading) -> None:
-        """Takes a photo whose bytes are those that were described, or found bad."""
+    def _renew(self, photo, stamp):
+        self._renewed.append((photo, stamp))
+
+    def check(self, reading: Reading) -> None:
+        """Raises the error that ends a strict run: that of a photo that cannot be read, now or as an earlier run found it."""
+        if self._strict and reading.error is not None:
+            raise reading.error
+        if self._strict and reading.pixels is None and not reading.known.described:
+            raise ImageError(reading.known.fault)
+
+    def take(self, window: Window) -> None:
+        """Takes what became of photos, with the region vectors of each where the index holds such, and makes it part of the
+        index."""
+        described = set(window.places)
+        for place, reading in enumerate(window.readings):
+            if reading.error is not None:
+                self._failed(reading)
+            elif place not in described:
+                self._found_same(reading)
+        if described:
+            readings = [window.readings[place] for place in window.places]
+            names, stamps = [one.item.name for one in readings], [one.stamp for one in readings]
+            self._writer.put(names, window.descriptors, stamps, regions=window.regions)
+            self.described += len(readings)
+            self.changed += sum(one.known is not None and one.known.described for one in readings)
+        self.commit()
+
+    def _found_same(self, reading):
+        """Notes that a photo has the bytes that were described, or found bad."""
         known = reading.known
-        if not known.described and self._strict:
-            raise ImageError(known.fault)
         if not known.described and known.stamp != reading.stamp:
             self._writer.fail(reading.item.name, known.fault, reading.stamp)
         elif known.described and (known.stamp, known.fault, known.listed) != (reading.stamp, None, True):
             self._renew(known.id, reading.stamp)
 
-    def _renew(self, photo, stamp):
-        self._renewed.append((photo, stamp))
-        self._note()
-
-    def _note(self):
-        self._noted += 1
-        if self._noted >= _NOTES:
-            self.commit()
-
-    def failed(self, reading: Reading) -> None:
-        """Takes a photo that could not be read."""
+    def _failed(self, reading):
+        """Notes that a photo could not be read."""
         name, reason = reading.item.name, str(reading.error)
         has_row = reading.known is not None and reading.known.described
-        if self._strict:
-            raise reading.error
         if not has_row:
             stamp = None if reading.passing else reading.stamp
             if reading.known is None or (reading.known.fault, reading.known.stamp) != (reason, stamp):
                 self._writer.fail(name, reason, stamp)
-                self._note()
             return
         if reading.known.fault != reason:  # else it is noted already, and an index that says the same stays as it is
             self._writer.mark(name, reason)
@@ -222,16 +257,10 @@ class Update:
         else:
             self._changed_and_bad.append((name, reason, reading.stamp))
 
-    def put(self, readings: list[Reading], vectors: np.ndarray, regions: Sequence[PhotoRegions] | None = None) -> None:
-        """Takes described photos, with the region vectors of each where the index holds such."""
-        self._writer.put([one.item.name for one in readings], vectors, [one.stamp for one in readings], regions=regions)
-        self.described += len(readings)
-        self.changed += sum(one.known is not None and one.known.described for one in readings)
-
     def commit(self) -> None:
         """Makes what was taken part of the index."""
         self._writer.renew(self._renewed)
-        self._renewed, self._noted = [], 0
+        self._renewed = []
         self._writer.commit()
 
     def finish(self) -> None:

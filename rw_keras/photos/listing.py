@@ -32,7 +32,12 @@ class Listing(Sequence):
     A photo takes some hundred bytes on the disk, in the folder that `TMPDIR` names, and none in memory. Names are unique.
     `name in listing` looks a name up; slices are lists of items. It may be read by several threads, and is not pickled: its items
     are.
+
+    Attributes:
+        folder: the URL of the folder whose photos these are, to which their names are relative; `None` for others.
     """
+
+    folder: str | None = None
 
     def __init__(self) -> None:
         # SQLite makes a database without a name in a temporary file, which the system removes with the process.
@@ -151,6 +156,11 @@ class Listing(Sequence):
     def names(self) -> Collection[str]:
         """The names, in order; they are looked up, and not held."""
         return _Names(self)
+
+    def size_on_disk(self) -> int:
+        """The bytes of the temporary file."""
+        pages, page_size = (self._run(f"PRAGMA {field}", ())[0][0] for field in ("page_count", "page_size"))
+        return pages * page_size
 
     def each_name(self) -> Iterator[str]:
         """The names, in order."""

@@ -12,6 +12,8 @@ from rw_keras import storage
 from rw_keras.photos.items import stamp
 
 _SECOND = 1_000_000_000
+# Names a request: as many as S3 gives at most.
+_PAGE = 1000
 # What file systems of fsspec call the time of the last change, and what is another one when the content is.
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "Last-Modified")
 _TAGS = ("ETag", "etag", "md5Hash", "blob_id", "sha256", "checksum")
@@ -40,7 +42,7 @@ def _of_s3(files, path, url):
     while True:
         page = storage.patiently(
             lambda more=more: files.call_s3(
-                "list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", **more, **files.req_kw
+                "list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=_PAGE, **more, **files.req_kw
             ),
             url,
         )
@@ -59,7 +61,7 @@ def _of_gcs(files, path, url):
     while True:
         page = storage.patiently(
             lambda more=more: files.call(
-                "GET", "b/{}/o", bucket, prefix=f"{prefix}/" if prefix else "", maxResults=1000, json_out=True, **more
+                "GET", "b/{}/o", bucket, prefix=f"{prefix}/" if prefix else "", maxResults=_PAGE, json_out=True, **more
             ),
             url,
         )

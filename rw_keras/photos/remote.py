@@ -59,7 +59,7 @@ class Remote(Place):
         files, path = storage.filesystem(self.url)
         url = shown = storage.shown(self.url)
         if self.below:
-            path, url = _joined(path, item.name), _joined(url, item.name)
+            path, url = storage.joined(path, item.name), storage.joined(url, item.name)
             shown = url
         if self.offset is not None:
             shown = f"{item.name} in {url}"
@@ -83,10 +83,6 @@ class Remote(Place):
             raise storage.StorageError(f"{shown} is not where it was when the archive was listed; run again.")
         _check_size(len(content), tarfile.BLOCKSIZE + self.size, shown)
         return content[tarfile.BLOCKSIZE :]
-
-
-def _joined(folder, name):
-    return f"{folder.rstrip('/')}/{name}"
 
 
 def _named(file, name):
@@ -152,6 +148,7 @@ def photos_at(url: str) -> Listing | Iterator[Item]:
             return found
     elif not storage.is_web(url) and (url.endswith("/") or _is_folder(files, path, url)):
         found = Listing.spooled(_below(files, path, url), shown, in_order=True)
+        found.folder = url if url == shown else None  # a password is not noted
     elif posixpath.splitext(named)[1] in formats.LISTED:
         raise ImageError(f"{shown} is one photo; pass a folder, a list file or a .tar archive.")
     else:

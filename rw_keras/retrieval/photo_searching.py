@@ -51,6 +51,7 @@ class PhotoSearchable(Searchable):
         """
         from rw_keras.description.describe import describe
         from rw_keras.photos.reading import read_image
+        from rw_keras.photos.remote import opened
 
         if isinstance(rerank, str) and rerank == "auto":
             rerank = self.default_rerank
@@ -58,7 +59,7 @@ class PhotoSearchable(Searchable):
             self.check_rerank(rerank)
         self.check_model(model)
         max_side = max_side_of(self.recipe)
-        turned = orientations_of(read_image(photo, box, max_side, smallest_side(model)), orientations)
+        turned = orientations_of(read_image(opened(photo), box, max_side, smallest_side(model)), orientations)
         queries = describe(model, turned, max_side=max_side, regions=rerank is not None)
         options = {"rerank": rerank, "within": within, "min_score": min_score, "alpha": alpha}
         return search_orientations(self, queries, k, expand, **options)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from rw_keras.model.recipe import with_runtime
 from rw_keras.retrieval import old_formats
 from rw_keras.retrieval.segments import BLOCK_ROWS, DamageError
+from rw_keras.storage import is_url, shown
 
 FORMAT = 5
 DATABASE, LOCK = "index.sqlite", ".lock"
@@ -53,10 +54,12 @@ KINDS = {
     "region": Kind("regions-", 128, 4, False),
     "box": Kind("boxes-", BLOCK_ROWS, 4, False),
 }
+# The folder, inside that of an index, where extraction on a cluster keeps what it has finished.
+FRAGMENTS = "fragments"
 # What files are called that go when no database names them.
 STRAYS = (*(kind.prefix for kind in KINDS.values()), "searcher-", ".part-")
 # What a file of an index is called, so that a folder with nothing else may become one.
-_OWN = (*STRAYS, BESIDE)
+_OWN = (*STRAYS, BESIDE, FRAGMENTS)
 
 # What format 4 has beyond format 3, and format 5 beyond format 4.
 REGIONS = "CREATE TABLE regions(row INTEGER PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL)"
@@ -192,9 +195,19 @@ def names_bytes(names: Sequence[str]) -> list[bytes]:
         return [name_bytes(name) for name in names]  # says which
 
 
+def local_path(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """The folder as a path; a ValueError for a URL, since an index is read and written on a disk of this machine."""
+    if is_url(folder):
+        raise ValueError(
+            f"{shown(folder)} is no folder on this machine; `rw-keras pull URL NAME` fetches an index from there, and "
+            "`rw-keras push NAME URL` sends one."
+        )
+    return pathlib.Path(folder)
+
+
 def check_target(folder: str | os.PathLike[str]) -> pathlib.Path:
     """The folder as a path; a ValueError when it holds something else than an index, or its name cannot be a folder's."""
-    path = pathlib.Path(folder)
+    path = local_path(folder)
     if "\0" in str(path):
         raise ValueError(f"The name of an index holds no NUL character, but got {str(path)!r}; choose another name.")
     if not path.exists():

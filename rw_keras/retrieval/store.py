@@ -37,6 +37,7 @@ from rw_keras.retrieval.schema import (
     damaged,
     fields_of,
     layout,
+    local_path,
     name_bytes,
     reading,
     stamp_of,
@@ -108,7 +109,7 @@ class Snapshot:
 
 def about(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The fields of an index as a whole (see `Snapshot`), `None` where there is none; a ValueError when they cannot be read."""
-    folder = pathlib.Path(folder)
+    folder = local_path(folder)
     if (folder / DATABASE).is_file():
         with reading(folder) as database:
             return fields_of(folder, database)
@@ -122,7 +123,7 @@ def read(folder: str | os.PathLike[str]) -> Snapshot:
         FileNotFoundError: when there is no index.
         ValueError: when it is damaged (`DamageError`), or of a later version.
     """
-    folder = pathlib.Path(folder)
+    folder = local_path(folder)
     if not (folder / DATABASE).is_file():
         try:
             old = old_formats.read(folder)

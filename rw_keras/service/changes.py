@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rw_keras.description.describe import Batch, describing
-from rw_keras.description.extract import made_by
+from rw_keras.description.job import made_by
 from rw_keras.files import inside, written_whole
 from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.photos import formats

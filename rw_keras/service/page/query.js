@@ -113,7 +113,9 @@ function tellUnseen() {
   byId("unseen-photo").hidden = false;
   byId("unseen-photo").textContent = file
     ? "This browser cannot show this photo. If the service can read it, all of it is searched with."
-    : "The service has no file of this photo to show.";
+    : navigator.onLine
+      ? "The service has no file of this photo to show."
+      : "This photo cannot be loaded while you are offline.";
 }
 
 const maxSide = about => Number(about.recipe.max_side) || USUAL_MAX_SIDE;
