@@ -86,7 +86,7 @@ class Job:
 
     model: Any
     items: Any
-    out: pathlib.Path
+    out: pathlib.Path | str
     made: dict[str, Any]
     max_side: int | None
     dtype: str | None
