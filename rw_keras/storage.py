@@ -42,6 +42,7 @@ _CONNECTIONS = {
     ("botocore", "ConnectionError"),
     ("botocore", "IncompleteReadError"),
     ("httpx", "TransportError"),
+    ("httpx2", "TransportError"),
     ("requests", "ConnectionError"),
     ("requests", "Timeout"),
     ("requests", "ChunkedEncodingError"),
