@@ -23,7 +23,7 @@ def main(model_file, photos, out, max_side=1024):
         describing = Describing(model_file, Settings(recipe), workers=2)  # once a task
         for frame in frames:
             todo = [(Item(row.name, row.place, [row.size, row.time]), None) for row in frame.itertuples(index=False)]
-            yield describing(todo).to_pandas()
+            yield describing(todo).to_pandas(integer_object_nulls=True)
 
     spark = SparkSession.builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", 1024).getOrCreate()
     found = [(item.name, item.place, *(item.stamp or (0, 0))) for item in photo_items(photos) if item.fault is None]
