@@ -82,7 +82,8 @@ def connected(address: str | None) -> Iterator[None]:
             'this machine, give the address of one, or "local" to use this machine alone.'
         ) from error
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):  # on which Ray says that a machine has gone
+            yield
     finally:
         module.shutdown()
 
