@@ -6,7 +6,6 @@ Credentials are those that each library finds by itself: environment variables, 
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import random
 import re
@@ -38,10 +37,12 @@ _PASSING = (408, 425, 429)
 # Of libraries that raise no OSError, the classes for connections that fail.
 _CONNECTIONS = {
     ("aiohttp", "ClientError"),
+    ("http", "IncompleteRead"),
     ("botocore", "HTTPClientError"),
     ("botocore", "ConnectionError"),
     ("botocore", "IncompleteReadError"),
     ("httpx", "TransportError"),
+    ("httpx2", "TransportError"),
     ("requests", "ConnectionError"),
     ("requests", "Timeout"),
     ("requests", "ChunkedEncodingError"),
@@ -163,7 +164,7 @@ def _decisive(error):
         status = _status(one)
         if status is not None:
             return one, status
-        if isinstance(one, (TimeoutError, ConnectionError, http.client.IncompleteRead)) or _is_connection(one):
+        if isinstance(one, (TimeoutError, ConnectionError)) or _is_connection(one):
             return one, None
     return None, None
 
@@ -197,7 +198,8 @@ def _in_words(error, url, attempts):
         return error
     decisive, status = _decisive(error)
     said = " ".join(str(decisive or error).split())
-    reason = f"HTTP {status}" if status is not None else said if said and url not in said else type(error).__name__
+    tells = said and not (is_web(url) and "://" in said)
+    reason = f"HTTP {status}" if status is not None else said if tells else type(error).__name__
     if status in (404, 410) or (status is None and isinstance(error, (FileNotFoundError, NotADirectoryError))):
         return MissingError(f"There is no {shown(url)}; give the URL of something that is there.")
     if status in (401, 403) or isinstance(error, PermissionError) or "redential" in type(error).__name__:

@@ -101,7 +101,7 @@ def test_gives_up(monkeypatch):
         (PermissionError("Access Denied"), ForbiddenError, "Access Denied"),
         (StatusError(400), StorageError, "cannot be reached now: HTTP 400"),
         (RuntimeError("odd"), StorageError, "cannot be reached now: odd"),
-        (RuntimeError("https://h/a?signature=1"), StorageError, "cannot be reached now: RuntimeError$"),
+        (RuntimeError("no https://h/a?signature=1"), StorageError, "cannot be reached now: RuntimeError$"),
     ],
 )
 def test_at_once(monkeypatch, error, kind, words):

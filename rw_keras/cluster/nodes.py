@@ -168,7 +168,7 @@ def fleet_for(found: Sequence[Node], free: float, processors: int | None, gpus: 
             f"{needs}, and of the cluster's {sum(node.processors for node in found)} only {free:g} are free; wait for what "
             "else runs on it, or let an actor take fewer."
         )
-    return Fleet(min(count, int(free // asked)), asked, gpus)
+    return Fleet(int(min(count, free // asked)), asked, gpus)
 
 
 def _counted(number, what):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -282,11 +283,14 @@ def describe_all(plan: Plan, fleet: nodes.Fleet, workers: int | str, bar: Progre
 
     Raises:
         OSError: when two passes over them have finished none.
-        ValueError: when an actor says that it cannot describe any.
+        ValueError: when an actor says that it cannot describe any, or no machine is left.
     """
     unfinished, doubtful, idle = plan.unfinished(), {}, 0
     bar.advance(0, new=False, count=plan.photos - sum(plan.counts[number] for number in unfinished))
     while unfinished:
+        # Machines may have gone since the last pass.
+        now = nodes.fleet_for(nodes.nodes(), math.inf, fleet.processors, fleet.gpus)
+        fleet = fleet._replace(count=min(now.count, fleet.count))
         faults = {}
         for row in _rows(plan, unfinished, fleet, workers):
             if row["fault"]:

@@ -8,6 +8,7 @@ import itertools
 import pickle
 import sqlite3
 import threading
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Listing(Sequence):
     def __init__(self) -> None:
         # SQLite makes a database without a name in a temporary file, which the system removes with the process.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self._database.close)
         self._lock = threading.Lock()
         self._count = 0
         self._places: list[Place] = []

@@ -288,6 +288,8 @@ def _listed(files, path, url):
             while part := raw.read(1 << 20):
                 file.write(part)
         file.seek(0)
+        if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
+            raise ImageError(f"{storage.shown(url)} is a web page; give the URL of a list file or of a .tar archive.")
         for line in lines_of(file):
             yield Item(line, Remote(_resolved(url, line)))
 

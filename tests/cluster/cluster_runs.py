@@ -11,8 +11,8 @@ import time
 
 from rw_keras.retrieval import store
 
-# Memory of a node's object store: only numbers go through it.
-OBJECT_STORE = 80 << 20
+# A node that nobody else reaches, with little shared memory, since only numbers go through it.
+NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
 # Runs as processes that may be killed: of one machine, and on a cluster that is there.
 PLAIN = """
 import sys
@@ -48,7 +48,8 @@ def cluster(count):
     """A Ray cluster of so many nodes of one processor on this machine, the first of which is the head's."""
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 1, "object_store_memory": OBJECT_STORE}
+    os.environ.setdefault("RAY_worker_niceness", "0")  # tests that run beside are no more urgent
+    options = {**NODE, "num_cpus": 1}
     own = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     try:
         own.others = [own.add_node(**options) for _ in range(count - 1)]

@@ -144,7 +144,7 @@ def test_refusals(model_file, photos, tmp_path):
         other.mkdir(parents=True)
         (other / "METADATA").write_text("Metadata-Version: 2.1\nName: pillow\nVersion: 9.0.0\n")
         path = os.pathsep.join([str(other.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        nodes.add_node(num_cpus=1, object_store_memory=cluster_runs.OBJECT_STORE, env_vars={"PYTHONPATH": path})
+        nodes.add_node(num_cpus=1, **cluster_runs.NODE, env_vars={"PYTHONPATH": path})
         nodes.wait_for_nodes()
         with pytest.raises(ValueError, match=r"not alike: pillow is 9\.0\.0 on \S+, and \S+ on"):
             extract(model, photos, out, address=nodes.address)

@@ -140,6 +140,31 @@ class TestIndex:
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, flag) == 2
         only_line(capsys, f"{flag.partition('=')[0]} does not go with --model")
 
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            (["--fragments=place"], "--fragments goes with --cluster"),
+            (["--keep_fragments"], "--keep_fragments goes with --cluster"),
+            (["--actor_processors=2"], "--actor_processors goes with --cluster"),
+            (["--cluster=local", "--strict"], "--strict does not go with --cluster"),
+        ],
+    )
+    def test_flags_of_a_cluster(self, command, capsys, model_file, photo_folder, tmp_path, flags, words):
+        assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, *flags) == 2
+        only_line(capsys, words)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.cluster
+    def test_on_a_cluster(self, command, capsys, model_file, photo_folder, tmp_path):
+        pytest.importorskip("ray", reason='runs Ray: pip install "rw_keras[ray]"')
+        flags = ("--model", model_file, "--runtime", "tensorflow", "--cluster", "local", "--actor_processors", "1", "--quiet")
+        assert command("index", photo_folder, "-o", tmp_path / "out", *flags) == 0
+        captured = capsys.readouterr()
+        assert re.fullmatch(ALL_SIX.format(re.escape(str(tmp_path / "out")), 0), captured.out)
+        assert Index.load(tmp_path / "out").names == NAMES
+        assert command("search", tmp_path / "out", photo_folder / NAMES[0], "--model", model_file) == 0
+        assert NAMES[0] in capsys.readouterr().out
+
     @pytest.mark.slow
     def test_another_network_levels_weights_and_whitening(self, command, capsys, photo_folder, tmp_path):
         """The search builds the model again from the index's recipe and the same files."""

@@ -309,6 +309,19 @@ class TestListFile:
                 faults.plan(fault, 3)
                 item.open()
 
+    def test_a_web_server_that_hangs(self, odd_folder, monkeypatch):
+        monkeypatch.setattr(storage, "_SILENCE", 0.3)
+        with web_server_of_parts(odd_folder) as (url, faults):
+            (item,) = photo_items([f"{url}/a%20b.png"])
+            faults.plan(1.5, 1, method="GET")
+            before = len(faults.seen)
+            item.open()
+            assert len(faults.seen) == before + 2
+
+    def test_a_web_page_is_no_list(self, odd_folder):
+        with web_server(odd_folder) as (url, _), pytest.raises(ImageError, match="is a web page"):
+            photo_items(f"{url}/")
+
 
 class TestGoogle:
     @pytest.fixture
