@@ -36,6 +36,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each.", lower_bound=1
 _SEARCHER = flags.DEFINE_string("searcher", "numpy", "What searches: numpy, faiss-flat, faiss-hnsw or faiss-ivfpq.")
 _MILVUS = flags.DEFINE_list("milvus", [], "Addresses of collections that are not there yet, to be compared with NumPy and FAISS.")
 _PROCESS = flags.DEFINE_integer("milvus_process", None, "The number of the process of the Milvus server, for its memory.")
+_OTHERS = flags.DEFINE_list("others", ["numpy", "faiss-flat", "faiss-hnsw"], "What is compared with --milvus.")
 _STRUCTURES = flags.DEFINE_list("structures", ["milvus-flat", "milvus-hnsw"], "What Milvus searches by.")
 _LEVELS = flags.DEFINE_list("levels", ["Strong", "Bounded"], "The consistency of searches in Milvus.")
 _TOLERANCE = 1e-5
@@ -102,7 +103,7 @@ def _line(title, index, seconds, megabytes):
 
 def _in_memory(rows):
     names = [str(number) for number in range(len(rows))]
-    for searcher in ("numpy", "faiss-flat", "faiss-hnsw"):
+    for searcher in _OTHERS.value:
         before, times = _memory(), []
         index = Index(names, rows)
         _seconds(lambda: index.use_searcher(searcher), times)  # noqa: B023

@@ -106,6 +106,7 @@ def relay(listening, server):
         except OSError:
             outer.close()
             continue
+        inner.settimeout(None)
         for one, other in (outer, inner), (inner, outer):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=pump, args=(one, other), daemon=True).start()

@@ -26,6 +26,7 @@ from rw_keras.cluster.plan import Plan
 from rw_keras.description.job import Extraction, Job, check_arguments
 from rw_keras.description.progress import Progress
 from rw_keras.model.recipe import Recipe
+from rw_keras.retrieval import places
 from rw_keras.retrieval.schema import FRAGMENTS
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def extract(
         settings=settings,
     )
     _check_files(job.items)
-    place = _usual_place(job.out) if fragments is None else Place.of(fragments)
+    place = _place_of(fragments, job.out)
     content = _file_of(model)
     with nodes.connected(address):
         found = nodes.nodes()
@@ -180,7 +181,8 @@ class _Run:
         """Refuses a plan of other settings than those asked for, with both values."""
         if plan.index != writer.about["identity"]:
             raise ValueError(
-                f"{self.place.url} holds fragments of another index than {self.job.out}; give each a place for itself."
+                f"{self.place.url} holds fragments of another index than {places.shown(self.job.out)}; give each a place for "
+                "itself."
             )
         asked, there = self.settings, plan.settings
         differing = Recipe.from_dict(there.recipe).differences(asked.recipe, "the one asked for")
@@ -195,8 +197,20 @@ class _Run:
             )
 
 
+def _place_of(fragments, out):
+    """Where fragments go."""
+    place = _usual_place(out) if fragments is None else Place.of(fragments)
+    if place is None:
+        raise ValueError(
+            f"{places.shown(out)} is in Milvus, which has no folder for fragments; say where they go with --fragments (in Python: "
+            "fragments=...)."
+        )
+    return place
+
+
 def _usual_place(out):
-    return Place.of(out / FRAGMENTS)
+    """The folder `fragments` of an index; `None` for one in Milvus, which has no folder."""
+    return None if places.is_milvus(out) else Place.of(out / FRAGMENTS)
 
 
 def _check_counts(processors, gpus, actors):

@@ -5,6 +5,7 @@ URL: what `rw-keras push` takes. Interrupted, it goes on where it was.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 
@@ -31,7 +32,7 @@ def run(values: Namespace) -> int:
         from rw_keras.retrieval import object_storage
 
         done = object_storage.pull(url, name)
-        print(json.dumps({"index": name, "url": url, "done": str(done)}) if values.json else f"{name}: {done}")
+        print(json.dumps({"index": name, "url": url, **dataclasses.asdict(done)}) if values.json else f"{name}: {done}")
         return DONE
     from rw_keras.commands.moving import told
     from rw_keras.retrieval.milvus.transfer import pull

@@ -6,6 +6,7 @@ or the address of object storage, such as s3://BUCKET/INDEX, where its files go.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 
@@ -69,5 +70,5 @@ def _to_storage(name, url, values):
     from rw_keras.retrieval import object_storage
 
     done = object_storage.push(name, url)
-    print(json.dumps({"index": name, "url": url, "done": str(done)}) if values.json else f"{url}: {done}")
+    print(json.dumps({"index": name, "url": url, **dataclasses.asdict(done)}) if values.json else f"{url}: {done}")
     return DONE

@@ -23,6 +23,9 @@ from rw_keras.retrieval.rows import Rows
 from rw_keras.retrieval.searchers import NumpySearcher, make_searcher
 from rw_keras.retrieval.vectors import check_count, check_expansion, is_number, unit_vector, unit_vectors
 
+# Pairs whose names are looked up together.
+_NAMED = 1024
+
 
 class Searchable(Contents):
     """Names and unit vectors that can be searched: what `rw_keras.retrieval.Index` is, but for how it is made, changed and kept.
@@ -342,11 +345,23 @@ class Searchable(Contents):
             check_count("limit", limit)
             if groups:
                 raise ValueError(f"`limit` is for pairs, and groups are made of all; leave `limit`, which is {limit}, out.")
-        rows, names, lowest = Rows.of(self.descriptors), self.names, min(float(threshold), duplicates.EQUAL)
+        lowest = min(float(threshold), duplicates.EQUAL)
         if groups:
-            return [[names[position] for position in group] for group in duplicates.groups(rows, lowest)]
-        found = duplicates.pairs(rows, lowest, limit)
-        return ((names[one], names[other], float(score)) for one, other, score in zip(*found))
+            return [self.named(group.tolist()) for group in self._alike_groups(lowest)]
+        return self._named_pairs(*self._alike_pairs(lowest, limit))
+
+    def _alike_groups(self, lowest):
+        """See `rw_keras.retrieval.duplicates.groups`."""
+        return duplicates.groups(self._rows(), lowest)
+
+    def _alike_pairs(self, lowest, limit):
+        """See `rw_keras.retrieval.duplicates.pairs`."""
+        return duplicates.pairs(self._rows(), lowest, limit)
+
+    def _named_pairs(self, one, other, scores):
+        for start in range(0, len(scores), _NAMED):
+            own = [column[start : start + _NAMED].tolist() for column in (one, other, scores)]
+            yield from zip(self.named(own[0]), self.named(own[1]), own[2])
 
     # Names of earlier versions.
     engine_config = RenamedAttribute("searcher_config")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rw_keras.retrieval.milvus.writer import MilvusWriter
 from rw_keras.retrieval.photo_searching import PhotoSearchable
 from rw_keras.retrieval.rerank import reranked
 from rw_keras.retrieval.rows import Rows
-from rw_keras.retrieval.vectors import check_count, is_number, unit_descriptors, unit_vector
+from rw_keras.retrieval.vectors import unit_descriptors, unit_vector
 
 # Neighbours of a photo that are asked for first, when near duplicates are looked for, and photos that are asked with at a time.
 _NEIGHBOURS, _ASKED = 16, 128
@@ -184,31 +184,17 @@ class MilvusIndex(PhotoSearchable):
                 "`search` with a `k`, or `rw-keras pull` the index."
             )
 
-    def near_duplicates(
-        self, threshold: float = 0.95, *, groups: bool = False, limit: int | None = None
-    ) -> Iterator[tuple[str, str, float]] | list[list[str]]:
-        """Photos that are almost the same: each is asked for its nearest ones, more of them as long as all reach the threshold.
+    def _alike_groups(self, lowest):
+        return duplicates.joined(*self._alike_pairs(lowest, None)[:2])
 
-        An approximate structure may miss pairs. Arguments, result and errors as for `rw_keras.retrieval.Index.near_duplicates`; the
-        memory is 16 bytes a photo, and 24 a pair. A photo that has more than 16 384 such neighbours has the best of them.
-        """
-        if not is_number(threshold) or not 0 < threshold <= 1:
-            raise ValueError(f"`threshold` is a cosine above 0 and up to 1, but got {threshold!r}.")
-        if limit is not None:
-            check_count("limit", limit)
-            if groups:
-                raise ValueError(f"`limit` is for pairs, and groups are made of all; leave `limit`, which is {limit}, out.")
-        pairs = self._near(float(threshold), limit)
-        if groups:
-            return [self.named(group) for group in duplicates.joined(*pairs[:2])]
-        return self._told(pairs)
-
-    def _near(self, threshold, limit):
+    def _alike_pairs(self, lowest, limit):
+        """Each photo is asked for its nearest ones, and for more of them as long as all are alike: an approximate structure may
+        miss some, and a photo that has more than 16 384 has the best of them. This takes 24 bytes a pair."""
         kept = [(np.empty(0, "int64"), np.empty(0, "int64"), np.empty(0, "float32"))]
         for ids, vectors, _ in self.descriptors.blocks():
             for start in range(0, len(ids), _ASKED):
                 part = slice(start, start + _ASKED)
-                kept.append(self._neighbours(ids[part], vectors[part], threshold))
+                kept.append(self._neighbours(ids[part], vectors[part], lowest))
             if limit is not None:
                 kept = [duplicates.best_pairs(kept, limit)]
         return duplicates.best_pairs(kept, limit)
@@ -227,11 +213,6 @@ class MilvusIndex(PhotoSearchable):
             found.append((ids[asked[number]], positions[number, column], scores[number, column]))
             asked, wanted = asked[more], min(4 * wanted, MOST_HITS)
         return tuple(np.concatenate(column) for column in zip(*found)) if found else tuple(np.empty(0, "int64") for _ in range(3))
-
-    def _told(self, pairs):
-        for start in range(0, len(pairs[0]), _ASKED):
-            one, other, scores = (column[start : start + _ASKED].tolist() for column in pairs)
-            yield from zip(self.named(one), self.named(other), scores)
 
     # Changes.
 

@@ -1,0 +1,40 @@
+"""`rw-keras push` and `pull` to object storage, and what they refuse; to Milvus: tests/retrieval/test_milvus.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rw_keras.commands.main import run
+from rw_keras.commands.parser import UsageError
+from rw_keras.retrieval import Index
+
+
+@pytest.fixture
+def saved(tmp_path):
+    Index(["a", "b"], np.eye(2)).save(tmp_path / "index")
+    return str(tmp_path / "index")
+
+
+def test_there_and_back(saved, tmp_path, capsys):
+    pytest.importorskip("fsspec", reason='object storage: pip install "rw_keras[cloud]"')
+    url = f"file://{tmp_path / 'elsewhere'}"
+    assert run(["push", saved, url]) == 0 and capsys.readouterr().out.startswith(f"{url}: ")
+    assert run(["pull", url, str(tmp_path / "back"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["url"] == url
+    assert list(Index.load(tmp_path / "back").names) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["push", "index"], "NAME URL, but got 1 arguments"),
+        (["push", "index", "elsewhere"], "push takes a URL such as milvus://"),
+        (["push", "index", "file:///x", "--m", "3"], "--m is of a collection of Milvus"),
+        (["pull", "milvus://host/a"], "URL NAME, but got 1 arguments"),
+        (["pull", "elsewhere", "index"], "pull takes a URL such as milvus://"),
+    ],
+)
+def test_command_lines_that_are_wrong(arguments, words):
+    with pytest.raises(UsageError, match=words):
+        run(arguments)
