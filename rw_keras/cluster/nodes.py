@@ -21,6 +21,8 @@ _PACKAGES = (
 )
 # Bytes of Ray's shared memory on this machine, through which only numbers go.
 _OBJECT_STORE = 150 << 20
+# Where Ray keeps the token that a user's clusters ask for.
+_TOKEN = "~/.ray/auth_token"
 # Seconds in which the head of a cluster has to take a connection.
 _ANSWERS = 10
 
@@ -44,6 +46,11 @@ class Fleet(NamedTuple):
 
 def ray() -> Any:
     """The package `ray`; an ImportError that says how to install it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What Ray will make the default, and warns of until then.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.path.exists(os.path.expanduser(_TOKEN)):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray shows it to no cluster, and tries for ever to come in without
     with extra("ray"):
         import ray
         import ray.data
@@ -62,9 +69,6 @@ def connected(address: str | None) -> Iterator[None]:
         ValueError: for an address that is none, or another one than this process is connected to.
         ConnectionError: when there is no such cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What Ray will make the default, and warns of until then.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     module = ray()
     if address is not None and address.startswith("ray://"):
         raise ValueError(

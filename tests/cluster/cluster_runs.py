@@ -102,7 +102,7 @@ def finished(out):
     return len(list((pathlib.Path(out) / "fragments").glob("*.parquet")))
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     """Waits until something is so; an AssertionError when it does not come to be."""
     end = time.monotonic() + seconds
     while not condition():
