@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import secrets
 import threading
 import time
 
@@ -146,12 +147,11 @@ class Storage:
     """An S3 server, its client, and its faults."""
 
     def __init__(self, files, faults):
-        self.files, self.faults, self._buckets = files, faults, 0
+        self.files, self.faults = files, faults
 
     def bucket(self):
         """A new bucket; its name."""
-        self._buckets += 1
-        name = f"bucket-{self._buckets}"
+        name = f"bucket-{secrets.token_hex(4)}"  # moto keeps those of other modules
         self.files.mkdir(name)
         return name
 
