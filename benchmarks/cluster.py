@@ -5,8 +5,8 @@
 
 The sides take turns in one run, each in a process for itself; what is compared are ratios. "In all" counts from a model that is
 built to a finished index, with the plan, the start of the actors and the gathering; "steady" from when each actor has finished its
-first fragment until the last one is. With `--names` it plans and gathers so many photos that are not there, and tells the time and
-the memory of the process that does it.
+first fragment until the last one is. Ray's nodes listen on all addresses: run it where nobody else is, as by `unshare --net`.
+With `--names` it plans and gathers so many photos that are not there, and tells the time and the memory that it takes.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ def _side(nodes, folder):
 
     running.describe_all = timed
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name; the other side has the same)
-    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": _OBJECT_STORE}
+    node = {"num_cpus": 1, "object_store_memory": _OBJECT_STORE}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         for _ in range(nodes - 1):

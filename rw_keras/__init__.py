@@ -3,6 +3,10 @@
 Everything here is loaded when it is first used: `import rw_keras`, and `rw_keras.retrieval`, load no TensorFlow. Where Keras is
 loaded already, the layers and the descriptor model are registered at once, so that `keras.saving.load_model` finds them; else as
 soon as the layers are loaded.
+
+An independent implementation of K. Liao, B. Fan, Y. Zheng, G. Lin and C. Cao, "Image Retrieval Based on the Weighted and Regional
+Integration of CNN Features", KSII Transactions on Internet and Information Systems 16(3), 894-907, 2022
+(https://doi.org/10.3837/tiis.2022.03.008).
 """
 
 import importlib

@@ -86,8 +86,16 @@ def shown(url: str) -> str:
 
 
 def joined(folder: str, name: str) -> str:
-    """The URL of a name below a folder. No part of it climbs, since keys are no paths."""
+    """The URL of a name below a folder."""
     return f"{folder.rstrip('/')}/{name}"
+
+
+def inside(folder: str, name: str) -> str | None:
+    """The same, or `None` for a name with a part "..", which leads out of the folder where storage has paths.
+
+    A name in an index is whatever somebody wrote there.
+    """
+    return None if ".." in name.split("/") else joined(folder, name)
 
 
 def filesystem(url: str) -> tuple[Any, str]:

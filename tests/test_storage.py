@@ -6,6 +6,11 @@ from rw_keras import storage
 from rw_keras.storage import ForbiddenError, MissingError, StorageError, filesystem, is_url, may_pass, patiently, shown
 
 
+def test_names_below_a_folder():
+    assert storage.inside("s3://b/p/", "a/..b/c.jpg") == "s3://b/p/a/..b/c.jpg"
+    assert storage.inside("file:///p", "../x.jpg") is storage.inside("file:///p", "a/../../x.jpg") is None
+
+
 class StatusError(Exception):
     def __init__(self, status):
         super().__init__("no")

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ _PACKAGES = (
 )
 # Bytes of Ray's shared memory on this machine, through which only numbers go.
 _OBJECT_STORE = 150 << 20
+# Where Ray keeps the token that a user's clusters ask for.
+_TOKEN = "~/.ray/auth_token"
 # Seconds in which the head of a cluster has to take a connection.
 _ANSWERS = 10
 
@@ -43,6 +46,11 @@ class Fleet(NamedTuple):
 
 def ray() -> Any:
     """The package `ray`; an ImportError that says how to install it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What Ray will make the default, and warns of until then.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.path.exists(os.path.expanduser(_TOKEN)):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray shows it to no cluster, and tries for ever to come in without
     with extra("ray"):
         import ray
         import ray.data
@@ -61,9 +69,6 @@ def connected(address: str | None) -> Iterator[None]:
         ValueError: for an address that is none, or another one than this process is connected to.
         ConnectionError: when there is no such cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What Ray will make the default, and warns of until then.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     module = ray()
     if address is not None and address.startswith("ray://"):
         raise ValueError(
@@ -81,7 +86,8 @@ def connected(address: str | None) -> Iterator[None]:
             'this machine, give the address of one, or "local" to use this machine alone.'
         ) from error
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):  # on which Ray says that a machine has gone
+            yield
     finally:
         module.shutdown()
 
@@ -90,24 +96,43 @@ def _start(module, address):
     options = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address != "local":
         if ":" in (address or ""):
-            _check_answers(address)
+            _check_answers(module, address)
         module.init(address=address or "auto", **options)
         return
-    module.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=_processors(),
-        object_store_memory=_OBJECT_STORE,
-        _node_ip_address="127.0.0.1",
-        **options,
-    )
+    with _loopback():
+        module.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=_processors(),
+            object_store_memory=_OBJECT_STORE,
+            **options,
+        )
+    address = module.util.get_node_ip_address()
+    if address != "127.0.0.1":
+        print(f"rw_keras: Ray listens on {address}, where other machines may reach it while this runs.", file=sys.stderr)
 
 
-def _check_answers(address):
+@contextlib.contextmanager
+def _loopback():
+    """Lets Ray take the loopback address for this machine's while it starts, so that nobody else reaches it: what it does on macOS
+    and Windows, and has no public setting for elsewhere."""
+    from ray._private import ray_constants
+
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _check_answers(module, address):
     """Raises an OSError where nothing listens, which Ray would wait for for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         raise ValueError("an address is HOST:PORT")
+    if host in ("localhost", "127.0.0.1"):  # which Ray takes for this
+        host = module.util.get_node_ip_address()
     socket.create_connection((host, int(port)), _ANSWERS).close()
 
 

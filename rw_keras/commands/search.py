@@ -127,7 +127,7 @@ def _show(name, photo, box, hits, measure, rerank, values):
     from rw_keras.views.result_page import result_page, search_sheet
 
     folder = values.photos or (places.about(name) or {}).get("source")
-    joined = storage.joined if storage.is_url(folder) else inside
+    joined = storage.inside if storage.is_url(folder) else inside
     found = [(rank, hit, score, folder and joined(folder, hit)) for rank, (hit, score) in enumerate(hits, 1)]
     if values.html:
         options = {"index": places.shown(name), "k": values.k, "expansion": values.expand or "none"}

@@ -10,8 +10,8 @@ from rw_keras.layers.base import MapLayer, log_of_ratio
 class IDFChannelWeight(MapLayer):
     """Weighs each channel of a feature map by how rarely it fires: inverse document frequency.
 
-    `N_k` is the number of elements above 0 in channel `k` (formula 4 of feature weighting and regional
-    integration); the channel is multiplied by (formula 5)
+    `N_k` is the number of elements above 0 in channel `k` (formula 4 of the publication); the channel is
+    multiplied by (formula 5)
 
         b[k] = ln(sum_h N_h / (epsilon + N_k))
 
@@ -33,6 +33,10 @@ class IDFChannelWeight(MapLayer):
     Raises:
         ValueError: for an `epsilon` that is not a finite number above 0, or an input that is not of
             rank 4.
+
+    Source: K. Liao, B. Fan, Y. Zheng, G. Lin and C. Cao, "Image Retrieval Based on the Weighted and Regional
+    Integration of CNN Features", KSII Transactions on Internet and Information Systems 16(3), 2022
+    (https://doi.org/10.3837/tiis.2022.03.008).
 
     Example:
 

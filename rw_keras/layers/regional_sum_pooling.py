@@ -9,10 +9,10 @@ from rw_keras.regions import region_windows, window_masks, window_shares
 class RegionalSumPooling(RegionalPooling):
     """Sums a feature map over each window of a multi-scale grid: one vector a region.
 
-    The grid is R-MAC's (formula 7 of feature weighting and regional integration; Tolias, Sicre and
-    Jegou): squares of side `2 * min(H, W) // (l + 1)` at scales `l = 1..levels`, neighbours overlapping
-    by about 40 %. Each window is SUM pooled (formula 6), where R-MAC takes the maximum. See
-    `rw_keras.regions.region_windows` for the grid itself, and docs/layers.md for a picture of it.
+    The grid is R-MAC's (formula 7 of the publication; Tolias, Sicre and Jegou, 2016): squares of side
+    `2 * min(H, W) // (l + 1)` at scales `l = 1..levels`, neighbours overlapping by about 40 %. Each window is
+    SUM pooled (formula 6), where R-MAC takes the maximum. See `rw_keras.regions.region_windows` for the grid
+    itself, and docs/layers.md for a picture of it.
 
     Input: `(B, H, W, C)`, channels last; H and W may be unknown, and one traced graph serves every size.
     Output: `(B, R, C)`, float32 (also under a mixed-precision policy): the whole map first, then scale
@@ -33,6 +33,10 @@ class RegionalSumPooling(RegionalPooling):
     Raises:
         ValueError: for `levels` that is not a whole number from 1 to 16, an input that is not of rank 4, or `boxes` that are
             not of a shape above.
+
+    Source: K. Liao, B. Fan, Y. Zheng, G. Lin and C. Cao, "Image Retrieval Based on the Weighted and Regional
+    Integration of CNN Features", KSII Transactions on Internet and Information Systems 16(3), 2022
+    (https://doi.org/10.3837/tiis.2022.03.008).
 
     Example:
 

@@ -10,8 +10,7 @@ from rw_keras.layers.base import MapLayer
 class SpatialWeight(MapLayer):
     """Weighs each place of a feature map by its share of the map's activation.
 
-    With `s[i, j]` the sum over channels (formula 2 of feature weighting and regional integration),
-    a place's weight is (formula 3)
+    With `s[i, j]` the sum over channels (formula 2 of the publication), a place's weight is (formula 3)
 
         a[i, j] = (s[i, j] / (sum_mn s[m, n] ** alpha) ** (1 / alpha)) ** (1 / beta)
 
@@ -30,6 +29,10 @@ class SpatialWeight(MapLayer):
     Raises:
         ValueError: for an `alpha` or `beta` that is not a finite number above 0, or an input that is
             not of rank 4.
+
+    Source: K. Liao, B. Fan, Y. Zheng, G. Lin and C. Cao, "Image Retrieval Based on the Weighted and Regional
+    Integration of CNN Features", KSII Transactions on Internet and Information Systems 16(3), 2022
+    (https://doi.org/10.3837/tiis.2022.03.008).
 
     Example:
 

@@ -66,7 +66,7 @@ class Remote(Place):
             return _named(io.BytesIO(self._member(files, path, shown)), shown)
         size = item.stamp[0] if item.stamp else None
         if size is not None and size > _WHOLE:
-            return _large(files, path, size, shown)
+            return _large(files, path, size, url)
         # One byte more is asked for than there should be, so that a photo is seen which has grown. Without a limit some libraries
         # ask for the size first; of nothing no part can be asked for.
         limits = {} if not size or storage.is_web(url) else {"start": 0, "end": size + 1}
@@ -96,8 +96,12 @@ def _check_size(found, size, shown):
 
 
 def _large(files, path, size, shown):
-    """A photo of many bytes, by way of a temporary file."""
-    file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+    """A photo of many bytes, by way of a temporary file. That its parts are of one photo is seen by what storage says of it."""
+
+    def stamp():
+        return pages.stamp_of(path, storage.patiently(lambda: files.info(path), shown))
+
+    file, before = tempfile.NamedTemporaryFile(), stamp()  # noqa: SIM115
     for start in range(0, size, _WHOLE):
         stop = min(start + _WHOLE, size)
         content = storage.patiently(lambda start=start, stop=stop: files.cat_file(path, start=start, end=stop), shown)
@@ -107,6 +111,9 @@ def _large(files, path, size, shown):
             file.write(content)
             break
         file.write(content)
+    _check_size(file.tell(), size, shown)
+    if stamp() != before:
+        raise storage.StorageError(f"{shown} has changed while it was read; run again.")
     file.seek(0)
     return _named(file, shown)
 

@@ -123,8 +123,9 @@ class _Photo:
     @classmethod
     def read(cls, path: str | os.PathLike[str], side: int) -> _Photo:
         file = opened(path)
-        size = os.stat(path).st_size if file is path else file.seek(0, os.SEEK_END)
+        size = None if file is path else file.seek(0, os.SEEK_END)
         pixels, (width, height) = read_thumbnail(file, side)
+        size = os.stat(path).st_size if size is None else size
         return cls(pixels, width, height, _size_in_words(size))
 
     @property

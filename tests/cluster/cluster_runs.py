@@ -1,6 +1,7 @@
 """What the tests of Ray share: small photos, clusters of several nodes on one machine, and runs in processes of their own."""
 
 import contextlib
+import ctypes
 import os
 import pathlib
 import signal
@@ -9,10 +10,15 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from rw_keras.retrieval import store
 
-# A node that nobody else reaches, with little shared memory, since only numbers go through it.
-NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+# The only machine of the network that a test's cluster is in.
+ADDRESS = "10.77.0.1"
+# A node with little shared memory, since only numbers go through it.
+NODE = {"node_ip_address": ADDRESS, "object_store_memory": 80 << 20}
+_NEW_NETWORK = 0x40000000  # CLONE_NEWNET of Linux
 # Runs as processes that may be killed: of one machine, and on a cluster that is there.
 PLAIN = """
 import sys
@@ -41,6 +47,23 @@ def contents(out):
     files = [row[2] for row in tables["segments"]]
     tables["segments"] = [(*row[:2], *row[3:]) for row in tables["segments"]]  # the names of files are random
     return tables, [(out / name).read_bytes() for name in files]
+
+
+@contextlib.contextmanager
+def apart():
+    """A network of their own for this thread and what it starts, since Ray's nodes listen on all addresses of a machine."""
+    system = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as before:
+        if system.unshare(_NEW_NETWORK):
+            pytest.skip(
+                f"Ray's nodes listen on all addresses, and a network of their own takes root: {os.strerror(ctypes.get_errno())}"
+            )
+        try:
+            for words in (f"address add {ADDRESS}/32 dev lo", "link set lo up", f"route add default dev lo src {ADDRESS}"):
+                subprocess.run(["ip", *words.split()], check=True)
+            yield
+        finally:
+            system.setns(before.fileno(), _NEW_NETWORK)
 
 
 @contextlib.contextmanager
@@ -79,7 +102,7 @@ def finished(out):
     return len(list((pathlib.Path(out) / "fragments").glob("*.parquet")))
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     """Waits until something is so; an AssertionError when it does not come to be."""
     end = time.monotonic() + seconds
     while not condition():

@@ -31,6 +31,8 @@ COUNT = 4200
 @pytest.fixture(scope="module", autouse=True)
 def with_ray():
     pytest.importorskip("ray", reason='runs Ray: pip install "rw_keras[ray]"')
+    with cluster_runs.apart():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +129,8 @@ def test_a_killed_driver_and_a_lost_node(model_file, photos, plain, tmp_path):
 def test_refusals(model_file, photos, tmp_path):
     """All before the first photo, and before there is an index."""
     out, model = tmp_path / "index", rw_keras.load_model(model_file)
-    with pytest.raises(ConnectionError, match=r"no Ray cluster at 127\.0\.0\.1:1 .*ray start --head"):
-        extract(model, photos, out, address="127.0.0.1:1")
+    with pytest.raises(ConnectionError, match=r"no Ray cluster at \S+:1 .*ray start --head"):
+        extract(model, photos, out, address=f"{cluster_runs.ADDRESS}:1")
     with cluster_runs.cluster(1) as nodes:
         for arguments, words in (
             ({"processors": 3}, r"An actor takes 3 processors, and no machine of the cluster has as many: \S+ has 1"),

@@ -168,6 +168,17 @@ class TestReading:
         assert item.stamp[0] > 3000
         np.testing.assert_array_equal(read_image(item.open()), pixels)
         assert item.open().name == f"s3://{bucket}/a.png"
+        other, asked = png(draw(2, 200, 200)), []
+
+        def replace(method, path):
+            asked.append(path)
+            if len(asked) == 4:
+                s3.faults.before = lambda method, path: None
+                s3.files.pipe_file(f"{bucket}/a.png", other.ljust(item.stamp[0], b"x")[: item.stamp[0]])
+
+        s3.faults.before = replace
+        with pytest.raises(OSError, match="has changed while it was read"):
+            item.open()
 
     def test_an_empty_one_is_said_to_be(self, s3):
         bucket = s3.bucket()
