@@ -91,7 +91,7 @@ class Server:
         self.process.send_signal(number)
         if number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                self.process.wait(20)
+                self.process.wait(8)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -140,8 +140,7 @@ def main(folder, programs):
             print("done", flush=True)
     finally:
         if server.process is not None and server.process.poll() is None:
-            server.end(signal.SIGCONT)
-            server.end(signal.SIGTERM)
+            server.end(signal.SIGKILL)  # its data goes, too
 
 
 if __name__ == "__main__":
