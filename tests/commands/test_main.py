@@ -26,6 +26,7 @@ EXTRACTION += [
     "runtime",
     "precision",
 ]
+CLUSTER = ["cluster", "actor_processors", "actor_gpus", "fragments", "keep_fragments"]
 SHOWING = ["within", "min_score", "searcher", "runtime", "precision", "html", "sheet", "photos"]
 SERVING = ["host", "port", "photos", "workers", "demo", "open", "tokens", "allowed_hosts", "allowed_origins", *serve.LIMITS]
 EVALUATION = ["labels", "k", "rerank", "smooth", "expand", "alpha", "queries", "missing", "photos", "per_query", "json"]
@@ -46,7 +47,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("name", "defined"),
         [
-            ("index", ["output", "json", "quiet", *EXTRACTION, *NEW_MODEL, "help"]),
+            ("index", ["output", "json", "quiet", *EXTRACTION, *CLUSTER, *NEW_MODEL, "help"]),
             ("export", ["format", "dtype", "int8", "batching", *NEW_MODEL, "help"]),
             (
                 "search",
@@ -73,6 +74,11 @@ class TestCommandLine:
             ("check", ["json", "help"]),
             ("merge", ["output", "help"]),
             ("export-vectors", ["help"]),
+            (
+                "push",
+                "json quiet dtype searcher m ef_construction ef_search nlist nprobe search_list help".split(),
+            ),
+            ("pull", ["json", "quiet", "help"]),
             ("presets", ["json", "help"]),
             ("serve", [*SERVING, "model", "weights", "whitening", "runtime", "precision", "help"]),
             ("demo", ["output", "preset", "json", "help"]),
