@@ -21,8 +21,6 @@ _PACKAGES = (
 )
 # Bytes of Ray's shared memory on this machine, through which only numbers go.
 _OBJECT_STORE = 150 << 20
-# Where Ray keeps the token that a user's clusters ask for.
-_TOKEN = "~/.ray/auth_token"
 # Seconds in which the head of a cluster has to take a connection.
 _ANSWERS = 10
 
@@ -49,8 +47,6 @@ def ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # What Ray will make the default, and warns of until then.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if os.path.exists(os.path.expanduser(_TOKEN)):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray shows it to no cluster, and tries for ever to come in without
     with extra("ray"):
         import ray
         import ray.data
