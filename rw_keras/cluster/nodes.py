@@ -74,18 +74,18 @@ def connected(address: str | None) -> Iterator[None]:
         _check_same(module, address)
         yield
         return
-    try:
-        _start(module, address)
-    except (OSError, ValueError, RuntimeError, module.exceptions.RaySystemError) as error:
-        raise ConnectionError(
-            f"There is no Ray cluster at {address or 'auto'} ({str(error).splitlines()[0]}); start one with `ray start --head` on "
-            'this machine, give the address of one, or "local" to use this machine alone.'
-        ) from error
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # on which Ray says that a machine has gone
+    with contextlib.redirect_stdout(sys.stderr):  # on which Ray says that a machine has gone, until it is left
+        try:
+            _start(module, address)
+        except (OSError, ValueError, RuntimeError, module.exceptions.RaySystemError) as error:
+            raise ConnectionError(
+                f"There is no Ray cluster at {address or 'auto'} ({str(error).splitlines()[0]}); start one with `ray start --head` "
+                'on this machine, give the address of one, or "local" to use this machine alone.'
+            ) from error
+        try:
             yield
-    finally:
-        module.shutdown()
+        finally:
+            module.shutdown()
 
 
 def _start(module, address):

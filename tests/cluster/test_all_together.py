@@ -63,7 +63,9 @@ def test_an_index_goes_round(model, photos, s3, tmp_path):
     done = cluster.extract(model, url, tmp_path / "many", address="local", fragments=fragments, **options)
     assert (done.described, len(done.failures)) == (60, 1)
     plain(model, url, tmp_path / "one", checksum=True)
-    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    one, many = Index.load(tmp_path / "one"), Index.load(tmp_path / "many")
+    assert (one.names, one.failures) == (many.names, many.failures)
+    np.testing.assert_allclose(one.descriptors, many.descriptors, atol=1e-6)  # threads of two processes share sums in two ways
     assert s3.files.find(fragments) == []
 
     # In Milvus it is found, changed by an update, and brought back.
