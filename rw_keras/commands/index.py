@@ -3,7 +3,7 @@
 PHOTOS: a folder (with those below it), a glob in quotes, a .tar archive, a text file of paths, or a URL
 of one of them, such as s3://bucket/photos/.
 Run again, it describes what is new or has changed, and drops what is gone; it takes its settings
-from the index, so no flag is needed. Interrupted, it goes on where it was.
+from the index, so no flag is needed. Interrupted, it resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def define(parser: Parser) -> None:
     parser.flag("output", "The index to write: a folder, or milvus://HOST:19530/COLLECTION.", text("NAME"), short="o")
     parser.flag("metadata", "A CSV file with a column of names, and columns to search within.", text("FILE"))
     parser.switch("checksum", "See a change by a photo's bytes, not by its size and time.")
-    words = "Describe all photos, also those that the index holds, and replace it at the end."
+    words = "Recompute every photo, and replace the index at the end."
     parser.switch("force", words, earlier=["anew"])
     parser.switch("prune", "Let any number of photos leave the index, also more than half of it.")
     words = "A photo that was deleted from the index and is to be described again; may be repeated; `all`: all of them."

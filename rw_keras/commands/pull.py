@@ -1,6 +1,6 @@
 """rw-keras pull URL NAME: write the index at URL into the new folder NAME, compared when all of it is there.
 
-URL: what `rw-keras push` takes. Interrupted, it goes on where it was.
+URL: what `rw-keras push` takes. Interrupted, it resumes where it stopped.
 """
 
 from __future__ import annotations

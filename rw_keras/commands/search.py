@@ -38,7 +38,7 @@ def define(parser: Parser) -> None:
     parser.section("Pages of the hits")
     parser.flag("html", "A page to write.", text("FILE"))
     parser.flag("sheet", "A picture to write.", text("FILE"))
-    parser.flag("photos", "Where the photos lie. Default: where they lay.", text("FOLDER"))
+    parser.flag("photos", "Where the photos lie. Default: their location at index time.", text("FOLDER"))
     parser.section("The model, where the index does not say it")
     model_flags.add_model(parser)
     model_flags.add_weights(parser)

@@ -69,7 +69,7 @@ def define(parser: Parser) -> None:
     """Adds the command's flags."""
     parser.flag("host", "The address to listen on; for others than this machine a token is needed.", text("HOST"), "127.0.0.1")
     parser.flag("port", "The port to listen on; 0: any that is free.", whole_number(0, 65535), 8000)
-    parser.flag("photos", "Where the photos of the one index lie. Default: where they lay.", text("FOLDER"))
+    parser.flag("photos", "Where the photos of the one index lie. Default: their location at index time.", text("FOLDER"))
     parser.flag("workers", "Processes that serve; each holds the model.", whole_number(1), 1)
     parser.switch("demo", "Make an index of photos that need no download, and serve it.")
     parser.switch("open", "Open the page in a browser.")

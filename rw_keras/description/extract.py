@@ -47,7 +47,7 @@ def extract(
     """Describes a collection of any size into an index on disk, and brings one that is there up to date.
 
     Photos are decoded on other threads while the network works, and grouped by their exact size into batches: nothing is
-    padded. What is described is on the disk after every 128 photos, so a run that is killed goes on where it was, and its
+    padded. What is described is on the disk after every 128 photos, so a run that is killed resumes where it stopped, and its
     result is that of a run which was not (on one machine, with the same settings). A photo that has changed is described again;
     one that its source no longer lists leaves the index. A photo that cannot be read is left out and listed, and tried again once
     it has changed; a descriptor that the index holds of it stays, unless the photo's bytes have changed and cannot be decoded. Rows

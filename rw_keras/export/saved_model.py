@@ -52,7 +52,7 @@ def export_saved_model(
 
     - `serving_default`: `image_bytes` `(B,)` strings, encoded photos of any sizes: JPEG, PNG, WebP, BMP (of 8 bits and more),
       GIF (the first frame). Each is decoded, turned upright by its EXIF orientation and reduced to `max_side`, as
-      `rw_keras.describe` does it: the same pixels, the same digits.
+      `rw_keras.describe` does it: the same pixels, the same values.
     - `query`: `image_bytes` `(B,)` and `box` `(B, 4)` float32, x1, y1, x2, y2 in pixels of the upright full-size photo; the box
       is cut out before the network.
     - `regions`: `image_bytes` `(B,)`, and `query_regions`: `image_bytes` and `box` as `query` takes them. Beside `descriptor` they

@@ -16,7 +16,7 @@ class ImageScale(DescriptorLayer):
     """Resizes photos by a factor: antialiased bicubic, each side to the nearest pixel.
 
     The filter is Keys' cubic with a = -0.5, widened by as much as a side is reduced, as Pillow's and TensorFlow's are; it is
-    computed as two matrix products, so that every backend gives the same digits and every export can express it. Values
+    computed as two matrix products, so that every backend gives the same values and every export can express it. Values
     are not rounded or clipped, and may leave the range of the input by a little at sharp edges.
 
     Input: photos `(B, H, W, C)`, of any dtype; H and W may be unknown. Output: `(B, h, w, C)`, float32 (also under a

@@ -82,6 +82,6 @@ class PhotoSearchable(Searchable):
         if unknown:
             warnings.warn(
                 f"The index was described by {unknown[0].get('runtime')!r} at the precision {unknown[0].get('precision')!r}, and "
-                f"only {', '.join(PRECISIONS)} are known here: cosines may be off; describe the photos anew.",
+                f"only {', '.join(PRECISIONS)} are known here: cosines may be off; describe the photos again.",
                 stacklevel=2,
             )

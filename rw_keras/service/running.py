@@ -150,7 +150,7 @@ def _end_with_parent():
 
 
 def _supervise(make_app, settings, listening, workers, announce):
-    """Starts worker processes, starts one anew that has died, and ends them all."""
+    """Starts worker processes, restarts one that has died, and ends them all."""
     stopping: list[int] = []
     earlier = {number: signal.signal(number, lambda number, frame: stopping.append(number)) for number in _SIGNALS}
     folder = pathlib.Path(tempfile.mkdtemp(prefix="rw_keras_service_"))

@@ -1,4 +1,4 @@
-"""The indices that are served: each as it stands on the disk, taken up anew when it has changed there."""
+"""The indices that are served: each as it stands on the disk, loaded again when it has changed there."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ServedIndex:
         name: what clients call it.
         folder: where it lies: a folder, or its address in Milvus.
         describer: the model that made it, on a runtime.
-        photos: where its photos lie; `None`: where they lay when it was made.
+        photos: where its photos lie; `None`: their location at index time.
         cache: a folder for thumbnails.
 
     Attributes:

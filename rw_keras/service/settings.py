@@ -42,7 +42,7 @@ class Settings:
         ranking: hits that can be paged to.
         cursor_seconds: how long a ranking can be paged after its last page was asked for.
         cursor_mib: MiB of all rankings that are kept; the oldest go.
-        explained: hits of one answer whose regions are compared by describing the photo anew, where the index keeps no regions.
+        explained: hits of one answer whose regions are compared by describing the photo again, where the index keeps no regions.
         decoders: threads that decode photos.
         allowed_hosts: what the header `Host` may name; "*": anything.
         allowed_origins: the origins whose pages may ask the service in a browser (CORS). Default: none but its own.

@@ -87,7 +87,7 @@ class TFServing:
                 self.function(black, regions=True)
             except OSError as error:
                 raise ValueError(
-                    f"{self.address} gives no region vectors, which the index compares ({error}); export its model anew."
+                    f"{self.address} gives no region vectors, which the index compares ({error}); export its model again."
                 ) from None
         return Describer(NAME, "float32", "exact", made, dimensions, 1.0, _TOGETHER_PIXELS, self.function)
 
