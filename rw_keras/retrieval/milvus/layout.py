@@ -25,6 +25,7 @@ _TEXT = {"datatype": "VARCHAR", "max_length": 65535}
 PARTS, _PART = 64, 60_000
 # Milvus wants a vector in every collection.
 NO_VECTOR = np.zeros(2, "float32")
+_PLAIN = {"index_type": "FLAT", "metric_type": "IP", "params": {}}
 _NO_VECTOR_FIELD = {"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": 2}
 
 
@@ -66,7 +67,6 @@ def create(connection: Connection, about: Mapping[str, Any], searcher: Structure
     """
     own, dtype = Collections.of(connection.address), about["dtype"]
     check_dtype(connection, dtype)
-    plain = {"index_type": "FLAT", "metric_type": "IP", "params": {}}
     number = {"field_name": "id", "datatype": "INT64"}
     wanted = {own.ledger: _ledger_fields(number)}
     if about.get("regions"):
@@ -82,10 +82,24 @@ def create(connection: Connection, about: Mapping[str, Any], searcher: Structure
     def make(collection):
         if connection.describe(collection) is None:
             connection.create(collection, f"{MARK}: {collection}", wanted[collection])
-        if not connection.is_built(collection):  # nor where a process was killed that made it
-            connection.build(collection, searcher.index(dtype) if collection == own.vectors else plain)
+        if connection.built(collection) is None:  # nor where a process was killed that made it
+            connection.build(collection, searcher.index(dtype) if collection == own.vectors else _PLAIN)
 
     connection.for_each(make, list(wanted))
+
+
+def restore(connection: Connection, about: Mapping[str, Any]) -> None:
+    """Loads the collections of an index, and builds what they are to be searched by where a process was killed that changed it."""
+    own, searcher = Collections.of(connection.address), Structure.of(about["searcher"])
+
+    def see_to(collection):
+        wanted = searcher.index(about["dtype"]) if collection == own.vectors else _PLAIN
+        if connection.built(collection) == wanted["index_type"]:
+            connection.load(collection)
+        else:
+            connection.build(collection, wanted)
+
+    connection.for_each(see_to, own.searched(about))
 
 
 def _ledger_fields(number):
