@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 
+from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.retrieval import Index, places
-from rw_keras.retrieval.milvus import MilvusError, MilvusWriter, lease
+from rw_keras.retrieval.milvus import Address, MilvusError, MilvusWriter, lease
 from rw_keras.retrieval.milvus.connection import Connection
 from rw_keras.retrieval.milvus.layout import LEASE
 from rw_keras.retrieval.milvus.ledger import Ledger, row
@@ -228,3 +229,98 @@ def test_a_process_number_counts_only_where_it_was_given(machine, is_over):
     held = {**elsewhere(time.time() + 30), "machine": lease._machine() if machine == "own" else machine}
     assert lease._is_over(held) == is_over
     assert not lease._is_over({**held, "process": os.getppid()})
+
+
+@pytest.mark.parametrize("ending", ["_ledger", "_regions"])
+def test_no_index_has_the_name_of_a_part_of_another(place, ending):
+    with MilvusWriter(f"{place}?collection=my", RECIPE, DIMENSIONS) as writer:
+        put(writer, "a")
+    for url in (f"{place}?collection=my{ending}", f"milvus://127.0.0.1/my{ending}"):
+        with pytest.raises(ValueError, match=f"is a part of an index, but got 'my{ending}'"):
+            Address.of(url)
+    check_holds(f"{place}?collection=my", "a")
+
+
+def test_an_index_that_is_given_up_goes_while_nobody_else_writes_it(place, monkeypatch):
+    dropped, drop = [], Connection.drop
+
+    def noted(self, collection):
+        with contextlib.closing(Connection(self.address)) as other:
+            tokens = lease.Lease(Ledger(other))._rows() if other.describe("rw_keras_ledger") else {}
+        dropped.append((collection, len(tokens)))
+        drop(self, collection)
+
+    monkeypatch.setattr(Connection, "drop", noted)
+    regions = {"dtype": "int8", "dimensions": 4}
+    with MilvusWriter(place, RECIPE, DIMENSIONS, regions=regions) as writer:
+        writer.fail("a", "it is no photo", [1, 0])
+        writer.commit()
+        assert writer.abandon()
+    assert dropped == [("rw_keras", 1), ("rw_keras_regions", 1), ("rw_keras_ledger", 1)]
+    assert places.about(place) is None
+
+
+@pytest.mark.parametrize("made", [1, 2])
+def test_a_first_writer_that_is_killed_while_it_makes_the_collections(place, monkeypatch, made):
+    calls, build = [], Connection.build
+
+    def killed(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == made:
+            raise KeyboardInterrupt
+        build(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "build", killed)
+        with pytest.raises(KeyboardInterrupt), writing(place):
+            pass
+    assert places.about(place) is None
+    with writing(place) as writer:
+        put(writer, "ab")
+    check_holds(place, "ab")
+
+
+@pytest.mark.parametrize("is_dropped", [True, False])
+def test_a_change_of_the_searcher_that_was_broken_off_is_put_right(place, monkeypatch, is_dropped):
+    with writing(place) as writer:
+        put(writer, "ab")
+    build = Connection.build
+
+    def killed(self, collection, index):
+        if is_dropped:
+            self._client.release_collection(collection)
+            self._client.drop_index(collection, "vector")
+        else:
+            build(self, collection, index)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, Index.open(place) as index:
+        patched.setattr(Connection, "build", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.use_searcher("milvus-hnsw")
+    if not is_dropped:
+        with writing(place):
+            pass
+    with Index.open(place) as index:
+        assert index._connection.built("rw_keras") == "FLAT" and index.searcher.name == "milvus-flat"
+        index.use_searcher("milvus-hnsw")
+    built = []
+    monkeypatch.setattr(Connection, "build", lambda *arguments: built.append(arguments))
+    with writing(place) as writer, Index.open(place) as index:
+        assert index._connection.built("rw_keras") == "HNSW" and built == []
+    monkeypatch.undo()
+    check_holds(place, "ab")
+
+
+def test_of_a_name_that_is_put_twice_the_last_counts(place):
+    regions = {"dtype": "int8", "dimensions": 4}
+    own = [PhotoRegions(np.eye(4)[[number]] * 2, np.zeros((1, 4))) for number in range(3)]
+    with MilvusWriter(place, RECIPE, DIMENSIONS, regions=regions) as writer:
+        values = [{"n": number} for number in range(3)]
+        writer.put(["a", "b", "a"], vectors_of("cba"), [[1, 0], [1, 1], [1, 2]], regions=own, metadata=values)
+        writer.commit()
+        assert writer.find(["a"])["a"].stamp == [1, 2] and writer.count() == 2
+    check_holds(place, "ab")
+    with Index.open(place) as index:
+        assert list(index.metadata["n"]) == [2, 1]
+        np.testing.assert_array_equal(index.regions[index.position("a")].vectors, own[2].vectors / 2)

@@ -48,6 +48,20 @@ class Collections:
         """Those that a search reads, of an index with these fields."""
         return [self.vectors, self.ledger, *([self.regions] if about.get("regions") else [])]
 
+    def fields(self, dtype: str = "float32", dimensions: int = 1) -> dict[str, list[dict[str, Any]]]:
+        """Collection -> its fields, as `Connection.create` takes them."""
+        number, value = {"field_name": "id", "datatype": "INT64"}, {"field_name": "value", **_TEXT}
+        first = {**number, "is_primary": True}
+        key = {"field_name": "key", **_TEXT, "is_primary": True}
+        kind, described = {"field_name": "kind", "datatype": "INT8"}, {"field_name": "described", "datatype": "BOOL"}
+        name, metadata = {"field_name": "name", **_TEXT}, {"field_name": "metadata", "datatype": "JSON"}
+        vector = {"field_name": "vector", "datatype": VECTORS[dtype][0], "dim": int(dimensions)}
+        return {
+            self.ledger: [key, kind, number, described, value, _NO_VECTOR_FIELD],
+            self.regions: [first, value, _NO_VECTOR_FIELD],
+            self.vectors: [first, name, metadata, vector],
+        }
+
     @classmethod
     def of(cls, address: Address) -> Collections:
         """Those of an index."""
@@ -67,17 +81,7 @@ def create(connection: Connection, about: Mapping[str, Any], searcher: Structure
     """
     own, dtype = Collections.of(connection.address), about["dtype"]
     check_dtype(connection, dtype)
-    number = {"field_name": "id", "datatype": "INT64"}
-    wanted = {own.ledger: _ledger_fields(number)}
-    if about.get("regions"):
-        text = {"field_name": "value", **_TEXT}
-        wanted[own.regions] = [{**number, "is_primary": True}, text, _NO_VECTOR_FIELD]
-    wanted[own.vectors] = [
-        {**number, "is_primary": True},
-        {"field_name": "name", **_TEXT},
-        {"field_name": "metadata", "datatype": "JSON"},
-        {"field_name": "vector", "datatype": VECTORS[dtype][0], "dim": int(about["dimensions"])},
-    ]
+    wanted = own.fields(dtype, about["dimensions"])
 
     def make(collection):
         if connection.describe(collection) is None:
@@ -85,7 +89,7 @@ def create(connection: Connection, about: Mapping[str, Any], searcher: Structure
         if connection.built(collection) is None:  # nor where a process was killed that made it
             connection.build(collection, searcher.index(dtype) if collection == own.vectors else _PLAIN)
 
-    connection.for_each(make, list(wanted))
+    connection.for_each(make, own.searched(about))
 
 
 def restore(connection: Connection, about: Mapping[str, Any]) -> None:
@@ -100,12 +104,6 @@ def restore(connection: Connection, about: Mapping[str, Any]) -> None:
             connection.build(collection, wanted)
 
     connection.for_each(see_to, own.searched(about))
-
-
-def _ledger_fields(number):
-    key = {"field_name": "key", **_TEXT, "is_primary": True}
-    kind, described = {"field_name": "kind", "datatype": "INT8"}, {"field_name": "described", "datatype": "BOOL"}
-    return [key, kind, number, described, {"field_name": "value", **_TEXT}, _NO_VECTOR_FIELD]
 
 
 def check_dtype(connection: Connection, dtype: str) -> None:

@@ -39,13 +39,19 @@ class Ledger:
         own, there = self.collections, False
         for name in (own.vectors, own.ledger):
             found = self.connection.describe(name)
-            if found is not None and not str(found.get("description", "")).startswith(MARK):
+            if found is not None and not self._is_ours(name, found):
                 raise ValueError(
-                    f"{self.connection.address} is a collection of something else: {name} has no description that begins with "
-                    f"{MARK!r}; choose another name."
+                    f"{self.connection.address} is a collection of something else: {name} has not been made by rw_keras; choose "
+                    "another name."
                 )
             there |= found is not None
         return there
+
+    def _is_ours(self, name, found):
+        if self.connection.address.is_lite:  # it has no descriptions
+            wanted = self.collections.fields()[name]
+            return {field["name"] for field in found["fields"]} == {field["field_name"] for field in wanted}
+        return str(found.get("description", "")).startswith(MARK)
 
     def about(self) -> dict[str, Any] | None:
         """The fields of the index as a whole; `None` where there is none, or one whose making was broken off.
@@ -53,10 +59,11 @@ class Ledger:
         Raises:
             ValueError: when the collection is something else's, or the format is a later one.
         """
-        if self.connection.describe(self.collections.ledger) is None:
+        ledger = self.collections.ledger
+        if self.connection.describe(ledger) is None or self.connection.built(ledger) is None:
             self.is_there()
             return None
-        self.connection.load(self.collections.ledger)
+        self.connection.load(ledger)
         fields = self.fields()
         if fields is None:
             self.is_there()

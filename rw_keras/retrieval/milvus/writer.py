@@ -21,7 +21,7 @@ from rw_keras.retrieval.milvus.repair import reconcile, take_back
 from rw_keras.retrieval.milvus.views import View, metadata_in
 from rw_keras.retrieval.milvus.words import text_of
 from rw_keras.retrieval.queries import Known, Listed
-from rw_keras.retrieval.regions import Kept, Regions, check_spec, fitting
+from rw_keras.retrieval.regions import Kept, Regions, check_spec, fitting, some
 from rw_keras.retrieval.schema import Stamp
 from rw_keras.retrieval.writer import check_alike
 
@@ -203,6 +203,12 @@ class MilvusWriter:
         names = list(names)
         kept = fitting(regions, self.about.get("regions"), len(names))
         listed = listed if isinstance(listed, Sequence) else [listed] * len(names)
+        last = list({name: place for place, name in enumerate(names)}.values())  # of a name that is given twice
+        if len(last) < len(names):
+            names, descriptors = [names[place] for place in last], np.asarray(descriptors)[last]
+            stamps, listed = [stamps[place] for place in last], [listed[place] for place in last]
+            kept = None if kept is None else some(kept, last)
+            metadata = None if metadata is None else [metadata[place] for place in last]
         known = self.ledger.find(names)
         ids = [known[name].id if name in known else self._new_id() for name in names]
         if metadata is None:
