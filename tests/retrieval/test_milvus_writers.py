@@ -324,3 +324,35 @@ def test_of_a_name_that_is_put_twice_the_last_counts(place):
     with Index.open(place) as index:
         assert list(index.metadata["n"]) == [2, 1]
         np.testing.assert_array_equal(index.regions[index.position("a")].vectors, own[2].vectors / 2)
+
+
+def test_a_photo_that_fails_once_keeps_its_metadata_as_in_a_folder(place, tmp_path):
+    found = []
+    for out in (place, tmp_path / "folder"):
+        for step in range(4):
+            with places.writer(out, RECIPE, DIMENSIONS) as writer:
+                if step in (0, 2, 3):
+                    put(writer, "abc" if step < 3 else "b", commit=False)
+                if step == 0:
+                    writer.update_metadata({"city": {"a": "Oxford", "b": 'Quo"te\\ü', "c": "Paris"}, "year": {"b": 5}})
+                if step in (1, 2):
+                    writer.fail("b", "it is no photo", [2, step])
+                if step == 1:
+                    writer.fail("c", "it is no photo", [2, step])
+                if step == 2:  # also while there is no row of it
+                    writer.update_metadata({"year": {"a": 1, "b": None, "c": 3}, "more": {"b": [1]}})
+                writer.finish()
+        index = Index.open(out)
+        found.append([index.metadata_of([index.position(name)])[0] for name in "abc"])
+        if out == place:
+            index.close()
+    assert found[0] == found[1] and found[0][1] == {"city": 'Quo"te\\ü', "year": None, "more": [1]}
+    assert found[0][2] == {"city": "Paris", "year": 3, "more": None}
+    with writing(place) as writer:
+        writer.fail("a", "it is no photo", None)
+        writer.commit()
+        writer.drop([writer.find(["a"])["a"].id])
+        put(writer, "a")
+    with Index.open(place) as index:  # a photo that left is another one when it comes again
+        assert index.metadata_of([index.position("a")]) == [{"city": None, "year": None, "more": None}]
+    assert places.check(place) == []

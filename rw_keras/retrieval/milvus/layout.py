@@ -18,7 +18,7 @@ FORMAT = 1
 # What the description of our collections begins with.
 MARK = "An index of rw_keras"
 # Kinds of rows of the ledger.
-FIELD, PHOTO, EXCLUDED, LEASE = range(4)
+FIELD, PHOTO, EXCLUDED, LEASE, METADATA = range(5)
 # Every field that holds text may hold as much as Milvus takes.
 _TEXT = {"datatype": "VARCHAR", "max_length": 65535}
 # The region vectors of a photo are a text; of very many of them it goes on in other rows, up to this many.

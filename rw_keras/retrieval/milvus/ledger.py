@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rw_keras.retrieval.milvus.connection import Connection
-from rw_keras.retrieval.milvus.layout import EXCLUDED, FIELD, FORMAT, MARK, NO_VECTOR, PHOTO, Collections
+from rw_keras.retrieval.milvus.layout import EXCLUDED, FIELD, FORMAT, MARK, METADATA, NO_VECTOR, PHOTO, Collections
 from rw_keras.retrieval.milvus.words import name_of, text_of, to_json
 from rw_keras.retrieval.queries import Known, Listed
 from rw_keras.retrieval.schema import Stamp
 
-_PHOTO, _EXCLUDED, _FIELD = "photo:", "excluded:", "field:"
+_PHOTO, _EXCLUDED, _FIELD, _METADATA = "photo:", "excluded:", "field:", "metadata:"
 _MOST = 65535
 
 
@@ -88,6 +88,12 @@ class Ledger:
         rows = self.connection.find_among(self.collections.ledger, "key", keys, ["key", "id", "described", "value"])
         return {_named(row): _known(row) for row in rows}
 
+    def metadata(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Name -> the metadata, as Milvus keeps it, of photos that have no row of their own because they could not be read."""
+        keys = [_METADATA + text_of(name) for name in names]
+        rows = self.connection.find_among(self.collections.ledger, "key", keys, ["key", "value"])
+        return {name_of(row["key"].removeprefix(_METADATA)): json.loads(row["value"]) for row in rows}
+
     def named(self, ids: Sequence[int]) -> dict[int, str]:
         """Id -> name of photos."""
         rows = self.connection.find_among(self.collections.ledger, "id", list(ids), ["key", "id"])
@@ -125,7 +131,8 @@ class Ledger:
 
     def forget(self, names: Iterable[str]) -> None:
         """Forgets photos, by their names."""
-        self.connection.delete(self.collections.ledger, "key", [_PHOTO + text_of(name) for name in names])
+        keys = [kind + text_of(name) for name in names for kind in (_PHOTO, _METADATA)]
+        self.connection.delete(self.collections.ledger, "key", keys)
 
     def include(self, names: Iterable[str]) -> None:
         """Takes the exclusion of names back."""
@@ -149,6 +156,11 @@ def field_row(field: str, value: Any) -> dict[str, Any]:
 def excluded_row(name: str) -> dict[str, Any]:
     """The row of a name that updates leave out."""
     return row(_EXCLUDED + text_of(name), EXCLUDED, None)
+
+
+def metadata_row(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of the metadata, as Milvus keeps it, of a photo that could not be read."""
+    return row(_METADATA + text_of(name), METADATA, fields)
 
 
 def row(key: str, kind: int, value: Any, number: int = -1, described: bool = False) -> dict[str, Any]:

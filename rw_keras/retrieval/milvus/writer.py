@@ -16,7 +16,7 @@ from rw_keras.retrieval.milvus.connection import TIMEOUT, Connection
 from rw_keras.retrieval.milvus.filters import field_of, fields_of
 from rw_keras.retrieval.milvus.layout import FLAT, FORMAT, PARTS, Structure, create, regions_rows, restore, to_field
 from rw_keras.retrieval.milvus.lease import Lease
-from rw_keras.retrieval.milvus.ledger import Ledger, excluded_row, field_row, photo_row
+from rw_keras.retrieval.milvus.ledger import Ledger, excluded_row, field_row, metadata_row, photo_row
 from rw_keras.retrieval.milvus.repair import reconcile, take_back
 from rw_keras.retrieval.milvus.views import View, metadata_in
 from rw_keras.retrieval.milvus.words import text_of
@@ -257,8 +257,12 @@ class MilvusWriter:
 
     def _metadata_of(self, known):
         """Id -> the metadata of photos that are there, which stays."""
-        ids = [own.id for own in known.values() if own.described] if self.about["columns"] else []
-        return dict(zip(ids, self._view.metadata_of(ids)))
+        if not self.about["columns"]:
+            return {}
+        ids = [own.id for own in known.values() if own.described]
+        unread = self.ledger.metadata([name for name, own in known.items() if not own.described])
+        ids, found = [*ids, *(known[name].id for name in unread)], self._view.metadata_of(ids)
+        return dict(zip(ids, [*found, *self._view.metadata_in([{"metadata": fields} for fields in unread.values()])]))
 
     def _write_vectors(self, ids, names, descriptors, metadata, kept):
         own = self.ledger.collections
@@ -290,8 +294,12 @@ class MilvusWriter:
             return
         faults, self._faults = {name: rest for name, *rest in self._faults}, []
         known = self.ledger.find(list(faults))
+        described = {own.id: name for name, own in known.items() if own.described}
+        if self.about["columns"]:  # their rows go, and it stays
+            found = self._view.among(list(described), ["metadata"])
+            self._tell(metadata_row(described[number], metadata_in(own)) for number, own in found.items())
         self._has_changed = True
-        self._delete([own.id for own in known.values() if own.described])
+        self._delete(list(described))
         rows = []
         for name, (reason, stamp, listed) in faults.items():
             number = known[name].id if name in known else self._new_id()
@@ -366,10 +374,19 @@ class MilvusWriter:
         self._has_changed |= bool(names)
         for start in range(0, len(names), 1024):
             part = names[start : start + 1024]
-            known = {name: own.id for name, own in self.find(part).items() if own.described}
-            found = self._view.among(known.values(), ["name", "metadata", "vector"])
+            found = self.find(part)
+            known = {name: own.id for name, own in found.items() if own.described}
+            rows = self._view.among(known.values(), ["name", "metadata", "vector"])
             for name, number in known.items():
-                own = metadata_in(found[number])
-                own |= {field_of(column): values[name] for column, values in metadata.items() if name in values}
-                found[number]["metadata"] = {field: value for field, value in own.items() if value is not None}
-            self._connection.upsert(self.ledger.collections.vectors, list(found.values()))
+                rows[number]["metadata"] = _changed(metadata_in(rows[number]), name, metadata)
+            self._connection.upsert(self.ledger.collections.vectors, list(rows.values()))
+            unread = [name for name in found if name not in known]
+            held = self.ledger.metadata(unread)
+            self._tell(metadata_row(name, _changed(held.get(name, {}), name, metadata)) for name in unread)
+
+
+def _changed(fields, name, metadata):
+    """The metadata of a photo as it is kept, with what `update_metadata` is given of it."""
+    given = {column: values[name] for column, values in metadata.items() if name in values}
+    others = fields.keys() - set(map(field_of, given))
+    return {field: fields[field] for field in others} | fields_of(given)
