@@ -119,6 +119,7 @@ def run(values: Namespace) -> int:
     if values.demo:
         folder, values.photos = demo_index()
         folders = {"demo": str(folder), **folders}
+    _check_workers(values.workers, folders.values())
     plan = Plan(folders, values, settings)
     _check(plan)
 
@@ -180,6 +181,18 @@ def _folders(arguments):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise UsageError(f"the index {twice} is given twice; give each once")
     return dict(zip(names, arguments))
+
+
+def _check_workers(count, places):
+    """A file of milvus-lite is open in one process at a time."""
+    from rw_keras.retrieval.milvus import Address, is_milvus
+
+    for place in filter(is_milvus, places):
+        if count > 1 and Address.of(place).is_lite:
+            raise UsageError(
+                f"--workers {count} are {count} processes, and {Address.of(place)} is a file of milvus-lite, which one at a time "
+                "may open; leave --workers out, or serve a folder or an index on a Milvus server"
+            )
 
 
 def _check(plan):

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -212,6 +214,7 @@ def test_a_lease_of_another_machine_is_watched_before_it_is_taken(place, monkeyp
             )
             with pytest.raises(LockedError, match="whose clock differs"), writing(place):
                 pass
+            monkeypatch.undo()
         else:
             with writing(place) as writer:
                 put(writer, "b")
@@ -356,3 +359,44 @@ def test_a_photo_that_fails_once_keeps_its_metadata_as_in_a_folder(place, tmp_pa
     with Index.open(place) as index:  # a photo that left is another one when it comes again
         assert index.metadata_of([index.position("a")]) == [{"city": None, "year": None, "more": None}]
     assert places.check(place) == []
+
+
+def in_another_process(place):
+    asking = "import sys; from rw_keras.retrieval import Index; print(len(Index.open(sys.argv[1])))"
+    return subprocess.run([sys.executable, "-c", asking, place], capture_output=True, text=True, check=False)
+
+
+def test_a_file_is_closed_with_its_last_connection(place):
+    with writing(place) as writer:
+        put(writer, "ab")
+        with Index.open(place) as index:
+            assert len(index) == 2
+        refused = in_another_process(place)
+        assert "could not be opened: milvus-lite cannot open it; another process may have it open" in refused.stderr
+        assert refused.stderr.count("Traceback") == 1
+        assert writer.count() == 2  # this one goes on
+    assert in_another_process(place).stdout == "2\n"
+    with pytest.raises(FileNotFoundError, match="There is no index"):  # nor is it open after an error
+        Index.open(f"{place}?collection=other")
+    assert in_another_process(place).stdout == "2\n"
+    with Index.open(place) as index:
+        index.close()
+        index.close()
+
+
+def test_a_file_that_others_opened_stays_open(place):
+    import pymilvus
+
+    client = pymilvus.MilvusClient(uri=Address.of(place).uri)
+    with writing(place) as writer:
+        put(writer, "a")
+    assert "rw_keras" in client.list_collections()
+    client.close()
+
+
+def test_many_workers_do_not_serve_one_file(place):
+    from rw_keras.commands.main import run
+    from rw_keras.commands.parser import UsageError
+
+    with pytest.raises(UsageError, match=r"--workers 2 are 2 processes, and milvus:///.* is a file of milvus-lite"):
+        run(["serve", place, "--workers", "2"])

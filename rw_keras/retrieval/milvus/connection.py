@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rw_keras.retrieval.milvus import lite
 from rw_keras.retrieval.milvus.address import Address
 from rw_keras.retrieval.milvus.words import literals
 
@@ -61,10 +62,22 @@ class Connection:
         self.address, self.consistency, self.timeout = address, consistency, float(timeout)
         self.check_writing: Callable[[], None] = lambda: None
         milvus = pymilvus(address.is_lite)
-        with self.errors("be reached"):
+        self._ending = contextlib.ExitStack()
+        with self._ending, self.errors("be reached"):
+            if address.is_lite:
+                self._open_file()
             options = {"token": address.token, "db_name": address.database, "timeout": self.timeout}
             self._client = milvus.MilvusClient(uri=address.uri, **options)
+            self._ending.callback(self._client.close)
             self._said = self._client.get_server_version(timeout=self.timeout)
+            self._ending = self._ending.pop_all()
+
+    def _open_file(self):
+        try:
+            lite.open_file(self.address.uri)
+        except OSError as error:
+            raise MilvusError(f"{self.address} could not be opened: {error}.") from None
+        self._ending.callback(lite.close_file, self.address.uri)
 
     @functools.cached_property
     def version(self) -> tuple[int, ...]:
@@ -93,9 +106,9 @@ class Connection:
             raise MilvusError(f"{self.address} could not {asked}: {words[:400]}") from None
 
     def close(self) -> None:
-        """Ends the connection; a file of milvus-lite is closed."""
+        """Ends the connection. A file of milvus-lite is closed with its last connection in this process."""
         with contextlib.suppress(MilvusError), self.errors("be closed"):
-            self._client.close()
+            self._ending.close()
 
     # Collections.
 
