@@ -85,6 +85,10 @@ class Regions:
         vectors, boxes, _ = self.kept([range(len(self))[position]])
         return PhotoRegions(unit(vectors), (boxes / np.float32(_SIDE)).astype("float32"))
 
+    def at(self, positions: Sequence[int]) -> list[PhotoRegions]:
+        """Those of several photos."""
+        return [self[position] for position in positions]
+
     def kept(self, positions: ArrayLike) -> Kept:
         """Those of the photos at positions, as they are kept."""
         first, counts = self.first[positions], self.counts[positions]

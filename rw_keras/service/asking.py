@@ -254,12 +254,14 @@ class Asking:
                 found = state.index.positions(names)
                 there = [(place + number, name) for number, name in enumerate(names) if found[number] is not None]
                 known = [position for position in found if position is not None]
-                for (number, name), position, values in zip(there, known, answers.metadata(state, known)):
+                explains = asked.explain and state.index.regions is not None
+                regions = state.index.regions.at(known) if explains else [None] * len(known)
+                for (number, name), values, own in zip(there, answers.metadata(state, known), regions):
                     cosine, score = float(ranking.cosines[number]), float(ranking.scores[number])
                     hit = {"rank": number + 1, "cosine": cosine, "score": None if score != score else score}
                     hit |= {**answers.photo(served, name), "metadata": values}
-                    if asked.explain and state.index.regions is not None:
-                        hit["regions"] = finding.agreeing(ranking.regions, state.index.regions[position])
+                    if own is not None:
+                        hit["regions"] = finding.agreeing(ranking.regions, own)
                     hits.append(hit)
                 place += len(names)
             return hits, place

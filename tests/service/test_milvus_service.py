@@ -6,6 +6,7 @@ import shutil
 import pytest
 from small_service import WRITE
 
+from rw_keras.retrieval.milvus.connection import Connection
 from rw_keras.retrieval.milvus.transfer import push
 
 pytestmark = pytest.mark.milvus
@@ -71,6 +72,24 @@ def test_photos_are_put_and_deleted(serve, made, shown, milvus_place, tmp_path, 
     put, found, gone, left, again = asyncio.run(run())
     assert (put.status_code, gone.status_code, again.status_code) == (201, 204, 404)
     assert found["name"] == "new.png" and left["name"] != "new.png" and found["cosine"] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_regions_of_all_hits_are_asked_for_together(serve, made, shown, milvus_place, monkeypatch):
+    push(made[0], milvus_place)
+    asked, find = [], Connection.find
+
+    def counted(self, collection, *arguments):
+        asked.append(collection)
+        return find(self, collection, *arguments)
+
+    async def run():
+        async with serve(milvus_place, photos=shown / "photos") as client:
+            monkeypatch.setattr(Connection, "find", counted)
+            return (await client.post("/v1/search", json={"name": "00.png", "k": 5, "explain": True, "rerank": 0})).json()
+
+    hits = asyncio.run(run())["hits"]
+    assert len(hits) == 5 and all(hit["regions"] for hit in hits[:1])
+    assert sum(collection.endswith("_regions") for collection in asked) <= 2  # of the query, and of the hits
 
 
 @pytest.mark.on_server

@@ -233,6 +233,10 @@ class MilvusRegions:
     def __getitem__(self, number: int) -> PhotoRegions:
         return self.of([int(number)])[0]
 
+    def at(self, ids: Sequence[int]) -> list[PhotoRegions]:
+        """Those of several photos, which are asked for together."""
+        return self.of(ids).at(range(len(ids)))
+
     def of(self, ids: Sequence[int]) -> Regions:
         """Those of photos, in memory, in their order."""
         view = self._view
