@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import urllib.parse
 from typing import Any
 
@@ -23,6 +24,8 @@ NAME = "tf-serving"
 _TOGETHER_PIXELS = 512 * 384
 # Photos of the index that are described to compare, and the least cosine: weights in 16 bits keep it, another model does not.
 _COMPARED, _LEAST = 3, 0.999
+# Photos that are tried for this, where files are not there any more.
+_TRIED = 50
 
 
 class TFServing:
@@ -105,13 +108,13 @@ class TFServing:
         Raises:
             ValueError: when it is another model.
         """
-        compared = 0
-        for position in np.linspace(0, len(index) - 1, min(len(index), 50)).astype(int).tolist():
-            try:
-                found = describe(describer, photos.path(index.names[position]), max_side=max_side_of(index.recipe))
-            except (FileNotFoundError, IndexError):  # in Milvus, positions of photos that have left stand for nothing
+        compared, names = 0, _some_names(index)
+        for name, position in zip(names, index.positions(names)):
+            if position is None:  # it has just left
                 continue
-            except ValueError:  # it cannot be decoded any more
+            try:
+                found = describe(describer, photos.path(name), max_side=max_side_of(index.recipe))
+            except (FileNotFoundError, ValueError):  # it is not there, or cannot be decoded any more
                 continue
             own = np.asarray(index.descriptors[position], "float32")
             if not own.any():
@@ -120,7 +123,7 @@ class TFServing:
             if cosine < _LEAST:
                 raise ValueError(
                     f"{self.address} is another model than the one that made the index: the cosine of its descriptor of "
-                    f"{printable(index.names[position])} to the index's is {cosine:.3f}; serve the index's own model, exported "
+                    f"{printable(name)} to the index's is {cosine:.3f}; serve the index's own model, exported "
                     f"with max_side={max_side_of(index.recipe)} or more. If the photo has changed, update the index first."
                 )
             compared += 1
@@ -143,6 +146,13 @@ class TFServing:
             said = found.get("error") if isinstance(found, dict) else found
             raise OSError(f"{self.address} answered {answer.status_code}: {printable(str(said))[:300]}")
         return found
+
+
+def _some_names(index):
+    """Names of an index: from all over it, where it has them at hand, else the first ones."""
+    if isinstance(index.names, list):
+        return [index.names[place] for place in np.linspace(0, len(index) - 1, min(len(index), _TRIED)).astype(int)]
+    return list(itertools.islice(index.names, _TRIED))
 
 
 def _bmp(photo):

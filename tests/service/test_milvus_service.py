@@ -6,8 +6,11 @@ import shutil
 import pytest
 from small_service import WRITE
 
+from rw_keras.retrieval import Index
 from rw_keras.retrieval.milvus.connection import Connection
 from rw_keras.retrieval.milvus.transfer import push
+from rw_keras.service.photo_files import PhotoFiles
+from rw_keras.service.tf_serving import TFServing
 
 pytestmark = pytest.mark.milvus
 TOKEN = {"Authorization": f"Bearer {WRITE}"}
@@ -90,6 +93,19 @@ def test_the_regions_of_all_hits_are_asked_for_together(serve, made, shown, milv
     hits = asyncio.run(run())["hits"]
     assert len(hits) == 5 and all(hit["regions"] for hit in hits[:1])
     assert sum(collection.endswith("_regions") for collection in asked) <= 2  # of the query, and of the hits
+
+
+def test_a_model_elsewhere_is_compared_with_what_is_left_of_an_index(made, shown, milvus_place, tmp_path):
+    push(made[0], milvus_place)
+    serving, photos = TFServing("http://127.0.0.1:1/v1/models/none"), PhotoFiles(shown / "photos", tmp_path)
+    with Index.open(milvus_place) as index:
+        names = list(index.names)
+        index.remove(names[:-3])  # so no id is below the number of photos
+        assert serving.compare(made[1], index, photos) is None
+        index.update(names[-3:], index.descriptors[index.positions(names[-3:])][::-1], index.regions.at(range(3)))
+        with pytest.raises(ValueError, match="is another model than the one that made the index"):
+            serving.compare(made[1], index, photos)
+    assert serving.compare(made[1], Index.load(made[0]), photos) is None
 
 
 @pytest.mark.on_server
