@@ -194,12 +194,13 @@ def test_of_many_writers_that_begin_together_one_writes(place, monkeypatch):
     assert places.check(place) == []
 
 
+@pytest.mark.parametrize("machine", [None, ["another", 1]])
 @pytest.mark.parametrize("renewed", [False, True])
-def test_a_lease_of_another_machine_is_watched_before_it_is_taken(place, monkeypatch, renewed):
+def test_a_lease_of_another_machine_is_watched_before_it_is_taken(place, monkeypatch, renewed, machine):
     monkeypatch.setattr(lease, "_WATCHED", 0.3)
     with writing(place) as writer:
         put(writer, "a")
-        ledger, other = writer.ledger, row("lease:other", LEASE, elsewhere(time.time() - 1))
+        ledger, other = writer.ledger, row("lease:other", LEASE, elsewhere(time.time() - 1, machine))
         ledger.write([other])
     with contextlib.closing(Connection(writer._address)) as connection:
         if renewed:
@@ -208,7 +209,7 @@ def test_a_lease_of_another_machine_is_watched_before_it_is_taken(place, monkeyp
                 lease.time,
                 "sleep",
                 lambda seconds: (
-                    Ledger(connection).write([row("lease:other", LEASE, elsewhere(time.time() - 0.5))]),
+                    Ledger(connection).write([row("lease:other", LEASE, elsewhere(time.time() - 0.5, machine))]),
                     sleep(seconds),
                 ),
             )
@@ -221,15 +222,15 @@ def test_a_lease_of_another_machine_is_watched_before_it_is_taken(place, monkeyp
     check_holds(place, "a" if renewed else "ab")
 
 
-def elsewhere(until):
+def elsewhere(until, machine):
     """The lease of a process of a container with the name of this machine, and other numbers of processes."""
     host = socket.gethostname()
-    return {"token": "other", "host": host, "machine": ["another", 1], "process": 2**22 + 1, "until": until}
+    return {"token": "other", "host": host, "machine": machine, "process": 2**22 + 1, "until": until}
 
 
 @pytest.mark.parametrize(("machine", "is_over"), [(None, False), (["another", 1], False), ("own", True)])
 def test_a_process_number_counts_only_where_it_was_given(machine, is_over):
-    held = {**elsewhere(time.time() + 30), "machine": lease._machine() if machine == "own" else machine}
+    held = elsewhere(time.time() + 30, lease._machine() if machine == "own" else machine)
     assert lease._is_over(held) == is_over
     assert not lease._is_over({**held, "process": os.getppid()})
 
@@ -379,6 +380,8 @@ def test_a_file_is_closed_with_its_last_connection(place):
     with pytest.raises(FileNotFoundError, match="There is no index"):  # nor is it open after an error
         Index.open(f"{place}?collection=other")
     assert in_another_process(place).stdout == "2\n"
+    with pytest.raises(MilvusError, match="the folder that it is to lie in is not there"), writing(f"{place[:-3]}/none.db"):
+        pass
     with Index.open(place) as index:
         index.close()
         index.close()

@@ -26,7 +26,7 @@ PAGE = 4096
 _REQUEST_BYTES = 8 << 20
 _NUMBERS = 2048  # of ids, or texts, in one expression
 
-# What a server says of a collection that it has not loaded yet, and seconds until it is asked again.
+# Words of a server about a collection that it has not loaded yet, and seconds until it is asked again.
 _COMING, _LOOK = re.compile(r"not (fully )?loaded|not? available|delegator|is in state '(released|loading)'"), 0.3
 
 # What descriptors are kept as -> the field of Milvus, and the first version of the server that has it.
@@ -113,7 +113,7 @@ class Connection:
     # Collections.
 
     def describe(self, collection: str) -> dict[str, Any] | None:
-        """What Milvus says of a collection; `None` where there is none."""
+        """A collection as Milvus describes it; `None` where there is none."""
         with self.errors(f"describe the collection {collection}"):
             if not self._client.has_collection(collection, timeout=self.timeout):
                 return None

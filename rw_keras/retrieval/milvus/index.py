@@ -41,8 +41,7 @@ class MilvusIndex(PhotoSearchable):
     Args:
         place: the address; see `rw_keras.retrieval.milvus.address.Address.of`.
         consistency: how new what is read has to be: "Strong", the default, sees all that was written before; "Session", "Bounded"
-            and
-            "Eventually" wait less.
+            and "Eventually" wait less.
         timeout: seconds for one request.
 
     Attributes:

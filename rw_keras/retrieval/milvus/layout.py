@@ -117,11 +117,6 @@ def check_dtype(connection: Connection, dtype: str) -> None:
         )
 
 
-def to_field(vector: np.ndarray) -> Any:
-    """A vector as Milvus is handed it."""
-    return np.ascontiguousarray(vector)
-
-
 def of_fields(values: Sequence[Any], dtype: str) -> np.ndarray:
     """Vectors as Milvus hands them out, `(n, D)` as they are kept."""
     if dtype == "float32":
@@ -174,13 +169,11 @@ class Structure:
     """What Milvus searches by.
 
     Attributes:
-        name: "milvus-flat", all products; "milvus-hnsw", a graph; "milvus-ivf-flat" and "milvus-ivf-sq8", lists; "milvus-diskann",
-            a
-            graph on the disk.
-        parameters: `m` (32) neighbours of a node and `ef_construction` (200) of the graph, of which a search keeps `ef_search`
-            (64);
-            `nlist` (1024) lists, of which `nprobe` (16) are searched; `search_list` (100) of DiskANN. More are slower and find
-            more.
+        name: "milvus-flat", all products; "milvus-hnsw", a graph; "milvus-ivf-flat" and "milvus-ivf-sq8", lists;
+            "milvus-diskann", a graph on the disk.
+        parameters: `m` (32) neighbours of a node and `ef_construction` (200) of the graph, of which a search keeps
+            `ef_search` (64); `nlist` (1024) lists, of which `nprobe` (16) are searched; `search_list` (100) of DiskANN. More are
+            slower and find more.
     """
 
     name: str

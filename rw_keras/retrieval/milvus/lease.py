@@ -78,7 +78,7 @@ class Lease:
                 self._remove([self._token])
             if time.monotonic() > until:
                 raise LockedError(f"{self._place} is being written by {_who(alive[0])}; wait for it to end.")
-            time.sleep(_LOOK * (0.5 + random.random()))  # not again at the same moment as the other
+            time.sleep(_LOOK * random.uniform(0.5, 4))  # not again at the same moment as the other
 
     def check(self) -> None:
         """Raises a LockedError when another process has taken over."""
@@ -144,7 +144,7 @@ class Lease:
 
     def _watch(self, others):
         """Sees to it that rows of other machines, which seem to be over, are not renewed by a clock that is behind."""
-        far = {token: held["until"] for token, held in others.items() if held["until"] and held.get("machine") != _machine()}
+        far = {token: held["until"] for token, held in others.items() if held["until"] and not _is_here(held)}
         if not far:
             return
         time.sleep(_WATCHED)
@@ -162,7 +162,7 @@ class Lease:
 
     def _beat(self):
         while not self._done.wait(_RENEWED):
-            with contextlib.suppress(MilvusError, LockedError):  # the next write says what is wrong
+            with contextlib.suppress(MilvusError, LockedError):  # the next write raises it
                 self._renew()
 
     def _renew(self):
@@ -191,10 +191,14 @@ def _machine() -> list[Any] | None:
         return None
 
 
+def _is_here(held):
+    return held.get("machine") is not None and held["machine"] == _machine()
+
+
 def _is_over(held):
     if held["until"] < time.time():
         return True
-    if held.get("machine") is None or held["machine"] != _machine():
+    if not _is_here(held):
         return False
     if held["process"] == os.getpid():
         return held["token"] not in _own

@@ -17,7 +17,7 @@ _MOST = 65535
 
 
 class Ledger:
-    """What an index in Milvus says beside its vectors.
+    """All of an index in Milvus but its vectors and region vectors.
 
     Args:
         connection: to Milvus.

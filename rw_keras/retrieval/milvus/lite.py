@@ -20,6 +20,8 @@ def open_file(path: str) -> None:
     from milvus_lite.server_manager import server_manager_instance as manager
 
     path = os.path.abspath(path)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise OSError("the folder that it is to lie in is not there")
     with _lock:
         if path not in _connections and path not in getattr(manager, "_servers", {}):
             logging.getLogger("milvus_lite.server_manager").setLevel(logging.CRITICAL)  # it logs a trace, and raises nothing

@@ -14,7 +14,7 @@ from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.milvus.address import Address
 from rw_keras.retrieval.milvus.connection import TIMEOUT, Connection
 from rw_keras.retrieval.milvus.filters import field_of, fields_of
-from rw_keras.retrieval.milvus.layout import FLAT, FORMAT, PARTS, Structure, create, regions_rows, restore, to_field
+from rw_keras.retrieval.milvus.layout import FLAT, FORMAT, PARTS, Structure, create, regions_rows, restore
 from rw_keras.retrieval.milvus.lease import Lease
 from rw_keras.retrieval.milvus.ledger import Ledger, excluded_row, field_row, metadata_row, photo_row
 from rw_keras.retrieval.milvus.repair import reconcile, take_back
@@ -271,7 +271,7 @@ class MilvusWriter:
         vectors = encoded(descriptors, self.about["dtype"])
         fields = list(map(fields_of, metadata))
         rows = [
-            {"id": number, "name": text_of(name), "metadata": field, "vector": to_field(vector)}
+            {"id": number, "name": text_of(name), "metadata": field, "vector": np.ascontiguousarray(vector)}
             for number, name, field, vector in zip(ids, names, fields, vectors)
         ]
         self._connection.upsert(own.vectors, rows)
