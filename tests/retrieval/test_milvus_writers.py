@@ -148,6 +148,16 @@ def test_a_writer_that_lost_its_lease_is_stopped_before_it_writes(place, monkeyp
     check_holds(place, "ab")
 
 
+def test_a_writer_whose_row_is_gone_learns_it_with_the_next_renewal(place, monkeypatch):
+    monkeypatch.setattr(lease, "_RENEWED", 0.05)
+    with pytest.raises(LockedError, match="took over"), writing(place) as writer:
+        put(writer, "a")
+        writer._lease._remove([writer._lease._token])
+        time.sleep(0.5)
+        put(writer, "b", commit=False)
+    check_holds(place, "a")
+
+
 def test_a_renewal_that_took_a_minute_does_not_steal_the_lease_back(place, monkeypatch):
     with writing(place) as writer:
         put(writer, "a")

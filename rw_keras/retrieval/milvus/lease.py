@@ -162,8 +162,13 @@ class Lease:
 
     def _beat(self):
         while not self._done.wait(_RENEWED):
-            with contextlib.suppress(MilvusError, LockedError):  # the next write raises it
+            try:
                 self._renew()
+            except MilvusError:
+                continue  # once more, until a minute has passed
+            except LockedError:
+                self._renewed -= _CHECKED  # so that the next write looks, and raises it
+                return
 
     def _renew(self):
         began, until = _now(), time.time() + _LASTS
