@@ -177,6 +177,14 @@ def fitting(regions: Sequence[Any] | Kept | Regions | None, spec: Mapping[str, A
     return encode(regions, spec)
 
 
+def some(kept: Kept, photos: Sequence[int]) -> Kept:
+    """Those of some of the photos, by their places, in the order that is given."""
+    ends = np.cumsum(kept.counts)
+    rows = [np.arange(ends[photo] - kept.counts[photo], ends[photo]) for photo in photos]
+    own = np.concatenate([np.empty(0, "int64"), *rows])
+    return Kept(kept.vectors[own], kept.boxes[own], kept.counts[list(photos)])
+
+
 def check_spec(spec: Mapping[str, Any]) -> tuple[str, int]:
     """The dtype and the dimensions that region vectors are kept with; a ValueError when there are none such."""
     dtype, dimensions = spec["dtype"], spec["dimensions"]

@@ -16,6 +16,8 @@ TOKEN_VARIABLE = "RW_KERAS_MILVUS_TOKEN"
 _PORT = 19530
 # Milvus takes 255 characters, and our collections have endings.
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+# What the further collections of an index end in.
+_TAKEN = ("_ledger", "_regions")
 _QUERY = ("collection", "tls")
 
 
@@ -111,4 +113,6 @@ def _checked(collection):
             "A collection of Milvus is named by up to 200 letters, digits and underscores, the first of them no digit, but got "
             f"{collection!r}."
         )
+    if collection.endswith(_TAKEN):
+        raise ValueError(f"A collection whose name ends in {' or '.join(_TAKEN)} is a part of an index, but got {collection!r}.")
     return collection

@@ -47,6 +47,7 @@ class Connection:
     Attributes:
         address, consistency: the same.
         version: of the server, such as (2, 3, 5).
+        check_writing: is called before each request that writes or deletes; what it raises stops it.
 
     Raises:
         ImportError: when pymilvus, or milvus-lite for a file, is not installed.
@@ -58,6 +59,7 @@ class Connection:
         if consistency not in LEVELS:
             raise ValueError(f"The consistency is one of {', '.join(LEVELS)}, but got {consistency!r}.")
         self.address, self.consistency, self.timeout = address, consistency, float(timeout)
+        self.check_writing: Callable[[], None] = lambda: None
         milvus = pymilvus(address.is_lite)
         with self.errors("be reached"):
             options = {"token": address.token, "db_name": address.database, "timeout": self.timeout}
@@ -120,10 +122,12 @@ class Connection:
             options = {"consistency_level": self.consistency, "num_shards": 1, "timeout": self.timeout}
             self._client.create_collection(collection, schema=schema, **options)
 
-    def is_built(self, collection: str) -> bool:
-        """Whether a collection has an index."""
+    def built(self, collection: str) -> str | None:
+        """The type of a collection's index; `None` where it has none, and cannot be loaded."""
         with self.errors(f"describe the collection {collection}"):
-            return bool(self._client.list_indexes(collection))
+            if not self._client.list_indexes(collection):
+                return None
+            return str(self._client.describe_index(collection, "vector", timeout=self.timeout)["index_type"])
 
     def build(self, collection: str, index: Mapping[str, Any]) -> None:
         """Gives a collection an index in place of the one that it has, and loads it; that takes as long as it takes.
@@ -214,12 +218,14 @@ class Connection:
     def upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
         """Writes rows, each in place of the one that has its key."""
         for part in _parts(rows):
+            self.check_writing()
             with self.errors("write"):
                 self._client.upsert(collection, part, timeout=self.timeout)
 
     def delete(self, collection: str, field: str, values: Sequence[Any]) -> None:
         """Deletes rows by their keys."""
         for start in range(0, len(values), _NUMBERS):
+            self.check_writing()
             with self.errors("delete"):
                 where = f"{field} in {literals(values[start : start + _NUMBERS])}"
                 self._client.delete(collection, filter=where, timeout=self.timeout)

@@ -66,7 +66,11 @@ class MilvusIndex(PhotoSearchable):
             about = self._ledger.about()
             if about is None:
                 raise missing(place)
-            for collection in self._ledger.collections.searched(about):
+            own = self._ledger.collections.searched(about)
+            if not all(map(self._connection.built, own)):  # a process was killed while it changed the searcher
+                with MilvusWriter(place, about["recipe"], about["dimensions"], timeout=timeout):
+                    pass
+            for collection in own:
                 self._connection.load(collection)
             self._take(about)
         except BaseException:

@@ -18,13 +18,14 @@ FORMAT = 1
 # What the description of our collections begins with.
 MARK = "An index of rw_keras"
 # Kinds of rows of the ledger.
-FIELD, PHOTO, EXCLUDED, LEASE = range(4)
+FIELD, PHOTO, EXCLUDED, LEASE, METADATA = range(5)
 # Every field that holds text may hold as much as Milvus takes.
 _TEXT = {"datatype": "VARCHAR", "max_length": 65535}
 # The region vectors of a photo are a text; of very many of them it goes on in other rows, up to this many.
 PARTS, _PART = 64, 60_000
 # Milvus wants a vector in every collection.
 NO_VECTOR = np.zeros(2, "float32")
+_PLAIN = {"index_type": "FLAT", "metric_type": "IP", "params": {}}
 _NO_VECTOR_FIELD = {"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": 2}
 
 
@@ -47,6 +48,20 @@ class Collections:
         """Those that a search reads, of an index with these fields."""
         return [self.vectors, self.ledger, *([self.regions] if about.get("regions") else [])]
 
+    def fields(self, dtype: str = "float32", dimensions: int = 1) -> dict[str, list[dict[str, Any]]]:
+        """Collection -> its fields, as `Connection.create` takes them."""
+        number, value = {"field_name": "id", "datatype": "INT64"}, {"field_name": "value", **_TEXT}
+        first = {**number, "is_primary": True}
+        key = {"field_name": "key", **_TEXT, "is_primary": True}
+        kind, described = {"field_name": "kind", "datatype": "INT8"}, {"field_name": "described", "datatype": "BOOL"}
+        name, metadata = {"field_name": "name", **_TEXT}, {"field_name": "metadata", "datatype": "JSON"}
+        vector = {"field_name": "vector", "datatype": VECTORS[dtype][0], "dim": int(dimensions)}
+        return {
+            self.ledger: [key, kind, number, described, value, _NO_VECTOR_FIELD],
+            self.regions: [first, value, _NO_VECTOR_FIELD],
+            self.vectors: [first, name, metadata, vector],
+        }
+
     @classmethod
     def of(cls, address: Address) -> Collections:
         """Those of an index."""
@@ -66,32 +81,29 @@ def create(connection: Connection, about: Mapping[str, Any], searcher: Structure
     """
     own, dtype = Collections.of(connection.address), about["dtype"]
     check_dtype(connection, dtype)
-    plain = {"index_type": "FLAT", "metric_type": "IP", "params": {}}
-    number = {"field_name": "id", "datatype": "INT64"}
-    wanted = {own.ledger: _ledger_fields(number)}
-    if about.get("regions"):
-        text = {"field_name": "value", **_TEXT}
-        wanted[own.regions] = [{**number, "is_primary": True}, text, _NO_VECTOR_FIELD]
-    wanted[own.vectors] = [
-        {**number, "is_primary": True},
-        {"field_name": "name", **_TEXT},
-        {"field_name": "metadata", "datatype": "JSON"},
-        {"field_name": "vector", "datatype": VECTORS[dtype][0], "dim": int(about["dimensions"])},
-    ]
+    wanted = own.fields(dtype, about["dimensions"])
 
     def make(collection):
         if connection.describe(collection) is None:
             connection.create(collection, f"{MARK}: {collection}", wanted[collection])
-        if not connection.is_built(collection):  # nor where a process was killed that made it
-            connection.build(collection, searcher.index(dtype) if collection == own.vectors else plain)
+        if connection.built(collection) is None:  # nor where a process was killed that made it
+            connection.build(collection, searcher.index(dtype) if collection == own.vectors else _PLAIN)
 
-    connection.for_each(make, list(wanted))
+    connection.for_each(make, own.searched(about))
 
 
-def _ledger_fields(number):
-    key = {"field_name": "key", **_TEXT, "is_primary": True}
-    kind, described = {"field_name": "kind", "datatype": "INT8"}, {"field_name": "described", "datatype": "BOOL"}
-    return [key, kind, number, described, {"field_name": "value", **_TEXT}, _NO_VECTOR_FIELD]
+def restore(connection: Connection, about: Mapping[str, Any]) -> None:
+    """Loads the collections of an index, and builds what they are to be searched by where a process was killed that changed it."""
+    own, searcher = Collections.of(connection.address), Structure.of(about["searcher"])
+
+    def see_to(collection):
+        wanted = searcher.index(about["dtype"]) if collection == own.vectors else _PLAIN
+        if connection.built(collection) == wanted["index_type"]:
+            connection.load(collection)
+        else:
+            connection.build(collection, wanted)
+
+    connection.for_each(see_to, own.searched(about))
 
 
 def check_dtype(connection: Connection, dtype: str) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rw_keras.retrieval.milvus.connection import Connection
-from rw_keras.retrieval.milvus.layout import EXCLUDED, FIELD, FORMAT, MARK, NO_VECTOR, PHOTO, Collections
+from rw_keras.retrieval.milvus.layout import EXCLUDED, FIELD, FORMAT, MARK, METADATA, NO_VECTOR, PHOTO, Collections
 from rw_keras.retrieval.milvus.words import name_of, text_of, to_json
 from rw_keras.retrieval.queries import Known, Listed
 from rw_keras.retrieval.schema import Stamp
 
-_PHOTO, _EXCLUDED, _FIELD = "photo:", "excluded:", "field:"
+_PHOTO, _EXCLUDED, _FIELD, _METADATA = "photo:", "excluded:", "field:", "metadata:"
 _MOST = 65535
 
 
@@ -39,13 +39,19 @@ class Ledger:
         own, there = self.collections, False
         for name in (own.vectors, own.ledger):
             found = self.connection.describe(name)
-            if found is not None and not str(found.get("description", "")).startswith(MARK):
+            if found is not None and not self._is_ours(name, found):
                 raise ValueError(
-                    f"{self.connection.address} is a collection of something else: {name} has no description that begins with "
-                    f"{MARK!r}; choose another name."
+                    f"{self.connection.address} is a collection of something else: {name} has not been made by rw_keras; choose "
+                    "another name."
                 )
             there |= found is not None
         return there
+
+    def _is_ours(self, name, found):
+        if self.connection.address.is_lite:  # it has no descriptions
+            wanted = self.collections.fields()[name]
+            return {field["name"] for field in found["fields"]} == {field["field_name"] for field in wanted}
+        return str(found.get("description", "")).startswith(MARK)
 
     def about(self) -> dict[str, Any] | None:
         """The fields of the index as a whole; `None` where there is none, or one whose making was broken off.
@@ -53,10 +59,11 @@ class Ledger:
         Raises:
             ValueError: when the collection is something else's, or the format is a later one.
         """
-        if self.connection.describe(self.collections.ledger) is None:
+        ledger = self.collections.ledger
+        if self.connection.describe(ledger) is None or self.connection.built(ledger) is None:
             self.is_there()
             return None
-        self.connection.load(self.collections.ledger)
+        self.connection.load(ledger)
         fields = self.fields()
         if fields is None:
             self.is_there()
@@ -80,6 +87,12 @@ class Ledger:
         keys = [_PHOTO + text_of(name) for name in names]
         rows = self.connection.find_among(self.collections.ledger, "key", keys, ["key", "id", "described", "value"])
         return {_named(row): _known(row) for row in rows}
+
+    def metadata(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Name -> the metadata, as Milvus keeps it, of photos that have no row of their own because they could not be read."""
+        keys = [_METADATA + text_of(name) for name in names]
+        rows = self.connection.find_among(self.collections.ledger, "key", keys, ["key", "value"])
+        return {name_of(row["key"].removeprefix(_METADATA)): json.loads(row["value"]) for row in rows}
 
     def named(self, ids: Sequence[int]) -> dict[int, str]:
         """Id -> name of photos."""
@@ -118,7 +131,8 @@ class Ledger:
 
     def forget(self, names: Iterable[str]) -> None:
         """Forgets photos, by their names."""
-        self.connection.delete(self.collections.ledger, "key", [_PHOTO + text_of(name) for name in names])
+        keys = [kind + text_of(name) for name in names for kind in (_PHOTO, _METADATA)]
+        self.connection.delete(self.collections.ledger, "key", keys)
 
     def include(self, names: Iterable[str]) -> None:
         """Takes the exclusion of names back."""
@@ -142,6 +156,11 @@ def field_row(field: str, value: Any) -> dict[str, Any]:
 def excluded_row(name: str) -> dict[str, Any]:
     """The row of a name that updates leave out."""
     return row(_EXCLUDED + text_of(name), EXCLUDED, None)
+
+
+def metadata_row(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of the metadata, as Milvus keeps it, of a photo that could not be read."""
+    return row(_METADATA + text_of(name), METADATA, fields)
 
 
 def row(key: str, kind: int, value: Any, number: int = -1, described: bool = False) -> dict[str, Any]:

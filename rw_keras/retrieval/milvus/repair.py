@@ -12,6 +12,16 @@ from rw_keras.retrieval.milvus.layout import PARTS, PHOTO
 from rw_keras.retrieval.milvus.ledger import Ledger
 
 
+def take_back(ledger: Ledger, about: Mapping[str, Any]) -> tuple[int, int]:
+    """Takes away what was never committed: rows of ids that the index has not given; arguments and result as for `reconcile`."""
+    connection, own, stop = ledger.connection, ledger.collections, about["next_id"]
+    vectors = [row["id"] for row in connection.find(own.vectors, f"id >= {stop}", ["id"])]
+    records = [row["key"] for row in connection.find(own.ledger, f"kind == {PHOTO} and id >= {stop}", ["key"])]
+    _delete(ledger, about, vectors)
+    connection.delete(own.ledger, "key", records)
+    return len(vectors), len(records)
+
+
 def reconcile(ledger: Ledger, about: Mapping[str, Any]) -> tuple[int, int]:
     """Takes away what was never committed, and what is left of photos that were changed when a writer was killed.
 
@@ -24,16 +34,13 @@ def reconcile(ledger: Ledger, about: Mapping[str, Any]) -> tuple[int, int]:
     Returns:
         How many vectors went, and how many records.
     """
-    connection, own, stop = ledger.connection, ledger.collections, about["next_id"]
-    vectors = [row["id"] for row in connection.find(own.vectors, f"id >= {stop}", ["id"])]
-    records = [row["key"] for row in connection.find(own.ledger, f"kind == {PHOTO} and id >= {stop}", ["key"])]
-    _delete(ledger, about, vectors)
-    connection.delete(own.ledger, "key", records)
-    stray, lacking = differing(ledger, stop)
+    vectors, records = take_back(ledger, about)
+    connection, own = ledger.connection, ledger.collections
+    stray, lacking = differing(ledger, about["next_id"])
     _delete(ledger, about, stray)
     keys = [row["key"] for row in connection.find_among(own.ledger, "id", lacking, ["key"])]
     connection.delete(own.ledger, "key", keys)
-    return len(vectors) + len(stray), len(records) + len(keys)
+    return vectors + len(stray), records + len(keys)
 
 
 def differing(ledger: Ledger, stop: int) -> tuple[list[int], list[int]]:

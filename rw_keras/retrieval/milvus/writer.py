@@ -14,14 +14,14 @@ from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.milvus.address import Address
 from rw_keras.retrieval.milvus.connection import TIMEOUT, Connection
 from rw_keras.retrieval.milvus.filters import field_of, fields_of
-from rw_keras.retrieval.milvus.layout import FLAT, FORMAT, PARTS, Structure, create, regions_rows, to_field
+from rw_keras.retrieval.milvus.layout import FLAT, FORMAT, PARTS, Structure, create, regions_rows, restore, to_field
 from rw_keras.retrieval.milvus.lease import Lease
-from rw_keras.retrieval.milvus.ledger import Ledger, excluded_row, field_row, photo_row
-from rw_keras.retrieval.milvus.repair import reconcile
+from rw_keras.retrieval.milvus.ledger import Ledger, excluded_row, field_row, metadata_row, photo_row
+from rw_keras.retrieval.milvus.repair import reconcile, take_back
 from rw_keras.retrieval.milvus.views import View, metadata_in
 from rw_keras.retrieval.milvus.words import text_of
 from rw_keras.retrieval.queries import Known, Listed
-from rw_keras.retrieval.regions import Kept, Regions, check_spec, fitting
+from rw_keras.retrieval.regions import Kept, Regions, check_spec, fitting, some
 from rw_keras.retrieval.schema import Stamp
 from rw_keras.retrieval.writer import check_alike
 
@@ -83,7 +83,7 @@ class MilvusWriter:
 
     def __exit__(self, *error: object) -> None:
         try:
-            self._lease.give_back()
+            self._lease.give_back(whole=not self._has_changed)
         finally:
             self._connection.close()
 
@@ -93,7 +93,6 @@ class MilvusWriter:
         self.is_new = about is None
         if about is not None:
             self._check(about)
-            self._connection.for_each(self._connection.load, self.ledger.collections.searched(about))
         else:
             about = {
                 "identity": uuid.uuid4().hex,
@@ -108,6 +107,7 @@ class MilvusWriter:
             create(self._connection, about, self._searcher)
         self._lease = Lease(self.ledger)
         was_left = self._lease.take()
+        self._connection.check_writing = self._lease.confirm
         try:
             found = self.ledger.fields()  # another process may have written meanwhile
             if found is None:
@@ -120,10 +120,10 @@ class MilvusWriter:
             self._excluded = self.ledger.excluded()
             self._faults: list[tuple[str, str, Any, Any]] = []
             self._has_changed = False
-            if was_left:
-                reconcile(self.ledger, found)
+            restore(self._connection, found)
+            (reconcile if was_left else take_back)(self.ledger, found)
         except BaseException:
-            self._lease.give_back()
+            self._lease.give_back(whole=False)
             raise
 
     def _check(self, about):
@@ -148,7 +148,8 @@ class MilvusWriter:
         """Gives up an index that was made just now, has never held a descriptor, and excludes nothing; whether it was one."""
         if not self.is_new or self.about["next_row"] or self._excluded:
             return False
-        self._lease.give_back()
+        self._lease.check()
+        self._lease.stop()  # it holds until the ledger goes, which is last
         own = self.ledger.collections
         for collection in (own.vectors, own.regions, own.ledger):
             if self._connection.describe(collection) is not None:
@@ -202,6 +203,12 @@ class MilvusWriter:
         names = list(names)
         kept = fitting(regions, self.about.get("regions"), len(names))
         listed = listed if isinstance(listed, Sequence) else [listed] * len(names)
+        last = list({name: place for place, name in enumerate(names)}.values())  # of a name that is given twice
+        if len(last) < len(names):
+            names, descriptors = [names[place] for place in last], np.asarray(descriptors)[last]
+            stamps, listed = [stamps[place] for place in last], [listed[place] for place in last]
+            kept = None if kept is None else some(kept, last)
+            metadata = None if metadata is None else [metadata[place] for place in last]
         known = self.ledger.find(names)
         ids = [known[name].id if name in known else self._new_id() for name in names]
         if metadata is None:
@@ -230,15 +237,19 @@ class MilvusWriter:
         ids = [own.id for own in known]
         self._has_changed = True
         self._write_vectors(ids, names, descriptors, metadata, kept)
-        self.ledger.write(photo_row(name, own) for name, own in zip(names, known))
+        self._tell(photo_row(name, own) for name, own in zip(names, known))
         self.about["next_row"] += len(ids)
         self.about["next_id"] = max(self.about["next_id"], max(ids, default=-1) + 1)
 
     def note(self, names: Sequence[str], known: Sequence[Known]) -> None:
         """Writes what is known of photos, under the ids that they have there; their vectors stay as they are."""
-        self.ledger.write(photo_row(name, own) for name, own in zip(names, known))
+        self._tell(photo_row(name, own) for name, own in zip(names, known))
         self.about["next_id"] = max(self.about["next_id"], max((own.id for own in known), default=-1) + 1)
-        self._has_changed |= bool(names)
+
+    def _tell(self, rows):
+        rows = list(rows)
+        self._has_changed |= bool(rows)  # before it is: a request that fails may have been carried out
+        self.ledger.write(rows)
 
     def _new_id(self):
         self.about["next_id"] += 1
@@ -246,8 +257,12 @@ class MilvusWriter:
 
     def _metadata_of(self, known):
         """Id -> the metadata of photos that are there, which stays."""
-        ids = [own.id for own in known.values() if own.described] if self.about["columns"] else []
-        return dict(zip(ids, self._view.metadata_of(ids)))
+        if not self.about["columns"]:
+            return {}
+        ids = [own.id for own in known.values() if own.described]
+        unread = self.ledger.metadata([name for name, own in known.items() if not own.described])
+        ids, found = [*ids, *(known[name].id for name in unread)], self._view.metadata_of(ids)
+        return dict(zip(ids, [*found, *self._view.metadata_in([{"metadata": fields} for fields in unread.values()])]))
 
     def _write_vectors(self, ids, names, descriptors, metadata, kept):
         own = self.ledger.collections
@@ -279,19 +294,22 @@ class MilvusWriter:
             return
         faults, self._faults = {name: rest for name, *rest in self._faults}, []
         known = self.ledger.find(list(faults))
-        self._delete([own.id for own in known.values() if own.described])
+        described = {own.id: name for name, own in known.items() if own.described}
+        if self.about["columns"]:  # their rows go, and it stays
+            found = self._view.among(list(described), ["metadata"])
+            self._tell(metadata_row(described[number], metadata_in(own)) for number, own in found.items())
+        self._has_changed = True
+        self._delete(list(described))
         rows = []
         for name, (reason, stamp, listed) in faults.items():
             number = known[name].id if name in known else self._new_id()
             rows.append(photo_row(name, Known(number, False, stamp, listed, reason)))
-        self.ledger.write(rows)
-        self._has_changed = True
+        self._tell(rows)
 
     def mark(self, name: str, reason: str) -> None:
         """Notes that a photo could not be read now; what the index holds of it stays."""
         for own in self.find([name]).values():
-            self.ledger.write([photo_row(name, own._replace(fault=reason))])
-            self._has_changed = True
+            self._tell([photo_row(name, own._replace(fault=reason))])
 
     def renew(self, photos: Iterable[tuple[int, Stamp | None]]) -> None:
         """Notes that photos (by their ids) were found as they had been described, and the stamps they have now."""
@@ -299,8 +317,7 @@ class MilvusWriter:
         names = self.ledger.named(list(stamps))
         known = self.find(list(names.values()))
         rows = [known[name]._replace(stamp=stamps[number], listed=True, fault=None) for number, name in names.items()]
-        self.ledger.write(photo_row(name, own) for name, own in zip(names.values(), rows))
-        self._has_changed |= bool(rows)
+        self._tell(photo_row(name, own) for name, own in zip(names.values(), rows))
 
     def drop(self, photos: Iterable[int]) -> None:
         """Takes photos, by their ids, out of the index."""
@@ -313,9 +330,9 @@ class MilvusWriter:
     def let_go(self, ids: Iterable[int], names: Iterable[str]) -> None:
         """Deletes the vectors of ids, and forgets names, whatever one is of the other."""
         ids, names = sorted(ids), list(names)
+        self._has_changed |= bool(ids or names)
         self._delete(ids)
         self.ledger.forget(names)
-        self._has_changed |= bool(ids or names)
 
     def _delete(self, ids):
         """Deletes vectors: before the ledger forgets them, so that no vector is ever left that it knows nothing of."""
@@ -327,25 +344,23 @@ class MilvusWriter:
     def exclude(self, names: Iterable[str]) -> None:
         """Takes photos out of the index, where they are in it, and lets updates leave their names out from now on."""
         names = list(names)
-        self.ledger.write(excluded_row(name) for name in names)
+        self._tell(excluded_row(name) for name in names)
         self._excluded |= {*names}
         self.drop(own.id for own in self.find(names).values())
-        self._has_changed |= bool(names)
 
     def include(self, names: Iterable[str]) -> None:
         """Takes the exclusion of names back, where they are excluded."""
         taken = self._excluded.intersection(names)
         if taken:
+            self._has_changed = True
             self.ledger.include(sorted(taken))
             self._excluded -= taken
-            self._has_changed = True
 
     def set(self, field: str, value: Any) -> None:
         """Sets a field of the index as a whole to what JSON can hold."""
         if field not in self.about or self.about[field] != value:
-            self.ledger.write([field_row(field, value)])
+            self._tell([field_row(field, value)])
             self.about[field] = value
-            self._has_changed = True
 
     def _add_columns(self, columns):
         new = [column for column in columns if column not in self.about["columns"]]
@@ -356,13 +371,22 @@ class MilvusWriter:
         """Sets values of columns, column -> name -> value; names that are not in the index are passed over, other values stay."""
         self._add_columns(metadata)
         names = list(dict.fromkeys(itertools.chain.from_iterable(metadata.values())))
+        self._has_changed |= bool(names)
         for start in range(0, len(names), 1024):
             part = names[start : start + 1024]
-            known = {name: own.id for name, own in self.find(part).items() if own.described}
-            found = self._view.among(known.values(), ["name", "metadata", "vector"])
+            found = self.find(part)
+            known = {name: own.id for name, own in found.items() if own.described}
+            rows = self._view.among(known.values(), ["name", "metadata", "vector"])
             for name, number in known.items():
-                own = metadata_in(found[number])
-                own |= {field_of(column): values[name] for column, values in metadata.items() if name in values}
-                found[number]["metadata"] = {field: value for field, value in own.items() if value is not None}
-            self._connection.upsert(self.ledger.collections.vectors, list(found.values()))
-        self._has_changed |= bool(names)
+                rows[number]["metadata"] = _changed(metadata_in(rows[number]), name, metadata)
+            self._connection.upsert(self.ledger.collections.vectors, list(rows.values()))
+            unread = [name for name in found if name not in known]
+            held = self.ledger.metadata(unread)
+            self._tell(metadata_row(name, _changed(held.get(name, {}), name, metadata)) for name in unread)
+
+
+def _changed(fields, name, metadata):
+    """The metadata of a photo as it is kept, with what `update_metadata` is given of it."""
+    given = {column: values[name] for column, values in metadata.items() if name in values}
+    others = fields.keys() - set(map(field_of, given))
+    return {field: fields[field] for field in others} | fields_of(given)
