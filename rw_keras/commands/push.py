@@ -65,11 +65,15 @@ def run(values: Namespace) -> int:
 
 
 def _to_storage(name, url, values):
+    from rw_keras import storage
+
+    shown = storage.shown(url)
     for flag in ("prune", "dtype", "searcher", *_PARAMETERS):
         if flag in values.given:
-            raise UsageError(f"--{flag} is of a collection of Milvus, and {url} is none; leave it out")
+            raise UsageError(f"--{flag} is of a collection of Milvus, and {shown} is none; leave it out")
     from rw_keras.retrieval import object_storage
 
     done = object_storage.push(name, url)
-    print(json.dumps({"index": name, "url": url, **dataclasses.asdict(done)}) if values.json else f"{url}: {done}")
+    told = {"index": name, "url": shown, **dataclasses.asdict(done)}
+    print(json.dumps(told) if values.json else f"{shown}: {done}")
     return DONE

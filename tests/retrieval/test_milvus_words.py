@@ -41,7 +41,7 @@ def test_a_beginning_stays_one(one, other, more):
     "url, uri, collection, database, token, shown",
     [
         ("milvus://host/photos", "http://host:19530", "photos", "", "", "milvus://host:19530/photos"),
-        ("milvus://host:1/d/photos?tls=true", "https://host:1", "photos", "d", "", "milvus://host:1/d/photos"),
+        ("milvus://host:1/d/photos?tls=true", "https://host:1", "photos", "d", "", "milvus://host:1/d/photos?tls=true"),
         ("milvus://u:p%40:@host", "http://host:19530", "rw_keras", "", "u:p@:", "milvus://host:19530/rw_keras"),
         ("milvus://[::1]:5/a?tls=false", "http://[::1]:5", "a", "", "", "milvus://[::1]:5/a"),
         ("milvus:///a/b%20c.db", "/a/b c.db", "rw_keras", "", "", "milvus:///a/b c.db"),
@@ -70,6 +70,29 @@ def test_addresses(url, uri, collection, database, token, shown):
 def test_what_is_no_address(url, words):
     with pytest.raises(ValueError, match=words):
         Address.of(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "milvus://user:pa/secret@host:19530/c",
+        "milvus://user:12/34secret@host/c",
+        "milvus://user:12?34secret@host/c",
+        "milvus://user:12?secret=x@host",
+        "milvus://user:12#secret@host/c",
+        "milvus://user:secret\u2100@host/c",
+        "milvus://user:secret@host:secret/c",
+    ],
+)
+def test_no_refusal_shows_a_password(url):
+    with pytest.raises(ValueError, match=r"percent-encode / as %2F") as found:
+        Address.of(url)
+    assert "secret" not in str(found.value) and "'pa'" not in str(found.value)
+
+
+def test_an_address_is_shown_as_it_can_be_given_again():
+    url = str(Address.of("milvus://user:secret@host/photos?tls=true"))
+    assert Address.of(url).uri == "https://host:19530" and str(Address.of(url)) == url
 
 
 def test_the_token_of_the_environment(monkeypatch):
