@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -104,6 +105,18 @@ def _holds(column, wanted):
     return f"{path} == {literal(wanted)}"
 
 
+def _compared_as_numbers(path, symbol, number):
+    """The comparison of numbers, where it may hold: numbers of the metadata are finite."""
+    if not isinstance(number, (int, float)) or number != number:
+        return []
+    if abs(number) <= sys.float_info.max:
+        return [f"{path} {'==' if symbol == '=' else symbol} {literal(number)}"]
+    if symbol.startswith("<" if number > 0 else ">"):
+        most = sys.float_info.max if number > 0 else -sys.float_info.max
+        return [f"{path} {symbol[0]}= {literal(most)}"]
+    return []
+
+
 def _compared(path, part):
     """A comparison as `Comparison` makes it."""
     there = f"(exists {path})"
@@ -115,8 +128,7 @@ def _compared(path, part):
         return f"not {there} or not ({_compared(path, Comparison('=', part.wanted))})"
     symbol = "==" if part.symbol == "=" else part.symbol
     parts = [f"{path} {symbol} {literal(part.wanted)}"]
-    if isinstance(part.number, (int, float)):
-        parts.append(f"{path} {symbol} {literal(part.number)}")
+    parts += _compared_as_numbers(path, part.symbol, part.number)
     if part.symbol == "=" and part.wanted in ("True", "False"):
         parts.append(f"{path} == {literal(part.wanted == 'True')}")
     return " or ".join(parts)

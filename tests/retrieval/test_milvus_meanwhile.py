@@ -1,0 +1,90 @@
+"""Searches of an index in Milvus while it changes, and of values that are no usual numbers."""
+
+import numpy as np
+import pytest
+from test_milvus_transfer import NAMES, saved, vectors_of
+
+from rw_keras.retrieval import Index
+from rw_keras.retrieval.columns import condition
+from rw_keras.retrieval.milvus import MilvusError, MilvusIndex, MilvusWriter, searcher
+from rw_keras.retrieval.milvus.connection import Connection
+from rw_keras.retrieval.milvus.transfer import push
+
+pytestmark = pytest.mark.milvus
+
+QUERIES = np.concatenate([np.zeros((1, 8), "float32"), vectors_of(NAMES[:2])])
+
+
+def test_photos_that_are_not_committed_yet(milvus_place):
+    with MilvusWriter(milvus_place, None, 8) as writer:
+        writer.put(NAMES, vectors_of(NAMES), [None] * 10)
+        with Index.open(milvus_place) as index:
+            assert index.nearest(QUERIES[0], 1)[0].shape == (0,)
+        writer.commit()
+        writer.put(["more"], vectors_of(["more"]), [None])
+        with Index.open(milvus_place) as index:
+            positions, scores = index.nearest_batch(QUERIES, 20)
+            assert positions.shape == scores.shape == (3, 10) and len({*positions[1].tolist()}) == 10
+            assert [len(hits) for hits in index.search_batch(QUERIES, 20)] == [10, 10, 10]
+
+
+def test_photos_that_leave_while_they_are_counted(milvus_place, tmp_path, monkeypatch):
+    push(saved(tmp_path / "folder"), milvus_place)
+    count = Connection.count
+
+    def more(self, collection, where=""):
+        return count(self, collection, where) + 2
+
+    with Index.open(milvus_place) as index:
+        monkeypatch.setattr(Connection, "count", more)
+        positions, _ = index.nearest_batch(QUERIES, 20)
+        assert positions.shape == (3, 10)
+
+
+def test_a_photo_that_leaves_in_a_search(milvus_place, tmp_path, monkeypatch):
+    push(saved(tmp_path / "folder"), milvus_place)
+    nearest = MilvusIndex.nearest_batch
+
+    def then_gone(self, *arguments, **options):
+        found = nearest(self, *arguments, **options)
+        with Index.open(milvus_place) as other:
+            other.remove([NAMES[0]])
+        return found
+
+    with Index.open(milvus_place) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr(MilvusIndex, "nearest_batch", then_gone)
+            with pytest.raises(MilvusError, match=r"no photo with the id 1 in .*, or no longer; ask again"):
+                index.search(QUERIES[1], 10, expand=11)
+        assert len(index.search(QUERIES[1], 10, expand=5)) == 9
+        index._view.names.clear()
+        with pytest.raises(MilvusError, match="or no longer; ask again"):
+            index.named([1])
+        with pytest.raises(IndexError):
+            index.names[1]
+
+
+def test_candidates_are_held_by_requests(milvus_place, tmp_path, monkeypatch):
+    push(saved(tmp_path / "folder"), milvus_place)
+    calls, search, best = [], Connection.search, searcher._best
+    monkeypatch.setattr(searcher, "_HITS", 8)
+    monkeypatch.setattr(Connection, "search", lambda self, *rest: calls.append("asked") or search(self, *rest))
+    monkeypatch.setattr(searcher, "_best", lambda *rest: calls.append("done") or best(*rest))
+    with Index.open(milvus_place) as index:
+        index.search_batch(vectors_of(NAMES[:3]), 2)
+    assert calls == ["asked", "done"] * 3
+
+
+def test_numbers_that_no_database_has(milvus_place, tmp_path):
+    values = {"city": ["Nan", "inf", "Oxford", None, "infinity"], "year": [1, -5, 2000, None, 2**63 - 1]}
+    Index(NAMES[:5], vectors_of(NAMES[:5]), metadata=values).save(tmp_path / "folder")
+    push(tmp_path / "folder", milvus_place)
+    memory = Index.load(tmp_path / "folder")
+    with Index.open(milvus_place) as index:
+        for column in values:
+            for symbol in ("=", "!=", "<", "<=", ">", ">="):
+                for wanted in ("Nan", "inf", "-inf", "infinity", str(10**30), str(-(10**30)), "1" + "0" * 400, "1e400"):
+                    words = [f"{column}{symbol}{wanted}"]
+                    found = [one.search(QUERIES[1], 5, within=condition(words, one.metadata)) for one in (index, memory)]
+                    assert found[0] == found[1], words
+        assert index.search(QUERIES[1], within={"year": 10**30}) == [] == memory.search(QUERIES[1], within={"year": 10**30})
