@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_milvus_transfer import NAMES, saved, vectors_of
 
-from rw_keras.retrieval import Index
+from rw_keras.retrieval import Diffusion, Index, augment, places
 from rw_keras.retrieval.columns import condition
 from rw_keras.retrieval.milvus import MilvusError, MilvusIndex, MilvusWriter, searcher
 from rw_keras.retrieval.milvus.connection import Connection
@@ -88,3 +88,40 @@ def test_numbers_that_no_database_has(milvus_place, tmp_path):
                     found = [one.search(QUERIES[1], 5, within=condition(words, one.metadata)) for one in (index, memory)]
                     assert found[0] == found[1], words
         assert index.search(QUERIES[1], within={"year": 10**30}) == [] == memory.search(QUERIES[1], within={"year": 10**30})
+
+
+def test_names_that_are_not_there(milvus_place, tmp_path):
+    push(saved(tmp_path / "folder"), milvus_place)
+    with Index.open(milvus_place) as index:
+        assert len(index.search(QUERIES[1], within=iter(NAMES[:3]))) == 3 and index.search(QUERIES[1], within=[]) == []
+        with pytest.raises(ValueError, match=r"There is no 'nowhere' in the index milvus"):
+            index.search(QUERIES[1], within=[NAMES[0], "nowhere"])
+
+
+def test_what_goes_over_all_rows_is_refused(milvus_place, tmp_path):
+    from rw_keras.commands.main import run
+    from rw_keras.evaluation import evaluate_index
+
+    push(saved(tmp_path / "folder"), milvus_place)
+    with Index.open(milvus_place) as index:
+        for function in (lambda: evaluate_index(index, "folders"), lambda: augment(index, 3), lambda: Diffusion(index)):
+            with pytest.raises(ValueError, match=r"index in memory, and milvus.* is in Milvus; `rw-keras pull` it first"):
+                function()
+    with pytest.raises(ValueError, match=r"evaluate goes over .* and milvus://host:19530/photos is in Milvus"):
+        run(["evaluate", "milvus://user:secret@host/photos", "--labels", "folders"])
+
+
+@pytest.mark.parametrize("value", [str(10**30), "nan", "-1e999"])
+def test_values_that_milvus_does_not_keep(milvus_place, tmp_path, photo_folder, value):
+    from rw_keras.commands.main import run
+
+    (tmp_path / "values.csv").write_text(f"name,size\na.png,{value}\n")
+    with pytest.raises(ValueError, match=r"as JSON in UTF-8, and a value of \{'size': .*\} is none"):
+        run(["index", str(photo_folder), "-o", milvus_place, "--metadata", str(tmp_path / "values.csv")])
+    assert places.about(milvus_place) is None
+    with MilvusWriter(milvus_place, None, 8) as writer:
+        writer.put(NAMES, vectors_of(NAMES), [None] * 10)
+        with pytest.raises(ValueError, match="as JSON in UTF-8"):
+            writer.update_metadata({"size": {NAMES[0]: int(value) if value.isdecimal() else float(value)}})
+        writer.commit()
+        assert writer.about["columns"] == []

@@ -123,10 +123,10 @@ def test_expressions():
     for value in (float("nan"), float("inf"), [1], "\udcff"):
         with pytest.raises(ValueError, match="Milvus compares"):
             literal(value)
-    for value in (float("nan"), "\udcff", {1}):
+    for value in (float("nan"), "\udcff", {1}, 2**63, [{"b": -(2**63) - 1}]):
         with pytest.raises(ValueError, match="as JSON in UTF-8"):
             fields_of({"a": value})
-    assert fields_of({"a": None, "b": 0}) == {"b": 0}
+    assert fields_of({"a": None, "b": 0, "c": 2**63 - 1}) == {"b": 0, "c": 2**63 - 1}
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float16"])

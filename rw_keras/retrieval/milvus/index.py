@@ -126,7 +126,7 @@ class MilvusIndex(PhotoSearchable):
         return self.descriptors.dimensions
 
     def passing(self, within: Any) -> Expression | None:
-        return expression(within, self._view.columns) or None
+        return expression(within, self._view.columns, self._known) or None
 
     def position(self, name: str) -> int:
         """The id of a photo, or a ValueError that says there is none of this name."""
