@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from test_milvus import in_memory, unit
 from test_milvus_transfer import NAMES, saved, vectors_of
 
-from rw_keras.retrieval import Diffusion, Index, augment, places
+from rw_keras.retrieval import Diffusion, Index, QueryRegions, Rerank, augment, places
 from rw_keras.retrieval.columns import condition
 from rw_keras.retrieval.milvus import MilvusError, MilvusIndex, MilvusWriter, searcher
 from rw_keras.retrieval.milvus.connection import Connection
 from rw_keras.retrieval.milvus.transfer import push
+from rw_keras.retrieval.milvus.views import MilvusRegions
 
 pytestmark = pytest.mark.milvus
 
@@ -73,6 +75,21 @@ def test_candidates_are_held_by_requests(milvus_place, tmp_path, monkeypatch):
     with Index.open(milvus_place) as index:
         index.search_batch(vectors_of(NAMES[:3]), 2)
     assert calls == ["asked", "done"] * 3
+
+
+def test_region_vectors_are_held_by_queries(milvus_place, tmp_path, monkeypatch):
+    memory = in_memory(count=40, repeated=False)
+    memory.save(tmp_path / "folder")
+    push(tmp_path / "folder", milvus_place)
+    queries, regions = unit(1, 5), [QueryRegions(unit(number, 3, 6)) for number in range(5)]
+    monkeypatch.setattr("rw_keras.retrieval.milvus.index._COMPARED", 20)
+    held, of = [], MilvusRegions.of
+    monkeypatch.setattr(MilvusRegions, "of", lambda self, ids: held.append(len(ids)) or of(self, ids))
+    with Index.open(milvus_place) as index:
+        for rerank in (10, Rerank(10, smooth=5), 30):
+            asked = {"k": 12, "rerank": rerank, "regions": regions}
+            assert index.search_batch(queries, **asked) == memory.search_batch(queries, **asked)
+    assert len(held) == 3 + 3 + 5 and max(held[:6]) <= 20
 
 
 def test_numbers_that_no_database_has(milvus_place, tmp_path):

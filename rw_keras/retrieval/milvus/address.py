@@ -1,4 +1,4 @@
-"""Where an index in Milvus is: a URL, taken apart, and said again without what is secret in it."""
+"""Where an index in Milvus is: a URL, taken apart, and shown without what is secret in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 SCHEME = "milvus://"
 COLLECTION = "rw_keras"
-# What says who asks, where the URL does not: "user:password", or the token of an account.
+# The variable that names who asks, where the URL does not: "user:password", or the token of an account.
 TOKEN_VARIABLE = "RW_KERAS_MILVUS_TOKEN"
 _PORT = 19530
 # Milvus takes 255 characters, and our collections have endings.
@@ -45,8 +45,8 @@ class Address:
         """An address of `milvus://[user:password@]host[:port]/[database/]collection[?tls=true]`, or of
         `milvus:///path/file.db[?collection=name]`, the file of the embedded milvus-lite.
 
-        The collection is `rw_keras` where none is named. Without a user in the URL the variable `RW_KERAS_MILVUS_TOKEN` says who
-        asks.
+        The collection is `rw_keras` where none is named. Without a user in the URL the variable `RW_KERAS_MILVUS_TOKEN`
+        names who asks.
 
         Raises:
             ValueError: for what is no such URL.
