@@ -76,6 +76,7 @@ def run(values: Namespace) -> int:
     taken_back = None if values.take_back == ["all"] else values.take_back
     exclusions.check_excluded(values.output, taken_back or ())
     table = columns.read_columns(values.metadata, names) if values.metadata else {}
+    places.check_metadata(values.output, table)
     settings = take_files(values, about)
     model = _model(values, about, known)
 

@@ -18,6 +18,7 @@ _PARAMETERS = ("m", "ef_construction", "ef_search", "nlist", "nprobe", "search_l
 
 def define(parser: Parser) -> None:
     """Adds the command's flags."""
+    parser.switch("prune", "Let any number of photos leave a collection of Milvus, also more than half of it.")
     parser.switch("json", "Print the summary as JSON.")
     parser.switch("quiet", "No progress bar.", short="q")
     parser.section("A collection of Milvus that is not there yet")
@@ -53,9 +54,9 @@ def run(values: Namespace) -> int:
     from rw_keras.retrieval.milvus.transfer import push
 
     given = {parameter: getattr(values, parameter) for parameter in _PARAMETERS if parameter in values.given}
-    searcher = Structure.of(values.searcher, **given)
+    searcher = Structure.of(values.searcher, **given) if given or "searcher" in values.given else None
     with told(values.quiet) as progress:
-        done = push(name, url, dtype=values.dtype, searcher=searcher, progress=progress)
+        done = push(name, url, dtype=values.dtype, searcher=searcher, prune=values.prune, progress=progress)
     if values.json:
         print(json.dumps({"index": name, "url": shown(url), **done._asdict()}))
     else:
@@ -64,11 +65,15 @@ def run(values: Namespace) -> int:
 
 
 def _to_storage(name, url, values):
-    for flag in ("dtype", "searcher", *_PARAMETERS):
+    from rw_keras import storage
+
+    shown = storage.shown(url)
+    for flag in ("prune", "dtype", "searcher", *_PARAMETERS):
         if flag in values.given:
-            raise UsageError(f"--{flag} is of a collection of Milvus, and {url} is none; leave it out")
+            raise UsageError(f"--{flag} is of a collection of Milvus, and {shown} is none; leave it out")
     from rw_keras.retrieval import object_storage
 
     done = object_storage.push(name, url)
-    print(json.dumps({"index": name, "url": url, **dataclasses.asdict(done)}) if values.json else f"{url}: {done}")
+    told = {"index": name, "url": shown, **dataclasses.asdict(done)}
+    print(json.dumps(told) if values.json else f"{shown}: {done}")
     return DONE

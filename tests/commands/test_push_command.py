@@ -25,6 +25,17 @@ def test_there_and_back(saved, tmp_path, capsys):
     assert list(Index.load(tmp_path / "back").names) == ["a", "b"]
 
 
+def test_no_output_has_a_password(saved, tmp_path, capsys):
+    pytest.importorskip("fsspec", reason='object storage: pip install "rw_keras[cloud]"')
+    url = "memory://user:secret@bucket/index"
+    assert run(["push", saved, url]) == 0 and run(["push", saved, url, "--json"]) == 0
+    assert run(["pull", url, str(tmp_path / "back"), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("memory://bucket/index") == 3 and "secret" not in printed
+    with pytest.raises(UsageError, match=r"--prune is of a collection of Milvus, and memory://bucket/index is none"):
+        run(["push", saved, url, "--prune"])
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
