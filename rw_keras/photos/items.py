@@ -42,6 +42,10 @@ class Item:
         """Whether it is a file, or a part of one; else it is an array, which has only its name."""
         return isinstance(self.place, (str, os.PathLike, tuple, Place))
 
+    def is_same(self, other: Item) -> bool:
+        """Whether another item is of this photo in this state: of its name and stamp, and at the same spot of an archive."""
+        return (self.name, self.stamp, _spot(self.place)) == (other.name, other.stamp, _spot(other.place))
+
     def open(self) -> Any:
         """What `rw_keras.photos.reading.read_image` takes."""
         if self.fault is not None:
@@ -57,6 +61,11 @@ class Item:
 def stamp(name: str, size: int, time: int) -> list[int] | None:
     """See `Item.stamp`: of a file called `name`, with its size in bytes and the time of its last change in nanoseconds."""
     return [size, time] if formats.is_readable(os.path.splitext(name)[1]) else None
+
+
+def _spot(place):
+    """Where in an archive a photo stands; `None` for one that is a file."""
+    return place[1] if isinstance(place, tuple) else getattr(place, "offset", None)
 
 
 class _Member(io.RawIOBase):
