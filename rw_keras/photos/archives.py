@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from rw_keras.files import printable
 from rw_keras.photos import formats
-from rw_keras.photos.items import Item, Place, stamp
+from rw_keras.photos.items import EmptySourceError, Item, Place, stamp
 from rw_keras.photos.reading import ImageError
 from rw_keras.storage import StorageError
 
@@ -79,7 +79,7 @@ def streamed_items(file: BinaryIO, path: str) -> Iterator[Item]:
     except _ERRORS as error:
         raise _unreadable(path, last, error) from error
     if last is None:
-        raise ImageError(f"There is no photo in {path}; pass a source that holds some.")
+        raise EmptySourceError(f"There is no photo in {path}; pass a source that holds some.")
 
 
 class _Blocks:

@@ -12,6 +12,10 @@ from rw_keras.photos import formats
 from rw_keras.photos.reading import ImageError
 
 
+class EmptySourceError(ImageError):
+    """There is no photo in a source, all of which was listed."""
+
+
 class Place(abc.ABC):
     """Where photos lie that no path leads to, such as object storage. It can be compared, hashed and pickled."""
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from rw_keras import storage
 from rw_keras.photos import archives, formats, pages
-from rw_keras.photos.items import Item, Place
+from rw_keras.photos.items import EmptySourceError, Item, Place
 from rw_keras.photos.listing import Listing
 from rw_keras.photos.reading import ImageError
 
@@ -161,7 +161,9 @@ def photos_at(url: str) -> Listing | Iterator[Item]:
     else:
         found = Listing.spooled(with_stamps(_listed(files, path, url)), shown)
     if not found:
-        raise ImageError(f"There is no photo in {shown} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some.")
+        raise EmptySourceError(
+            f"There is no photo in {shown} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some."
+        )
     return found
 
 
