@@ -109,17 +109,21 @@ def stamp_of(name: str, about: Mapping[str, Any]) -> list[int] | None:
         name: of the photo, with its ending.
         about: what fsspec's `info` gives, or what a page of a bucket says.
     """
-    size = about.get("size")
-    time = next((nanoseconds for field in _TIMES if (nanoseconds := _nanoseconds(about.get(field))) is not None), None)
-    tag = next((str(about[field]) for field in _TAGS if about.get(field)), None)
+    size, time, tag = state_of(about)
     if size is None or (time is None and tag is None):
         return None
     hashed = 0 if tag is None else int.from_bytes(hashlib.sha256(tag.strip('"').encode()).digest()[:8], "big")
     if time is None:
         return stamp(name, int(size), hashed >> 1)  # SQLite keeps 63 bits
-    if time % _SECOND == 0 and "LastModified" in about:  # a web server's ETag may be another one on each of its machines
-        time += hashed % _SECOND
-    return stamp(name, int(size), time)
+    return stamp(name, int(size), time + hashed % _SECOND if time % _SECOND == 0 else time)
+
+
+def state_of(about: Mapping[str, Any]) -> tuple[Any, int | None, str | None]:
+    """Size, time in nanoseconds and tag of a file, by which it is seen that it has changed; each `None` where it is not told."""
+    time = next((nanoseconds for field in _TIMES if (nanoseconds := _nanoseconds(about.get(field))) is not None), None)
+    tag = next((str(about[field]) for field in _TAGS if about.get(field)), None)
+    # A web server's ETag may be another one on each of its machines.
+    return about.get("size"), time, tag if time is None or "LastModified" in about else None
 
 
 def _nanoseconds(time):
