@@ -90,7 +90,7 @@ def run(values: Namespace) -> int:
         exclusions.take_back(values.output, taken_back)
     done = (extract if values.cluster is None else _on_cluster(values))(
         model,
-        items,
+        source if names is None else items,  # the iterator of a stream is no source
         values.output,
         max_side=settled("max_side", "auto"),
         batch_size=values.batch_size or "auto",
