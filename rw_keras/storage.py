@@ -208,7 +208,7 @@ def _in_words(error, url, attempts):
     said = " ".join(str(decisive or error).split())
     tells = said and not (is_web(url) and "://" in said)
     reason = f"HTTP {status}" if status is not None else said if tells else type(error).__name__
-    if status in (404, 410) or (status is None and isinstance(error, (FileNotFoundError, NotADirectoryError))):
+    if status in (404, 410) or (decisive is None and isinstance(error, (FileNotFoundError, NotADirectoryError))):
         return MissingError(f"There is no {shown(url)}; give the URL of something that is there.")
     if status in (401, 403) or isinstance(error, PermissionError) or "redential" in type(error).__name__:
         words = "may not be used with these credentials"

@@ -97,6 +97,14 @@ def test_gives_up(monkeypatch):
     assert len(left) == 4
 
 
+@pytest.mark.parametrize("cause", [TimeoutError(), ConnectionRefusedError("x"), StatusError(503)])
+def test_a_server_that_does_not_answer_has_not_lost_its_files(monkeypatch, cause):
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    with pytest.raises(StorageError, match="cannot be reached now after 5 attempts") as raised:
+        patiently(failing(*[caused(FileNotFoundError("https://h/a"), cause)] * 5)[0], "https://h/a")
+    assert not isinstance(raised.value, FileNotFoundError)
+
+
 @pytest.mark.parametrize(
     "error, kind, words",
     [
@@ -104,6 +112,7 @@ def test_gives_up(monkeypatch):
         (FileNotFoundError("x"), MissingError, "There is no https://h/a;"),
         (StatusError(403), ForbiddenError, "may not be used with these credentials"),
         (PermissionError("Access Denied"), ForbiddenError, "Access Denied"),
+        (caused(FileNotFoundError("x"), StatusError(410)), MissingError, "There is no https://h/a;"),
         (StatusError(400), StorageError, "cannot be reached now: HTTP 400"),
         (RuntimeError("odd"), StorageError, "cannot be reached now: odd"),
         (RuntimeError("no https://h/a?signature=1"), StorageError, "cannot be reached now: RuntimeError$"),

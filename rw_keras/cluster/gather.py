@@ -14,10 +14,11 @@ from rw_keras.retrieval.writer import Writer
 def gather(plan: Plan, writer: Writer, update: Update, bar: Any) -> float:
     """Takes all fragments of a plan into an index, a window at a time; goes on where a run was killed.
 
-    What the index no longer asks for, because it was deleted from it or described meanwhile, is left out.
+    What the index no longer asks for, because it was deleted from it or described meanwhile, is left out, and so is what the source
+    lists no longer, or in another state than the plan has.
 
     Args:
-        plan: of which all fragments are finished.
+        plan: of which all fragments are finished that have a photo which the source still lists.
         writer, update: of the index.
         bar: the progress, which counts each photo.
 
@@ -29,7 +30,11 @@ def gather(plan: Plan, writer: Writer, update: Update, bar: Any) -> float:
     """
     seconds = 0.0
     for number in range(plan.count):
-        fragment, todo = plan.fragment(number), plan.todo(number)
+        todo = plan.todo(number)
+        if not update.still_listed([item for item, _ in todo]):
+            bar.advance(0, new=False, count=len(todo))
+            continue
+        fragment = plan.fragment(number)
         if fragment.names != [item.name for item, _ in todo]:
             raise ValueError(f"Fragment {number} of {plan.place.url} is of other photos than its plan; remove it, and run again.")
         seconds += fragment.about["network_seconds"]

@@ -129,10 +129,10 @@ class Plan:
         columns = (table[field].to_pylist() for field in ("name", "item", "known"))
         return [(_item_of(name, item), None if known is None else Known(*json.loads(known))) for name, item, known in zip(*columns)]
 
-    def unfinished(self) -> list[int]:
-        """The numbers of the fragments that are not there yet."""
+    def unfinished(self, numbers: Iterable[int] | None = None) -> list[int]:
+        """The numbers of the fragments that are not there yet, of all or of some."""
         there = self.place.names()
-        return [number for number in range(self.count) if self._name(number) not in there]
+        return [number for number in (range(self.count) if numbers is None else numbers) if self._name(number) not in there]
 
     def write(self, number: int, table: Any) -> None:
         """Writes a fragment that is finished."""

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rw_keras import runtimes
@@ -158,20 +158,22 @@ class _Run:
             return 0.0
         self._check_same(plan, writer)
         with Progress(plan.photos, self.progress) as bar:
-            return self._described(plan, writer, update, bar)
+            # What the source does not list any more, in the state that it had, is not gathered either.
+            numbers = [number for number in range(plan.count) if update.still_listed([item for item, _ in plan.todo(number)])]
+            return self._described(plan, numbers, writer, update, bar)
 
     def describe(self, writer, update):
         """Plans, describes and gathers what the index has to be given; the seconds that the network worked."""
         with Progress(self.job.count, self.progress) as bar:
             plan = Plan.make(self.place, update.todo(bar), self.settings, self.model, writer.about["identity"])
-            return 0.0 if plan is None else self._described(plan, writer, update, bar)
+            return 0.0 if plan is None else self._described(plan, range(plan.count), writer, update, bar)
 
-    def _described(self, plan, writer, update, bar):
-        found = nodes.nodes()
-        nodes.check_sees(found, plan.place, plan.about_name, plan.todo(0)[0][0])
-        if plan.settings.described_with is None:
-            plan = _with_runtime(plan, self.fleet)
-        describe_all(plan, self.fleet, self.workers, bar)
+    def _described(self, plan, numbers, writer, update, bar):
+        if numbers:
+            nodes.check_sees(nodes.nodes(), plan.place, plan.about_name, plan.todo(numbers[0])[0][0])
+            if plan.settings.described_with is None:
+                plan = _with_runtime(plan, self.fleet)
+            describe_all(plan, numbers, self.fleet, self.workers, bar)
         with Progress(plan.photos, self.progress, "gathering photos") as gathering:
             seconds = gather(plan, writer, update, gathering)
         plan.remove(self.keep_fragments)
@@ -278,14 +280,14 @@ def _with_runtime(plan, fleet):
     return plan
 
 
-def describe_all(plan: Plan, fleet: nodes.Fleet, workers: int | str, bar: Progress) -> None:
-    """Describes all fragments of a plan that are not there yet.
+def describe_all(plan: Plan, numbers: Collection[int], fleet: nodes.Fleet, workers: int | str, bar: Progress) -> None:
+    """Describes those of a plan's fragments, by their numbers, that are not there yet.
 
     Raises:
         OSError: when two passes over them have finished none.
         ValueError: when an actor says that it cannot describe any, or no machine is left.
     """
-    unfinished, doubtful, idle = plan.unfinished(), {}, 0
+    unfinished, doubtful, idle = plan.unfinished(numbers), {}, 0
     bar.advance(0, new=False, count=plan.photos - sum(plan.counts[number] for number in unfinished))
     while unfinished:
         # Machines may have gone since the last pass.
@@ -299,7 +301,7 @@ def describe_all(plan: Plan, fleet: nodes.Fleet, workers: int | str, bar: Progre
                 doubtful[row["number"]] = row
             else:
                 bar.advance(row["failed"], count=row["photos"])
-        left = plan.unfinished()
+        left = plan.unfinished(numbers)
         idle = 0 if len(left) < len(unfinished) else idle + 1
         if idle == _IDLE_PASSES:
             words = "; ".join(f"{node}: {fault}" for node, fault in faults.items()) or "no machine describes them"

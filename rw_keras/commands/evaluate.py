@@ -73,7 +73,8 @@ def _open(name, values):
     from rw_keras.evaluation.labels import read_labels
     from rw_keras.retrieval import Index, places
 
-    index = Index.open(name, None if places.is_milvus(name) else "numpy")
+    places.check_folder(name, "evaluate")
+    index = Index.load(name, "numpy")
     searched = _searched(index, values)
     photos = values.photos or (places.about(name) or {}).get("source")
     labels = read_labels(values.labels, index, photos=photos, missing=values.missing)

@@ -76,6 +76,7 @@ def run(values: Namespace) -> int:
     taken_back = None if values.take_back == ["all"] else values.take_back
     exclusions.check_excluded(values.output, taken_back or ())
     table = columns.read_columns(values.metadata, names) if values.metadata else {}
+    places.check_metadata(values.output, table)
     settings = take_files(values, about)
     model = _model(values, about, known)
 
@@ -89,7 +90,7 @@ def run(values: Namespace) -> int:
         exclusions.take_back(values.output, taken_back)
     done = (extract if values.cluster is None else _on_cluster(values))(
         model,
-        items,
+        source if names is None else items,  # the iterator of a stream is no source
         values.output,
         max_side=settled("max_side", "auto"),
         batch_size=values.batch_size or "auto",

@@ -29,10 +29,13 @@ def run(values: Namespace) -> int:
     from rw_keras.retrieval.places import is_milvus, shown
 
     if not is_milvus(url):
+        from rw_keras import storage
         from rw_keras.retrieval import object_storage
 
         done = object_storage.pull(url, name)
-        print(json.dumps({"index": name, "url": url, **dataclasses.asdict(done)}) if values.json else f"{name}: {done}")
+        print(
+            json.dumps({"index": name, "url": storage.shown(url), **dataclasses.asdict(done)}) if values.json else f"{name}: {done}"
+        )
         return DONE
     from rw_keras.commands.moving import told
     from rw_keras.retrieval.milvus.transfer import pull

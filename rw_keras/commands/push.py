@@ -18,8 +18,10 @@ _PARAMETERS = ("m", "ef_construction", "ef_search", "nlist", "nprobe", "search_l
 
 def define(parser: Parser) -> None:
     """Adds the command's flags."""
+    parser.switch("prune", "Let any number of photos leave a collection of Milvus, also more than half of it.")
     parser.switch("json", "Print the summary as JSON.")
     parser.switch("quiet", "No progress bar.", short="q")
+    parser.switch("replace", "In object storage, take the place of a copy of another index, or of a later state.")
     parser.section("A collection of Milvus that is not there yet")
     words = "What descriptors are kept as: float32, float16 or int8. Default: as the index has them."
     parser.flag("dtype", words, one_of(("float32", "float16", "int8")))
@@ -52,10 +54,12 @@ def run(values: Namespace) -> int:
     from rw_keras.retrieval.milvus.layout import Structure
     from rw_keras.retrieval.milvus.transfer import push
 
+    if values.replace:
+        raise UsageError(f"--replace is of a copy in object storage, and {shown(url)} is a collection of Milvus; leave it out")
     given = {parameter: getattr(values, parameter) for parameter in _PARAMETERS if parameter in values.given}
-    searcher = Structure.of(values.searcher, **given)
+    searcher = Structure.of(values.searcher, **given) if given or "searcher" in values.given else None
     with told(values.quiet) as progress:
-        done = push(name, url, dtype=values.dtype, searcher=searcher, progress=progress)
+        done = push(name, url, dtype=values.dtype, searcher=searcher, prune=values.prune, progress=progress)
     if values.json:
         print(json.dumps({"index": name, "url": shown(url), **done._asdict()}))
     else:
@@ -64,11 +68,15 @@ def run(values: Namespace) -> int:
 
 
 def _to_storage(name, url, values):
-    for flag in ("dtype", "searcher", *_PARAMETERS):
+    from rw_keras import storage
+
+    shown = storage.shown(url)
+    for flag in ("prune", "dtype", "searcher", *_PARAMETERS):
         if flag in values.given:
-            raise UsageError(f"--{flag} is of a collection of Milvus, and {url} is none; leave it out")
+            raise UsageError(f"--{flag} is of a collection of Milvus, and {shown} is none; leave it out")
     from rw_keras.retrieval import object_storage
 
-    done = object_storage.push(name, url)
-    print(json.dumps({"index": name, "url": url, **dataclasses.asdict(done)}) if values.json else f"{url}: {done}")
+    done = object_storage.push(name, url, values.replace)
+    told = {"index": name, "url": shown, **dataclasses.asdict(done)}
+    print(json.dumps(told) if values.json else f"{shown}: {done}")
     return DONE

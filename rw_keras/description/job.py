@@ -19,7 +19,7 @@ from rw_keras.model.presets import preset_of
 from rw_keras.model.recipe import Recipe
 from rw_keras.photos.listing import names_of
 from rw_keras.photos.reading import ImageError
-from rw_keras.photos.sources import photo_items
+from rw_keras.photos.sources import EmptySourceError, photo_items
 from rw_keras.retrieval import places
 from rw_keras.runtimes.describer import described_with
 
@@ -198,10 +198,11 @@ def check_arguments(batch_size: int | str, workers: int | str) -> None:
 
 
 def listed_photos(photos: Any, may_be_none: bool) -> Any:
-    """What `photo_items` gives; an empty list for a source that is missing or empty, where that is allowed."""
+    """What `photo_items` gives; an empty list for a source that is missing or empty, and not for one that cannot be read now, where
+    that is allowed."""
     try:
         return photo_items(photos)
-    except (FileNotFoundError, ImageError):
+    except (FileNotFoundError, EmptySourceError):
         if not may_be_none:
             raise
         return []

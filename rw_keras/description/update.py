@@ -102,9 +102,10 @@ class Update:
         self._writer, self._items = writer, items
         self._checksum, self._strict, self._prune = checksum, strict, prune
         self.described = self.changed = self.removed = self.excluded = 0
-        self.unread: list[tuple[str, str]] = []
+        self._unread: dict[str, str] = {}
         self.undecodable: list[tuple[str, str]] = []
-        self._changed_and_bad: list[tuple[str, str, Stamp | None]] = []
+        self._changed_and_bad: dict[str, tuple[str, Stamp | None]] = {}
+        self._by_name: dict[str, Item] | None = None
         self._renewed: list[tuple[int, Stamp | None]] = []
         # Those of a listing are looked up there; others are noted as they come.
         self._listed = names_of(items) if isinstance(items, Listing) else None
@@ -113,6 +114,10 @@ class Update:
         if writer.beside:
             self._take_over()
         self._excluded = writer.excluded()
+
+    @property
+    def unread(self) -> list[tuple[str, str]]:
+        return list(self._unread.items())
 
     def _take_over(self):
         """Takes over, of the index whose place a new one takes, what was added by hand, since nothing can describe it again, and
@@ -179,9 +184,20 @@ class Update:
 
     def still_todo(self, items: Sequence[Item]) -> Iterator[tuple[Item, Known | None]]:
         """Those of photos that have to be read, or `None` in the place of the others, which are not counted: for photos that
-        `todo` gave to an earlier run."""
-        for item, known, is_wanted in self._looked_up(items):
-            yield (item, known) if is_wanted else None
+        `todo` gave, also to an earlier run. What the source does not list in that state any more need not be read."""
+        looked_up = self._looked_up(self.still_listed(items))
+        wanted = {item.name: (item, known) for item, known, is_wanted in looked_up if is_wanted}
+        for item in items:
+            yield wanted.get(item.name)
+
+    def still_listed(self, items: Sequence[Item]) -> list[Item]:
+        """Those of photos that the source lists, as they are."""
+        if self._listed is not None:
+            now = self._items.find([item.name for item in items])
+        else:
+            self._by_name = self._by_name or {item.name: item for item in self._items}
+            now = self._by_name
+        return [item for item in items if item.name in now and item.is_same(now[item.name])]
 
     def _looked_up(self, items):
         """Photos, what the index knows of each, and whether it has to be read."""
@@ -202,9 +218,15 @@ class Update:
             return not item.is_file and known.stamp is None and known.described
         if known.stamp is None or known.stamp[:2] != item.stamp or self._checksum:
             return False
+        self._forget_fault(item.name)
         if known.described and (known.fault is not None or not known.listed):
             self._renew(known.id, known.stamp)
         return True
+
+    def _forget_fault(self, name):
+        """Forgets that a photo could not be read, once it has been: a run may come to a photo twice."""
+        self._unread.pop(name, None)
+        self._changed_and_bad.pop(name, None)
 
     def _renew(self, photo, stamp):
         self._renewed.append((photo, stamp))
@@ -229,6 +251,8 @@ class Update:
             readings = [window.readings[place] for place in window.places]
             names, stamps = [one.item.name for one in readings], [one.stamp for one in readings]
             self._writer.put(names, window.descriptors, stamps, regions=window.regions)
+            for name in names:
+                self._forget_fault(name)
             self.described += len(readings)
             self.changed += sum(one.known is not None and one.known.described for one in readings)
         self.commit()
@@ -236,6 +260,7 @@ class Update:
     def _found_same(self, reading):
         """Notes that a photo has the bytes that were described, or found bad."""
         known = reading.known
+        self._forget_fault(reading.item.name)
         if not known.described and known.stamp != reading.stamp:
             self._writer.fail(reading.item.name, known.fault, reading.stamp)
         elif known.described and (known.stamp, known.fault, known.listed) != (reading.stamp, None, True):
@@ -244,6 +269,7 @@ class Update:
     def _failed(self, reading):
         """Notes that a photo could not be read."""
         name, reason = reading.item.name, str(reading.error)
+        self._forget_fault(name)
         has_row = reading.known is not None and reading.known.described
         if not has_row:
             stamp = None if reading.passing else reading.stamp
@@ -253,9 +279,9 @@ class Update:
         if reading.known.fault != reason:  # else it is noted already, and an index that says the same stays as it is
             self._writer.mark(name, reason)
         if reading.passing:
-            self.unread.append((name, reason))
+            self._unread[name] = reason
         else:
-            self._changed_and_bad.append((name, reason, reading.stamp))
+            self._changed_and_bad[name] = reason, reading.stamp
 
     def commit(self) -> None:
         """Makes what was taken part of the index."""
@@ -272,12 +298,12 @@ class Update:
         self.commit()
         check_loss(self._writer.folder, self._names, self._prune, self._writer.beside)
         few = len(self._changed_and_bad) <= _MOST_UNDECODABLE * self._count
-        for name, reason, stamp in self._changed_and_bad:
+        for name, (reason, stamp) in self._changed_and_bad.items():
             if few or self._prune:
                 self._writer.fail(name, reason, stamp)
                 self.undecodable.append((name, reason))
             else:
-                self.unread.append((name, reason))
+                self._unread[name] = reason
         gone = [photo for photo in self._writer.photos() if _is_gone(photo, self._names)]
         self._writer.drop(photo.id for photo in gone)
         self.removed = sum(photo.described for photo in gone)

@@ -14,6 +14,7 @@ import tqdm
 
 from rw_keras.evaluation.labels import LabelledQuery, Labels, read_labels
 from rw_keras.model.recipe import max_side_of
+from rw_keras.retrieval import places
 from rw_keras.retrieval.expansion import expand_query
 from rw_keras.retrieval.intervals import Difference, Interval, LandmarkOf, bootstrap, landmark_by_name, paired_difference
 from rw_keras.retrieval.metrics import GroundTruth, area, checked_k, precision, recall
@@ -104,8 +105,9 @@ def evaluate_index(
 
     Raises:
         ValueError: for labels that do not fit (see `read_labels`), a search that `Index.search` refuses, queries to be described
-            without a `model`, or with one that did not make the index.
+            without a `model`, or with one that did not make the index; and for an index in Milvus.
     """
+    places.check_folder(getattr(index, "place", None), "An evaluation")
     cuts = [checked_k(cut) for cut in k]
     if rerank == "auto":
         rerank = index.default_rerank

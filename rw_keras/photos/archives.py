@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from rw_keras.files import printable
 from rw_keras.photos import formats
-from rw_keras.photos.items import Item, Place, stamp
+from rw_keras.photos.items import EmptySourceError, Item, Place, header_of, stamp
 from rw_keras.photos.reading import ImageError
 from rw_keras.storage import StorageError
 
@@ -79,7 +79,7 @@ def streamed_items(file: BinaryIO, path: str) -> Iterator[Item]:
     except _ERRORS as error:
         raise _unreadable(path, last, error) from error
     if last is None:
-        raise ImageError(f"There is no photo in {path}; pass a source that holds some.")
+        raise EmptySourceError(f"There is no photo in {path}; pass a source that holds some.")
 
 
 class _Blocks:
@@ -102,14 +102,6 @@ class _Content(Place):
         file = io.BytesIO(self.content)
         file.name = f"{item.name} in {self.archive}"
         return file
-
-
-def header_of(block: bytes) -> tarfile.TarInfo | None:
-    """The header of a member, or `None` where a block is none."""
-    try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.TarError:
-        return None
 
 
 def _is_photo(member):

@@ -17,6 +17,8 @@ from rw_keras.photos.reading import ImageError
 
 # Items that are written, or read, by one statement.
 _TOGETHER = 4096
+# Names that are looked up by one statement.
+_LOOKED_UP = 500
 # Places that are remembered while items are written, because items that follow one another tend to share one.
 _SHARED = 1024
 # KB of pages that SQLite keeps in memory.
@@ -134,7 +136,10 @@ class Listing(Sequence):
             yield from self._items(start, start + _TOGETHER)
 
     def _items(self, start, stop):
-        rows = self._run(f"SELECT {_COLUMNS} FROM items WHERE id > ? AND id <= ? ORDER BY id", (start, stop))
+        return self._selected("WHERE id > ? AND id <= ? ORDER BY id", (start, stop))
+
+    def _selected(self, condition, values):
+        rows = self._run(f"SELECT {_COLUMNS} FROM items {condition}", values)
         return [
             Item(
                 _name(name),
@@ -153,6 +158,15 @@ class Listing(Sequence):
         key = (_key(name),)
         with self._lock:  # an index of ten million photos looks each of them up
             return self._database.execute("SELECT 1 FROM items WHERE name = ?", key).fetchone() is not None
+
+    def find(self, names: Sequence[str]) -> dict[str, Item]:
+        """Those of names that are in it -> their items."""
+        found = {}
+        for start in range(0, len(names), _LOOKED_UP):
+            keys = [_key(name) for name in names[start : start + _LOOKED_UP]]
+            marks = ", ".join("?" * len(keys))
+            found |= {item.name: item for item in self._selected(f"WHERE name IN ({marks})", keys)}
+        return found
 
     @property
     def names(self) -> Collection[str]:

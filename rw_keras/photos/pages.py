@@ -27,6 +27,7 @@ def below(files: Any, path: str, url: str) -> Iterator[tuple[str, Mapping[str, A
         url: of the folder; for messages.
 
     Raises:
+        MissingError: when there is no such folder.
         StorageError: when a page cannot be had. What came before it is then no listing.
     """
     protocol = {files.protocol} if isinstance(files.protocol, str) else {*files.protocol}
@@ -36,15 +37,26 @@ def below(files: Any, path: str, url: str) -> Iterator[tuple[str, Mapping[str, A
     yield from pages(files, path, url)
 
 
+def _page(action, url, is_first):
+    """A page of a listing. One behind the first that is missing is no sign that there is nothing."""
+    try:
+        return storage.patiently(action, url)
+    except storage.MissingError as error:
+        if is_first:
+            raise
+        raise storage.StorageError(f"{storage.shown(url)} was listed in part, because a part of it has gone; run again.") from error
+
+
 def _of_s3(files, path, url):
     bucket, prefix, _ = files.split_path(path)
     more = {}
     while True:
-        page = storage.patiently(
+        page = _page(
             lambda more=more: files.call_s3(
                 "list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", MaxKeys=_PAGE, **more, **files.req_kw
             ),
             url,
+            is_first=not more,
         )
         for about in page.get("Contents", ()):
             yield f"{bucket}/{about['Key']}", {**about, "size": about["Size"]}
@@ -59,11 +71,12 @@ def _of_gcs(files, path, url):
     bucket, _, prefix = path.partition("/")
     more = {}
     while True:
-        page = storage.patiently(
+        page = _page(
             lambda more=more: files.call(
                 "GET", "b/{}/o", bucket, prefix=f"{prefix}/" if prefix else "", maxResults=_PAGE, json_out=True, **more
             ),
             url,
+            is_first=not more,
         )
         for about in page.get("items", ()):
             yield f"{bucket}/{about['name']}", {**about, "size": int(about["size"])}
@@ -77,7 +90,7 @@ def _of_folders(files, path, url):
     waiting = [path]
     while waiting:
         folder = waiting.pop()
-        for about in storage.patiently(lambda folder=folder: files.ls(folder, detail=True, refresh=True), url):
+        for about in _page(lambda folder=folder: files.ls(folder, detail=True, refresh=True), url, is_first=folder == path):
             if about["type"] == "directory":
                 if about["name"].rstrip("/") != folder.rstrip("/"):
                     waiting.append(about["name"])
@@ -96,17 +109,21 @@ def stamp_of(name: str, about: Mapping[str, Any]) -> list[int] | None:
         name: of the photo, with its ending.
         about: what fsspec's `info` gives, or what a page of a bucket says.
     """
-    size = about.get("size")
-    time = next((nanoseconds for field in _TIMES if (nanoseconds := _nanoseconds(about.get(field))) is not None), None)
-    tag = next((str(about[field]) for field in _TAGS if about.get(field)), None)
+    size, time, tag = state_of(about)
     if size is None or (time is None and tag is None):
         return None
     hashed = 0 if tag is None else int.from_bytes(hashlib.sha256(tag.strip('"').encode()).digest()[:8], "big")
     if time is None:
         return stamp(name, int(size), hashed >> 1)  # SQLite keeps 63 bits
-    if time % _SECOND == 0 and "LastModified" in about:  # a web server's ETag may be another one on each of its machines
-        time += hashed % _SECOND
-    return stamp(name, int(size), time)
+    return stamp(name, int(size), time + hashed % _SECOND if time % _SECOND == 0 else time)
+
+
+def state_of(about: Mapping[str, Any]) -> tuple[Any, int | None, str | None]:
+    """Size, time in nanoseconds and tag of a file, by which it is seen that it has changed; each `None` where it is not told."""
+    time = next((nanoseconds for field in _TIMES if (nanoseconds := _nanoseconds(about.get(field))) is not None), None)
+    tag = next((str(about[field]) for field in _TAGS if about.get(field)), None)
+    # A web server's ETag may be another one on each of its machines.
+    return about.get("size"), time, tag if time is None or "LastModified" in about else None
 
 
 def _nanoseconds(time):

@@ -7,6 +7,7 @@ is then seen as one, and not as a photo that is cut short.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 
 from rw_keras import storage
 from rw_keras.photos import archives, formats, pages
-from rw_keras.photos.items import Item, Place
+from rw_keras.photos.items import EmptySourceError, Item, Place
 from rw_keras.photos.listing import Listing
 from rw_keras.photos.reading import ImageError
 
@@ -63,7 +64,7 @@ class Remote(Place):
             shown = url
         if self.offset is not None:
             shown = f"{item.name} in {url}"
-            return _named(io.BytesIO(self._member(files, path, shown)), shown)
+            return _named(io.BytesIO(self._member(files, path, item, shown)), shown)
         size = item.stamp[0] if item.stamp else None
         if size is not None and size > _WHOLE:
             return _large(files, path, size, url)
@@ -74,13 +75,11 @@ class Remote(Place):
         _check_size(len(content), size, shown)
         return _named(io.BytesIO(content), shown)
 
-    def _member(self, files, path, shown):
+    def _member(self, files, path, item, shown):
         """A member of an archive, and before it its header, which tells whether it is still there."""
         start = self.offset - tarfile.BLOCKSIZE
         content = storage.patiently(lambda: files.cat_file(path, start=start, end=self.offset + self.size), self.url)
-        header = archives.header_of(content[: tarfile.BLOCKSIZE])
-        if header is None or header.size not in (self.size, 0):  # of 8 GB and more, the size stands elsewhere
-            raise storage.StorageError(f"{shown} is not where it was when the archive was listed; run again.")
+        item.check_header(content[: tarfile.BLOCKSIZE], self.size, shown)
         _check_size(len(content), tarfile.BLOCKSIZE + self.size, shown)
         return content[tarfile.BLOCKSIZE :]
 
@@ -95,25 +94,37 @@ def _check_size(found, size, shown):
         raise storage.StorageError(f"{shown} has changed while it was read: it had {size} bytes, and {found} came; run again.")
 
 
+@contextlib.contextmanager
+def _unchanged(files, path, url):
+    """Raises a StorageError where a file has changed while its parts were read within; gives what storage says of it."""
+
+    def asked():
+        return storage.patiently(lambda: files.info(path), url)
+
+    before = asked()
+    yield before
+    if pages.state_of(asked()) != pages.state_of(before):
+        raise _changed(url)
+
+
+def _changed(url):
+    return storage.StorageError(f"{storage.shown(url)} has changed while it was read; run again.")
+
+
 def _large(files, path, size, shown):
-    """A photo of many bytes, by way of a temporary file. That its parts are of one photo is seen by what storage says of it."""
-
-    def stamp():
-        return pages.stamp_of(path, storage.patiently(lambda: files.info(path), shown))
-
-    file, before = tempfile.NamedTemporaryFile(), stamp()  # noqa: SIM115
-    for start in range(0, size, _WHOLE):
-        stop = min(start + _WHOLE, size)
-        content = storage.patiently(lambda start=start, stop=stop: files.cat_file(path, start=start, end=stop), shown)
-        if len(content) != stop - start:  # a server without ranges has sent all of it
-            _check_size(len(content), size, shown)
-            file.seek(0)
+    """A photo of many bytes, by way of a temporary file."""
+    file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+    with _unchanged(files, path, shown):
+        for start in range(0, size, _WHOLE):
+            stop = min(start + _WHOLE, size)
+            content = storage.patiently(lambda start=start, stop=stop: files.cat_file(path, start=start, end=stop), shown)
+            if len(content) != stop - start:  # a server without ranges has sent all of it
+                _check_size(len(content), size, shown)
+                file.seek(0)
+                file.write(content)
+                break
             file.write(content)
-            break
-        file.write(content)
-    _check_size(file.tell(), size, shown)
-    if stamp() != before:
-        raise storage.StorageError(f"{shown} has changed while it was read; run again.")
+        _check_size(file.tell(), size, shown)
     file.seek(0)
     return _named(file, shown)
 
@@ -161,7 +172,9 @@ def photos_at(url: str) -> Listing | Iterator[Item]:
     else:
         found = Listing.spooled(with_stamps(_listed(files, path, url)), shown)
     if not found:
-        raise ImageError(f"There is no photo in {shown} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some.")
+        raise EmptySourceError(
+            f"There is no photo in {shown} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some."
+        )
     return found
 
 
@@ -184,16 +197,16 @@ def _below(files, path, url):
 
 
 def _in_archive(files, path, url):
-    size = storage.patiently(lambda: files.info(path), url).get("size")
-    if size is None or (storage.is_web(url) and not _gives_parts(files, path, url)):
+    is_web = storage.is_web(url)
+    has_size = not is_web or storage.patiently(lambda: files.info(path), url).get("size") is not None
+    if not has_size or (is_web and not _gives_parts(files, path, url)):
         return archives.streamed_items(io.BufferedReader(_Stream(files, path, url), 1 << 20), storage.shown(url))
-    file = io.BufferedReader(_Parts(files, path, url, size), _HEADERS)
 
     def place(member):
         return Remote(url, False, member.offset_data, member.size)
 
-    with file:
-        return Listing.spooled(archives.items_in(file, size, storage.shown(url), place), storage.shown(url))
+    with _unchanged(files, path, url) as about, io.BufferedReader(_Parts(files, path, url, about["size"]), _HEADERS) as file:
+        return Listing.spooled(archives.items_in(file, about["size"], storage.shown(url), place), storage.shown(url))
 
 
 def _gives_parts(files, path, url):
@@ -244,12 +257,15 @@ class _Parts(io.RawIOBase):
 
 
 class _Stream(io.RawIOBase):
-    """A file on a web server from end to end; a connection that breaks is made again, and what has come passed over."""
+    """A file on a web server from end to end; a connection that breaks is made again, and what has come passed over.
+
+    A file that has changed by then raises a StorageError.
+    """
 
     def __init__(self, files, path, url):
         super().__init__()
         self._files, self._path, self._url = files, path, url
-        self._file, self._at = None, 0
+        self._file, self._at, self._state = None, 0, None
 
     def readable(self):
         return True
@@ -264,6 +280,12 @@ class _Stream(io.RawIOBase):
         try:
             if self._file is None:
                 self._file = self._files.open(self._path, "rb", block_size=0)
+                headers = self._file.r.headers  # of the very answer that is read
+                told = {field: headers.get(field) for field in ("Last-Modified", "ETag")}
+                state = pages.state_of({**told, "size": headers.get("Content-Length")})
+                self._state = self._state or state
+                if state != self._state:
+                    raise _changed(self._url)
                 left = self._at
                 while left and (passed := self._file.read(min(left, 1 << 20))):
                     left -= len(passed)
@@ -287,11 +309,12 @@ class _Stream(io.RawIOBase):
 def _listed(files, path, url):
     """The photos that the lines of a list file name, which lies in storage itself."""
     with tempfile.TemporaryFile() as file:
-        raw = _Stream(files, path, url) if storage.is_web(url) else None
-        if raw is None:
-            size = storage.patiently(lambda: files.info(path), url)["size"]
-            raw = _Parts(files, path, url, size)
-        with raw:
+        with contextlib.ExitStack() as stack:
+            if storage.is_web(url):
+                raw = _Stream(files, path, url)
+            else:
+                raw = _Parts(files, path, url, stack.enter_context(_unchanged(files, path, url))["size"])
+            stack.enter_context(raw)
             while part := raw.read(1 << 20):
                 file.write(part)
         file.seek(0)

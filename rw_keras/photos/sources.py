@@ -12,12 +12,12 @@ import numpy as np
 
 from rw_keras.files import printable
 from rw_keras.photos import archives, formats, remote
-from rw_keras.photos.items import Item, stamp
+from rw_keras.photos.items import EmptySourceError, Item, stamp
 from rw_keras.photos.listing import Listing
 from rw_keras.photos.reading import ImageError, broken_link
 from rw_keras.storage import is_url
 
-__all__ = ["Item", "Listing", "folder_items", "list_photos", "photo_items", "stamp"]
+__all__ = ["EmptySourceError", "Item", "Listing", "folder_items", "list_photos", "photo_items", "stamp"]
 
 
 def photo_items(photos: Any) -> Iterator[Item] | list[Item] | Listing:
@@ -47,7 +47,7 @@ def photo_items(photos: Any) -> Iterator[Item] | list[Item] | Listing:
     if not isinstance(photos, (str, os.PathLike)):
         given = [_given(number, photo) for number, photo in enumerate(photos)]
         if not given:
-            raise ImageError("There is no photo in the list; pass one that holds some.")
+            raise EmptySourceError("There is no photo in the list; pass one that holds some.")
         return _distinct(given, "the list")
     path = os.fspath(photos)
     if is_url(path):
@@ -67,7 +67,9 @@ def photo_items(photos: Any) -> Iterator[Item] | list[Item] | Listing:
     else:
         raise FileNotFoundError(f"There is no folder, list file or archive {path}; pass one that holds the photos.")
     if not found:
-        raise ImageError(f"There is no photo in {path} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some.")
+        raise EmptySourceError(
+            f"There is no photo in {path} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some."
+        )
     return _distinct(found, path)
 
 
@@ -112,7 +114,9 @@ def folder_items(folder: str | os.PathLike[str]) -> list[Item]:
                 if real not in above:
                     waiting.append((entry.path, inside, (*above, real)))
     if not found:
-        raise ImageError(f"There is no photo in {top} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some.")
+        raise EmptySourceError(
+            f"There is no photo in {top} ({', '.join(sorted(formats.EXTENSIONS))}); pass a source that holds some."
+        )
     return sorted(found, key=lambda item: pathlib.PurePath(item.name).parts)
 
 
@@ -188,7 +192,7 @@ def _of_dataset(dataset):
         seen.add(name)
         yield Item(name, np.asarray(photo))
     if not seen:
-        raise ImageError("There is no photo in the dataset; pass one that gives some.")
+        raise EmptySourceError("There is no photo in the dataset; pass one that gives some.")
 
 
 def _given(number, photo):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rw_keras.retrieval import places
 from rw_keras.retrieval import rows as rows_
 from rw_keras.retrieval.vectors import check_count
 
@@ -28,8 +29,9 @@ def nearest_others(index: Index, neighbours: int) -> Iterator[tuple[slice, np.nd
         K is `neighbours`, or N - 1 where that is less.
 
     Raises:
-        ValueError: for `neighbours` below 1.
+        ValueError: for `neighbours` below 1, and an index in Milvus.
     """
+    places.check_folder(getattr(index, "place", None), "The search for the neighbours of every row")
     check_count("neighbours", neighbours)
     count = max(min(int(neighbours), len(index) - 1), 0)
     step = max(1, min(rows_.BLOCK_ROWS, _HELD // (count + 1)))

@@ -52,7 +52,7 @@ class Copied:
         return f"{self.photos} photos in {self.files} files, {self.bytes} bytes, {self.sent} of them copied now"
 
 
-def push(folder: str | os.PathLike[str], url: str) -> Copied:
+def push(folder: str | os.PathLike[str], url: str, replace: bool = False) -> Copied:
     """Copies the state of an index that was committed last to object storage.
 
     It may be written meanwhile. What takes the place of an earlier copy of the index does so in one step, at the end; a run that is
@@ -62,10 +62,12 @@ def push(folder: str | os.PathLike[str], url: str) -> Copied:
     Args:
         folder: the index.
         url: a folder in storage, such as `s3://bucket/my_photos`: an earlier copy, or empty.
+        replace: whether the copy there may be of another index, or of a later state of this one. It is then gone.
 
     Raises:
         FileNotFoundError: when there is no index.
-        ValueError: when it is damaged, is of an earlier format, or when there is something else at `url`.
+        ValueError: when it is damaged, is of an earlier format, or when there is something else at `url`, also a copy of another
+            index, or of a later state.
         StorageError: (an OSError) when storage cannot be reached, or keeps other bytes than were sent.
         ImportError: see `rw_keras.storage.filesystem`.
     """
@@ -77,6 +79,8 @@ def push(folder: str | os.PathLike[str], url: str) -> Copied:
         _check_empty(files, root, url)
     with contextlib.ExitStack() as stack:
         about, opened = _snapshot(folder, stack)
+        if earlier is not None and not replace:
+            _check_replaces(folder, about, url, earlier)
         entries, sent = [], 0
         verified = {} if earlier is None else {entry["sha256"]: entry["bytes"] for entry in earlier["files"]}
         for name, (file, size) in opened.items():
@@ -224,6 +228,24 @@ def _check_empty(files, root, url):
         )
 
 
+def _check_replaces(folder, about, url, earlier):
+    """Refuses a state that is not one that the copy there came to."""
+    here, there, shown = about["photos"], earlier["photos"], storage.shown(url)
+    if about["identity"] != earlier["identity"]:
+        words = (
+            f"{shown} is a copy of another index ({earlier['identity']}, {there} photos) than {folder} ({about['identity']}, "
+            f"{here} photos), which one that was made again with --force is, too"
+        )
+    elif about["generation"] < earlier["generation"]:
+        words = (
+            f"{shown} has a later state of the index ({earlier['generation']}, {there} photos) than {folder} "
+            f"({about['generation']}, {here} photos)"
+        )
+    else:
+        return
+    raise ValueError(f"{words}. Choose another URL, or push with --replace (in Python: replace=True) to do without that copy.")
+
+
 def _size(files, key, url):
     try:
         return storage.patiently(lambda: files.info(key), url)["size"]
@@ -255,8 +277,11 @@ def _send(files, key, file, size, url):
                 target.write(part)
 
     if "file" in files.protocol:
-        files.makedirs(key.rpartition("/")[0], exist_ok=True)
-    storage.patiently(send, url)
+        with written_whole(key) as target:
+            target.writelines(_parts(file, size))
+        synced(pathlib.Path(key).parent)
+    else:
+        storage.patiently(send, url)
 
 
 def _fetched(files, key, size, url):

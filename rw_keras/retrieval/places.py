@@ -109,6 +109,22 @@ def check_target(place: Place, beside: bool = False) -> Any:
     return place
 
 
+def check_folder(place: Any, what: str) -> None:
+    """Raises a ValueError when an index is in Milvus, for what goes over an index in memory."""
+    if is_milvus(place):
+        raise ValueError(
+            f"{what} goes over all rows of an index in memory, and {shown(place)} is in Milvus; `rw-keras pull` it first."
+        )
+
+
+def check_metadata(place: Place, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises a ValueError for values, column -> name -> value, that an index in this place does not keep."""
+    if is_milvus(place):
+        from rw_keras.retrieval.milvus.filters import check_values
+
+        check_values(metadata)
+
+
 def about(place: Place) -> dict[str, Any] | None:
     """The fields of an index as a whole, `None` where there is none; see `rw_keras.retrieval.store.about`."""
     if not is_milvus(place):

@@ -12,14 +12,32 @@ from rw_keras.cluster.describing import Describing, Settings
 from rw_keras.cluster.gather import gather
 from rw_keras.cluster.places import Place
 from rw_keras.cluster.plan import Plan
+from rw_keras.description.batcher import Window
 from rw_keras.description.extract import extract
 from rw_keras.description.job import Job
 from rw_keras.description.progress import Progress
+from rw_keras.description.reader import Reading
+from rw_keras.photos.reading import ImageError
 from rw_keras.photos.sources import photo_items
 from rw_keras.retrieval import Index, store
 
 pytest.importorskip("pyarrow", reason='writes Parquet files: pip install "rw_keras[ray]"')
 WINDOW, PHOTOS = 4, 16
+USUAL = {
+    "max_side": 60,
+    "resume": True,
+    "dtype": None,
+    "regions": None,
+    "region_components": None,
+    "checksum": False,
+    "strict": False,
+    "devices": None,
+    "source": None,
+    "runtime": "tensorflow",
+    "precision": "exact",
+    "prune": False,
+    "settings": None,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +64,7 @@ def photos(tmp_path, draw):
 
 def described(model, photos, out, place, stop=None, **arguments):
     """What a cluster does, in this process: plans, describes `stop` fragments of the plan (default: all), gathers them."""
-    usual = {"max_side": 60, "resume": True, "dtype": None, "regions": None, "region_components": None, "checksum": False}
-    usual |= {"strict": False, "devices": None, "source": None, "runtime": "tensorflow", "precision": "exact", "prune": False}
-    job = Job.settled(model, photos, out, **{**usual, "settings": None, **arguments})
+    job = Job.settled(model, photos, out, **{**USUAL, **arguments})
     settings = Settings(job.made, regions=job.regions, checksum=job.checksum)
     with job.opened() as (writer, update):
         plan = Plan.found(place)
@@ -156,6 +172,78 @@ def test_what_was_deleted_meanwhile_stays_so(model, photos, tmp_path):
     done = described(model, photos, out, place)
     assert "05.png" not in Index.load(out).names
     assert (done.described, done.excluded) == (46, 1)
+
+
+def spoiled(path):
+    """Lets a photo not be one for a while; gives what repairs it, which is seen as a change."""
+    content = path.read_bytes()
+    path.write_bytes(b"no photo")
+
+    def repair():
+        path.write_bytes(content)
+        os.utime(path, (2e9, 2e9))
+
+    return repair
+
+
+@pytest.mark.parametrize("described_meanwhile", [False, True])
+def test_a_photo_that_was_repaired_meanwhile_keeps_its_row(model, photos, tmp_path, described_meanwhile):
+    place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
+    extract(model, photos, out, max_side=60, runtime="tensorflow", progress=False)
+    Image.new("RGB", (40, 40)).save(photos / "97.png")
+    repair = spoiled(photos / "05.png")
+    assert described(model, photos, out, place, stop=0) is None
+    plan = Plan.found(place)
+    model.save(tmp_path / "model.keras")
+    describing = Describing(tmp_path / "model.keras", plan.settings)
+    for number in range(plan.count):
+        plan.write(number, describing(plan.todo(number)))
+    repair()
+    if described_meanwhile:
+        extract(model, photos, out, max_side=60, runtime="tensorflow", progress=False)
+    done = described(model, photos, out, place)
+    if not described_meanwhile:
+        done = described(model, photos, out, place)  # what a run does once it has finished the plan
+    assert (done.undecodable, done.unread) == ([], [])
+    assert "05.png" in Index.load(out).names
+    extract(model, photos, tmp_path / "plain", max_side=60, runtime="tensorflow", progress=False)
+    one, other = Index.load(out), Index.load(tmp_path / "plain")
+    assert sorted(one.names) == sorted(other.names)
+    rows = [index.descriptors[index.names.index("05.png")] for index in (one, other)]
+    np.testing.assert_allclose(*rows, atol=1e-6)
+
+
+def test_photos_that_the_source_lists_no_longer_are_not_described(model, photos, tmp_path):
+    place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
+    assert described(model, photos, out, place, stop=0) is None
+    other = tmp_path / "other"
+    other.mkdir()
+    for number in range(3):
+        (other / f"{number} other.png").write_bytes((photos / "01.png").read_bytes())
+    plan = Plan.found(place)
+    job = Job.settled(model, other, out, **USUAL)
+    with job.opened() as (writer, update), Progress(None, False) as bar:
+        assert update.still_listed([item for item, _ in plan.todo(0)]) == []
+        assert gather(plan, writer, update, bar) == 0  # of fragments that are not there
+        assert len(list(update.todo(bar))) == 3
+
+
+def test_a_fault_is_forgotten_once_the_photo_is_read(model, photos, tmp_path):
+    out = tmp_path / "gathered"
+    extract(model, photos, out, max_side=60, runtime="tensorflow", progress=False)
+    repair = spoiled(photos / "05.png")
+    job = Job.settled(model, photos, out, **USUAL)
+    with job.opened() as (writer, update), Progress(None, False) as bar:
+        todo = dict((item.name, (item, known)) for item, known in update.todo(bar))
+        item, known = todo["05.png"]
+        for passing in (False, True):
+            update.take(Window([Reading(item, known, item.stamp, error=ImageError("bad"), passing=passing)], [], [], None))
+        assert update.unread == [("05.png", "bad")]
+        repair()
+        update.take(Window([Reading(item, known, [1, 2])], [0], np.eye(1, model.output_shape[-1], dtype="float32"), None))
+        done = job.finished(writer, update, 0.0, 0.0)
+    assert (done.undecodable, done.unread) == ([], [])
+    assert "05.png" in Index.load(out).names
 
 
 def test_names_that_are_no_text(model, tmp_path, draw):

@@ -76,7 +76,7 @@ class TestCommandLine:
             ("export-vectors", ["help"]),
             (
                 "push",
-                "json quiet dtype searcher m ef_construction ef_search nlist nprobe search_list help".split(),
+                "prune json quiet replace dtype searcher m ef_construction ef_search nlist nprobe search_list help".split(),
             ),
             ("pull", ["json", "quiet", "help"]),
             ("presets", ["json", "help"]),

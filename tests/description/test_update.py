@@ -246,6 +246,33 @@ class TestWhatLeaves:
         assert counts(quiet(model, folder, out, prune=True)) == (0, 0, 0, PHOTOS, 0, 0, 0)
         assert len(Index.load(out)) == 0 and (out / store.DATABASE).exists()
 
+    @pytest.mark.parametrize("kind", ["damaged", "compressed", "web page", "away", "missing in part", "one photo"])
+    def test_a_source_that_cannot_be_listed_is_not_an_empty_one(self, model, folder, out, tmp_path, monkeypatch, kind):
+        fsspec = pytest.importorskip("fsspec", reason='object storage: pip install "rw_keras[cloud]"')
+        quiet(model, folder, out)
+        before = held(out)
+        source = tmp_path / {"damaged": "a.tar", "compressed": "a.tar.gz", "one photo": "a.jpg"}.get(kind, "a.txt")
+        source.write_bytes(b"<html>Log in</html>" if kind == "web page" else b"\1" * 2048)
+        source = f"file://{source}" if kind == "web page" else source
+        if kind == "away":
+            pytest.importorskip("aiohttp")
+            monkeypatch.setattr("rw_keras.storage.FIRST_WAIT", 0.01)
+            source = "http://127.0.0.1:9/photos.tar"  # where nothing listens
+        if kind == "missing in part":
+            source, files = f"memory://{tmp_path.name}", fsspec.filesystem("memory")
+            for name in ("a/1.jpg", "b/2.jpg"):
+                files.pipe_file(f"/{tmp_path.name}/{name}", b"x")
+            listed = type(files).ls
+
+            def ls(self, path, **options):
+                return listed(self, f"{path}/none" if path.endswith("/a") else path, **options)
+
+            monkeypatch.setattr(type(files), "ls", ls)
+        with pytest.raises((ImageError, OSError)) as raised:
+            quiet(model, source, out, prune=True)
+        assert not isinstance(raised.value, FileNotFoundError)
+        same(held(out), before)
+
     def test_a_dataset_that_lost_most_of_its_photos(self, model, draw, out):
         import tensorflow as tf
 

@@ -47,6 +47,14 @@ def test_names_are_looked_up():
     assert names_of(listing) is not None and names_of(ITEMS) == set(names) and names_of(iter(ITEMS)) is None
 
 
+def test_items_are_found_by_their_names():
+    listing = Listing.spooled(ITEMS)
+    assert listing.find([item.name for item in ITEMS[::-1]] + ["none.jpg"]) == {item.name: item for item in ITEMS}
+    many = Listing.spooled(Item(f"{number}.jpg", FOLDER, [number, number]) for number in range(1001))
+    found = many.find([f"{number}.jpg" for number in range(1, 2000)])
+    assert len(found) == 1000 and found["1000.jpg"].stamp == [1000, 1000] and many.find([]) == {}
+
+
 def test_nothing():
     listing = Listing.spooled([])
     assert len(listing) == 0 and not listing and list(listing) == [] and listing[:] == [] and "" not in listing

@@ -213,6 +213,52 @@ class TestArchive:
         with pytest.raises(OSError, match="is not where it was"):
             items[-1].open()
 
+    @pytest.mark.parametrize("is_local", [True, False])
+    @pytest.mark.parametrize("by", ["name", "time"])
+    def test_that_is_replaced_by_one_of_the_same_layout(self, s3, tmp_path, draw, by, is_local):
+        bucket, path = s3.bucket(), tmp_path / "photos.tar"
+
+        def pack(names, time):
+            with tarfile.open(path, "w") as archive:
+                for number, name in enumerate(names):
+                    member = tarfile.TarInfo(name)
+                    member.size, member.mtime = 600, time
+                    archive.addfile(member, io.BytesIO(bytes([number + 1]) * 600))
+            s3.files.pipe_file(f"{bucket}/photos.tar", path.read_bytes())
+            return photo_items(path if is_local else f"s3://{bucket}/photos.tar")
+
+        names = ["a.jpg", "b.jpg", "é ü.jpg", "x" * 150 + ".jpg"]
+        items = pack(names, 1000.75)
+        assert [item.open().read() for item in items] == [bytes([number + 1]) * 600 for number in range(4)]
+        pack(*((["b.jpg", "a.jpg", *names[2:]], 1000.75) if by == "name" else (names, 2000.75)))
+        for item in items[: 2 if by == "name" else 4]:
+            with pytest.raises(OSError, match="is not where it was when the archive was listed"):
+                item.open()
+
+    def test_that_is_replaced_while_it_is_listed(self, s3, tmp_path):
+        bucket, path, seen = s3.bucket(), tmp_path / "photos.tar", []
+
+        def pack(ending):
+            with tarfile.open(path, "w") as archive:
+                for number in range(100):
+                    member = tarfile.TarInfo(f"{number:02d} {ending}.jpg")
+                    member.size = 2000
+                    archive.addfile(member, io.BytesIO(bytes(2000)))
+            return path.read_bytes()
+
+        s3.files.pipe_file(f"{bucket}/photos.tar", pack("old"))
+
+        def replace(method, path):
+            seen.append(method)
+            if seen.count("GET") == 2:
+                s3.faults.before = lambda method, path: None
+                s3.files.pipe_file(f"{bucket}/photos.tar", pack("new"))
+
+        s3.faults.before = replace
+        with pytest.raises(storage.StorageError, match=r"photos\.tar has changed while it was read; run again"):
+            photo_items(f"s3://{bucket}/photos.tar")
+        assert len(photo_items(f"s3://{bucket}/photos.tar")) == 100
+
     @pytest.mark.parametrize("cut", [1000, 1024, 2048])
     def test_that_is_cut_off(self, s3, odd_folder, tmp_path, cut):
         path, bucket = make_tar(tmp_path / "photos.tar", odd_folder), s3.bucket()
@@ -295,6 +341,30 @@ class TestListFile:
         ):
             assert len(items) == 3 and all(item.stamp for item in items)
             np.testing.assert_array_equal(read_image(items[1].open()), read_image(items[0].open()))
+
+    @pytest.mark.parametrize("server", ["s3", "web"])
+    def test_that_is_replaced_while_it_is_read(self, s3, tmp_path, server):
+        old, new = (os.fsencode("\n".join(f"{kind}{number:08d}.jpg" for number in range(120_000))) for kind in ("old", "NEW"))
+        path, bucket, seen = tmp_path / "list.txt", s3.bucket(), []
+        path.write_bytes(old)
+        os.utime(path, (1e9, 1e9))
+        with web_server_of_parts(tmp_path) as (web, web_faults):
+            s3.files.pipe_file(f"{bucket}/list.txt", old)
+            url, faults = (f"s3://{bucket}/list.txt", s3.faults) if server == "s3" else (f"{web}/list.txt", web_faults)
+            if server == "web":
+                faults.plan("cut", 1, "list.txt", "GET")
+
+            def replace(method, asked):
+                seen.append(method)
+                if seen.count("GET") == 2:
+                    faults.before = lambda method, path: None
+                    path.write_bytes(new)
+                    s3.files.pipe_file(f"{bucket}/list.txt", new)
+
+            faults.before = replace
+            with pytest.raises(storage.StorageError, match=r"list\.txt has changed while it was read; run again"):
+                next(remote._listed(*storage.filesystem(url), url))
+            assert next(remote._listed(*storage.filesystem(url), url)).name == "NEW00000000.jpg"
 
     def test_twice_the_same_name(self, s3):
         bucket = s3.bucket()

@@ -41,7 +41,7 @@ def test_a_beginning_stays_one(one, other, more):
     "url, uri, collection, database, token, shown",
     [
         ("milvus://host/photos", "http://host:19530", "photos", "", "", "milvus://host:19530/photos"),
-        ("milvus://host:1/d/photos?tls=true", "https://host:1", "photos", "d", "", "milvus://host:1/d/photos"),
+        ("milvus://host:1/d/photos?tls=true", "https://host:1", "photos", "d", "", "milvus://host:1/d/photos?tls=true"),
         ("milvus://u:p%40:@host", "http://host:19530", "rw_keras", "", "u:p@:", "milvus://host:19530/rw_keras"),
         ("milvus://[::1]:5/a?tls=false", "http://[::1]:5", "a", "", "", "milvus://[::1]:5/a"),
         ("milvus:///a/b%20c.db", "/a/b c.db", "rw_keras", "", "", "milvus:///a/b c.db"),
@@ -72,6 +72,29 @@ def test_what_is_no_address(url, words):
         Address.of(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "milvus://user:pa/secret@host:19530/c",
+        "milvus://user:12/34secret@host/c",
+        "milvus://user:12?34secret@host/c",
+        "milvus://user:12?secret=x@host",
+        "milvus://user:12#secret@host/c",
+        "milvus://user:secret\u2100@host/c",
+        "milvus://user:secret@host:secret/c",
+    ],
+)
+def test_no_refusal_shows_a_password(url):
+    with pytest.raises(ValueError, match=r"percent-encode / as %2F") as found:
+        Address.of(url)
+    assert "secret" not in str(found.value) and "'pa'" not in str(found.value)
+
+
+def test_an_address_is_shown_as_it_can_be_given_again():
+    url = str(Address.of("milvus://user:secret@host/photos?tls=true"))
+    assert Address.of(url).uri == "https://host:19530" and str(Address.of(url)) == url
+
+
 def test_the_token_of_the_environment(monkeypatch):
     monkeypatch.setenv("RW_KERAS_MILVUS_TOKEN", "root:secret")
     assert Address.of("milvus://host/a").token == "root:secret" and Address.of("milvus://u:p@host/a").token == "u:p"
@@ -100,10 +123,10 @@ def test_expressions():
     for value in (float("nan"), float("inf"), [1], "\udcff"):
         with pytest.raises(ValueError, match="Milvus compares"):
             literal(value)
-    for value in (float("nan"), "\udcff", {1}):
+    for value in (float("nan"), "\udcff", {1}, 2**63, [{"b": -(2**63) - 1}]):
         with pytest.raises(ValueError, match="as JSON in UTF-8"):
             fields_of({"a": value})
-    assert fields_of({"a": None, "b": 0}) == {"b": 0}
+    assert fields_of({"a": None, "b": 0, "c": 2**63 - 1}) == {"b": 0, "c": 2**63 - 1}
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float16"])

@@ -184,6 +184,42 @@ def test_what_is_refused(index, s3, tmp_path):
         push(index, f"s3://{bucket}/index")
 
 
+@pytest.mark.parametrize("is_other", [True, False])
+def test_a_copy_of_another_index_or_of_a_later_state_stays(index, url, tmp_path, is_other):
+    earlier = tmp_path / "earlier"
+    if is_other:
+        Index(["a.jpg"], vectors(1)).save(earlier)
+    else:
+        shutil.copytree(index, earlier)
+        changed = Index.load(index)
+        changed.add(["new.jpg"], vectors(1, 5), metadata={"city": ["Paris"]})
+        changed.save(index)
+    push(index, url)
+    with pytest.raises(ValueError, match="copy of another index" if is_other else "has a later state of the index") as raised:
+        push(earlier, url)
+    for folder in (earlier, index):
+        about = store.about(folder)
+        assert f"({about['identity' if is_other else 'generation']}, {len(Index.load(folder))} photos)" in str(raised.value)
+    pull(url, tmp_path / "pulled")
+    same(index, tmp_path / "pulled")
+    push(earlier, url, replace=True)
+    pull(url, tmp_path / "again")
+    same(earlier, tmp_path / "again")
+
+
+def test_files_of_a_copy_on_a_disk_are_there_before_its_manifest(index, tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sent = push(index, f"file://{tmp_path}/far")
+    *objects, manifest = [path for path in synced if path.startswith(f"{tmp_path}/far/") and ".part-" in path]
+    assert len(objects) == sent.files and all("/files/" in path for path in objects) and "/files/" not in manifest
+
+
 def test_a_state_is_sent_while_the_index_is_written(index, s3, tmp_path, monkeypatch):
     url = f"s3://{s3.bucket()}/index"
     shutil.copytree(index, tmp_path / "before")

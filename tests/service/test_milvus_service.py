@@ -7,6 +7,7 @@ import pytest
 from small_service import WRITE
 
 from rw_keras.retrieval import Index
+from rw_keras.retrieval.milvus import MilvusIndex
 from rw_keras.retrieval.milvus.connection import Connection
 from rw_keras.retrieval.milvus.transfer import push
 from rw_keras.service.photo_files import PhotoFiles
@@ -142,3 +143,25 @@ def test_milvus_is_away(serve, made, shown, milvus_server, milvus_place, monkeyp
     assert (before.status_code, away.status_code, ready.status_code) == (200, 503, 503), (away.text, ready.text)
     assert "Retry-After" in away.headers and "cannot be asked now" in away.json()["detail"]
     assert plain(after.json()) == plain(before.json()) and good.json() == {"ready": True, "stale": []}
+
+
+def test_a_photo_that_leaves_in_a_search(serve, made, shown, milvus_place, monkeypatch):
+    push(made[0], milvus_place)
+    nearest = MilvusIndex.nearest_batch
+
+    def then_gone(self, *arguments, **options):
+        found = nearest(self, *arguments, **options)
+        with Index.open(milvus_place) as other:
+            other.remove([name for name in ["more/03.jpg"] if name in other.names])
+        return found
+
+    async def run():
+        asked = {"json": {"name": "00.png", "k": 3, "expand": 50}}
+        async with serve(milvus_place, photos=shown / "photos") as client:
+            with monkeypatch.context() as patch:
+                patch.setattr(MilvusIndex, "nearest_batch", then_gone)
+                meanwhile = await client.post("/v1/search", **asked)
+            return meanwhile, await client.post("/v1/search", **asked)
+
+    meanwhile, after = asyncio.run(run())
+    assert meanwhile.status_code == 503 and "Retry-After" in meanwhile.headers and after.status_code == 200

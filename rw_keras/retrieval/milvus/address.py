@@ -1,4 +1,4 @@
-"""Where an index in Milvus is: a URL, taken apart, and said again without what is secret in it."""
+"""Where an index in Milvus is: a URL, taken apart, and shown without what is secret in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 SCHEME = "milvus://"
 COLLECTION = "rw_keras"
-# What says who asks, where the URL does not: "user:password", or the token of an account.
+# The variable that names who asks, where the URL does not: "user:password", or the token of an account.
 TOKEN_VARIABLE = "RW_KERAS_MILVUS_TOKEN"
 _PORT = 19530
 # Milvus takes 255 characters, and our collections have endings.
@@ -47,8 +47,8 @@ class Address:
         """An address of `milvus://[user:password@]host[:port]/[database/]collection[?tls=true]`, or of
         `milvus:///path/file.db[?collection=name]`, the file of the embedded milvus-lite.
 
-        The collection is `rw_keras` where none is named. Without a user in the URL the variable `RW_KERAS_MILVUS_TOKEN` says who
-        asks.
+        The collection is `rw_keras` where none is named. Without a user in the URL the variable `RW_KERAS_MILVUS_TOKEN`
+        names who asks.
 
         Raises:
             ValueError: for what is no such URL.
@@ -57,8 +57,10 @@ class Address:
             parts = urlsplit(url)
             port, host = parts.port, parts.hostname
             asked = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        except ValueError as error:
-            raise ValueError(f"The address of an index in Milvus cannot be read: {error}; {_FORM}.") from None
+        except ValueError:  # which quotes a part of it, perhaps of a password
+            raise _unreadable() from None
+        if host and "@" in f"{parts.path}{parts.query}{parts.fragment}":
+            raise _unreadable()
         for name in asked.keys() - set(_QUERY):
             raise ValueError(f"The address of an index in Milvus takes {' and '.join(_QUERY)} behind its ?, but got {name!r}.")
         if not is_milvus(url) or parts.fragment:
@@ -101,10 +103,18 @@ class Address:
         if self.is_lite:
             return f"{SCHEME}{self.uri}" + ("" if self.collection == COLLECTION else f"?collection={self.collection}")
         database = f"{self.database}/" if self.database else ""
-        return f"{SCHEME}{self.uri.partition('://')[2]}/{database}{self.collection}"
+        scheme, _, host = self.uri.partition("://")
+        return f"{SCHEME}{host}/{database}{self.collection}" + ("?tls=true" if scheme == "https" else "")
 
 
 _FORM = "give milvus://host:19530/collection, or milvus:///path/file.db"
+
+
+def _unreadable():
+    return ValueError(
+        "The address of an index in Milvus cannot be read; in a user and a password, percent-encode / as %2F, ? as %3F, # as %23 "
+        f"and @ as %40, and {_FORM}."
+    )
 
 
 def _checked(collection):

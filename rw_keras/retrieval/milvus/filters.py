@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ class Expression(str):
     __slots__ = ()
 
 
-def expression(within: Any, columns: Collection[str]) -> Expression:
+def expression(within: Any, columns: Collection[str], check: Callable[[list[str]], Any] = lambda names: None) -> Expression:
     """A filter as Milvus takes it; empty for `None`.
 
     Args:
-        within: what names begin with; names; or a dictionary from columns of the metadata to the value that a row must have, or to
-            a
-            condition of `rw_keras.retrieval.columns.condition`.
+        within: what names begin with; names; or a dictionary from columns of the metadata to the value that a row must have, or
+            to a condition of `rw_keras.retrieval.columns.condition`.
         columns: those of the index.
+        check: is called with names, and raises a ValueError where the index lacks one.
 
     Raises:
         ValueError: for a function or a mask, which Milvus cannot evaluate, an unknown column, or something that is no filter.
@@ -56,7 +57,10 @@ def expression(within: Any, columns: Collection[str]) -> Expression:
         raise ValueError(
             f"`within` is what names begin with, names, or a dictionary from columns of the metadata to values, but got {within!r}."
         )
-    return Expression(f"name in {literals(list(map(text_of, within)))}")
+    names = list(within)
+    texts = list(map(text_of, names))
+    check(names)
+    return Expression(f"name in {literals(texts)}")
 
 
 def _begins(prefix):
@@ -76,14 +80,28 @@ def fields_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of a photo as Milvus keeps it: without columns where it has no value.
 
     Raises:
-        ValueError: for a value that no JSON in UTF-8 holds.
+        ValueError: for a value that no JSON in UTF-8 holds, or a whole number of more than 64 bits.
     """
     found = {field_of(column): value for column, value in metadata.items() if value is not None}
     try:
-        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+        text = json.dumps(found, allow_nan=False, ensure_ascii=False)
+        text.encode()
+        json.loads(text, parse_int=_whole)
     except (ValueError, TypeError) as error:
         raise ValueError(f"Milvus keeps metadata as JSON in UTF-8, and a value of {metadata!r} is none: {error}.") from None
     return found
+
+
+def _whole(text):
+    if not -(1 << 63) <= int(text) < 1 << 63:
+        raise ValueError(f"{text} has more than 64 bits")
+
+
+def check_values(metadata: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises a ValueError, as `fields_of`, for a value of column -> name -> value."""
+    for column, values in metadata.items():
+        for value in values.values():
+            fields_of({column: value})
 
 
 def _holds(column, wanted):
@@ -104,6 +122,18 @@ def _holds(column, wanted):
     return f"{path} == {literal(wanted)}"
 
 
+def _compared_as_numbers(path, symbol, number):
+    """The comparison of numbers, where it may hold: numbers of the metadata are finite."""
+    if not isinstance(number, (int, float)) or number != number:
+        return []
+    if abs(number) <= sys.float_info.max:
+        return [f"{path} {'==' if symbol == '=' else symbol} {literal(number)}"]
+    if symbol.startswith("<" if number > 0 else ">"):
+        most = sys.float_info.max if number > 0 else -sys.float_info.max
+        return [f"{path} {symbol[0]}= {literal(most)}"]
+    return []
+
+
 def _compared(path, part):
     """A comparison as `Comparison` makes it."""
     there = f"(exists {path})"
@@ -115,8 +145,7 @@ def _compared(path, part):
         return f"not {there} or not ({_compared(path, Comparison('=', part.wanted))})"
     symbol = "==" if part.symbol == "=" else part.symbol
     parts = [f"{path} {symbol} {literal(part.wanted)}"]
-    if isinstance(part.number, (int, float)):
-        parts.append(f"{path} {symbol} {literal(part.number)}")
+    parts += _compared_as_numbers(path, part.symbol, part.number)
     if part.symbol == "=" and part.wanted in ("True", "False"):
         parts.append(f"{path} == {literal(part.wanted == 'True')}")
     return " or ".join(parts)

@@ -26,6 +26,8 @@ from rw_keras.retrieval.vectors import unit_descriptors, unit_vector
 
 # Neighbours of a photo that are asked for first, when near duplicates are looked for, and photos that are asked with at a time.
 _NEIGHBOURS, _ASKED = 16, 128
+# Photos whose region vectors are held at a time: some 32 MB.
+_COMPARED = 2048
 
 
 class MilvusIndex(PhotoSearchable):
@@ -129,7 +131,7 @@ class MilvusIndex(PhotoSearchable):
         return self.descriptors.dimensions
 
     def passing(self, within: Any) -> Expression | None:
-        return expression(within, self._view.columns) or None
+        return expression(within, self._view.columns, self._known) or None
 
     def position(self, name: str) -> int:
         """The id of a photo, or a ValueError that says there is none of this name."""
@@ -155,12 +157,14 @@ class MilvusIndex(PhotoSearchable):
         return all_of(self.descriptors, queries, k)
 
     def _reranked(self, vectors, positions, scores, rerank):
-        first = positions[:, : rerank.count]
-        ids, places = np.unique(first, return_inverse=True)
-        regions, rows = self.regions.of(ids.tolist()), Rows.of(self.descriptors[ids])
-        order, values = reranked(regions, rows, vectors, places.reshape(first.shape), scores[:, : rerank.count], rerank)
         positions, scores = positions.copy(), scores.copy()
-        positions[:, : rerank.count], scores[:, : rerank.count] = ids[order], values
+        step = max(1, _COMPARED // rerank.count)
+        for start in range(0, len(positions), step):  # the region vectors of a few queries at a time
+            part = slice(start, start + step), slice(rerank.count)
+            ids, places = np.unique(positions[part], return_inverse=True)
+            regions, rows = self.regions.of(ids.tolist()), Rows.of(self.descriptors[ids])
+            order, values = reranked(regions, rows, vectors[part[0]], places.reshape(positions[part].shape), scores[part], rerank)
+            positions[part], scores[part] = ids[order], values
         return positions, scores
 
     def scores(self, query: ArrayLike) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 
 import numpy as np
 
 from rw_keras.retrieval.milvus.index import missing, opened
-from rw_keras.retrieval.milvus.layout import PARTS
+from rw_keras.retrieval.milvus.layout import LEASE, PARTS
 from rw_keras.retrieval.milvus.ledger import Ledger
 from rw_keras.retrieval.milvus.pages import MilvusPages
 from rw_keras.retrieval.milvus.repair import differing
@@ -51,22 +53,33 @@ def check(place: str) -> list[Damage]:
     found: list[Damage] = []
     with _ledger(place) as (ledger, about):
         own, stop = ledger.collections, about["next_id"]
-        stray, lacking = differing(ledger, stop)
+        stray, _ = differing(ledger, stop)
         if stray:
             found.append(Damage(own.vectors, f"it holds {len(stray)} vectors of photos that are not described", []))
-        if lacking:
-            names = sorted(ledger.named(lacking).values())
-            found.append(Damage(own.ledger, f"it names {len(lacking)} described photos that have no vector", names))
+        outside = 0 if _is_written(ledger) else ledger.connection.count(own.vectors, f"id < 0 or id >= {stop}")
+        if outside:
+            what = f"it holds {outside} vectors that are no part of the index: an unfinished writer's, or another client's"
+            found.append(Damage(own.vectors, what, []))
         known: set[str] = set()
-        for photos in MilvusPages(ledger, about).pages():
-            known |= {photo.name for photo in photos}
-            found += _strange(own.vectors, [photo for photo in photos if photo.known.described])
+        damaged: dict[str, list[str]] = {}
+        for page in MilvusPages(ledger, about).read():
+            known |= {name for _, name in page.names}
+            for name, what in page.damaged.items():
+                damaged.setdefault(what, []).append(name)
+            found += _strange(own.vectors, [photo for photo in page.photos if photo.known.described])
+        found += [Damage(own.ledger, f"it names {len(names)} {what}", sorted(names)) for what, names in damaged.items()]
         both = sorted(known & ledger.excluded())
         if both:
             found.append(Damage(own.ledger, f"it holds {len(both)} photos whose names are excluded", both))
         if about.get("regions"):
             found += _without_regions(ledger, stop)
     return found
+
+
+def _is_written(ledger):
+    """Whether a process writes it now, so that there are vectors that it has not committed yet."""
+    found = ledger.connection.find(ledger.collections.ledger, f"kind == {LEASE}", ["value"])
+    return any(json.loads(row["value"])["until"] > time.time() for row in found)
 
 
 def _strange(collection, photos):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +50,22 @@ class Photo(NamedTuple):
         return content.digest()
 
 
+class Page(NamedTuple):
+    """What an index in Milvus holds of a range of ids.
+
+    Attributes:
+        photos: those that are whole, in order.
+        names: (id, name) of all records of the ledger.
+        vectors: the ids that have a vector.
+        damaged: name -> what is wrong, of photos that are not whole.
+    """
+
+    photos: list[Photo]
+    names: list[tuple[int, str]]
+    vectors: set[int]
+    damaged: dict[str, str]
+
+
 def kept_regions(photos: Sequence[Photo]) -> Kept | None:
     """The region vectors of described photos together; `None` where their index holds none."""
     if not photos or photos[0].vectors is None:
@@ -93,6 +110,7 @@ class FolderPages:
     Attributes:
         about: the fields of the index.
         columns: of its metadata.
+        names: of the described photos, in order.
         excluded: the names that updates leave out.
     """
 
@@ -104,7 +122,7 @@ class FolderPages:
         self.dtype = dtype or self.about["dtype"]
         self._places = np.arange(len(self._found.ids)) if self._found.places is None else self._found.places
         self._rows = self._found.rows.as_descriptors()
-        self.columns = list(self._found.metadata)
+        self.columns, self.names = list(self._found.metadata), self._found.names
         self.excluded = store.excluded(folder)
 
     def pages(self) -> Iterator[list[Photo]]:
@@ -148,6 +166,13 @@ class MilvusPages:
         about, columns, excluded: see `FolderPages`.
     """
 
+    # What may be wrong with photos.
+    LACKING, ANOTHER, DOUBLED = (
+        "described photos that have no vector",
+        "photos whose vectors are of others",
+        "photos that share an id",
+    )
+
     def __init__(self, ledger: Ledger, about: dict[str, Any]) -> None:
         self.ledger, self.about = ledger, about
         self._view = View(ledger, about)
@@ -162,24 +187,39 @@ class MilvusPages:
         return self.ledger.excluded()
 
     def pages(self) -> Iterator[list[Photo]]:
-        """All photos in order, some at a time."""
-        for start in range(0, self.about["next_id"], PAGE):
-            yield self.page(start, min(start + PAGE, self.about["next_id"]))[0]
+        """All whole photos in order, some at a time."""
+        for page in self.read():
+            yield page.photos
 
-    def page(self, start: int, stop: int) -> tuple[list[Photo], dict[int, str], set[int]]:
-        """The photos whose ids are from `start` to below `stop`; with them, of these ids, the names that the ledger has, and those
-        that have a vector. A photo that has no vector, though it is described, is not among the photos."""
-        known = {own.id: (name, own) for own, name in self.ledger.records(stop, start=start)}
+    def read(self) -> Iterator[Page]:
+        """All that there is, in order, some at a time."""
+        for start in range(0, self.about["next_id"], PAGE):
+            yield self.page(start, min(start + PAGE, self.about["next_id"]))
+
+    def page(self, start: int, stop: int) -> Page:
+        """What there is of the ids from `start` to below `stop`."""
+        records = [(own.id, name, own) for own, name in self.ledger.records(stop, start=start)]
         vectors: dict[int, dict[str, Any]] = {}
         fields = ["name", "metadata", "vector"]
         for page in self.ledger.connection.pages(self.ledger.collections.vectors, stop, fields, step=PAGE, start=start):
             vectors |= {row["id"]: row for row in page}
-        found = [known[number] for number in sorted(known) if self._is_whole(*known[number], vectors)]
+        damaged = self._damaged(records, vectors)
+        found = [(name, own) for _, name, own in records if name not in damaged]
         ids = [own.id for _, own in found if own.described]
         rows = of_fields([vectors[number]["vector"] for number in ids], self.about["dtype"]) if ids else []
         regions = self._regions.of(ids).kept(np.arange(len(ids))) if self._regions is not None else None
         metadata = self._view.metadata_in([vectors[number] for number in ids])
-        return _photos(found, rows, metadata, regions), {number: name for number, (name, _) in known.items()}, set(vectors)
+        photos = _photos(found, rows, metadata, regions)
+        return Page(photos, [(number, name) for number, name, _ in records], set(vectors), damaged)
 
-    def _is_whole(self, name, known, vectors):
-        return not known.described or (known.id in vectors and name_of(vectors[known.id]["name"]) == name)
+    def _damaged(self, records, vectors):
+        counts = collections.Counter(number for number, _, _ in records)
+        damaged = {}
+        for number, name, known in records:
+            if counts[number] > 1:
+                damaged[name] = self.DOUBLED
+            elif known.described and number not in vectors:
+                damaged[name] = self.LACKING
+            elif known.described and name_of(vectors[number]["name"]) != name:
+                damaged[name] = self.ANOTHER
+        return damaged

@@ -77,21 +77,25 @@ class MilvusSearcher:
                 for number, (ids, vectors, _) in zip(asked, answers):
                     found[number] = _best(ids, vectors, queries[number], k)
             lacking = [number for number in lacking if len(found.get(number, ((), ()))[0]) < k]
+        zero = [number for number in lacking if number not in found]
+        rest = [number for number in lacking if number in found]
+        first = self._first(k, where) if zero else []  # nothing is like a zero query
+        every = all_of(rows, queries[rest], k, where) if rest else None
+        # Rows that are not committed yet, or leave meanwhile, are counted, and do not come.
+        k = min([k, *([len(first)] if zero else []), *([every[0].shape[1]] if rest else [])])
         positions, scores = np.empty((len(queries), k), "int64"), np.zeros((len(queries), k), "float32")
         for number, (ids, own) in found.items():
             count = min(k, len(ids))
             positions[number, :count], scores[number, :count] = ids[:count], own[:count]
-        zero = [number for number in lacking if number not in found] if k else []
-        if zero:  # nothing is like a zero query
-            positions[zero] = self._first(rows, k, where)
-        rest = [number for number in lacking if number in found]
-        if rest and k:
-            positions[rest], scores[rest] = all_of(rows, queries[rest], k, where)
+        if zero:
+            positions[zero] = first[:k]
+        if rest:
+            positions[rest], scores[rest] = every[0][:, :k], every[1][:, :k]
         return positions, scores
 
     def _candidates(self, queries, limit, where, thorough=False):
-        """For each query ids, vectors as float32, and the lowest product that Milvus gave."""
-        view, answers = self._view, []
+        """For each query ids, vectors as float32, and the lowest product that Milvus gave: those of one request at a time."""
+        view = self._view
         params = {"params": self.structure.asking(limit, thorough)}
         step = max(1, _HITS // limit)
         for start in range(0, len(queries), step):
@@ -99,8 +103,7 @@ class MilvusSearcher:
                 view.collections.vectors, queries[start : start + step], limit, ["name", "vector"], where, params
             )
             for own in hits:
-                answers.append(self._answer(own, queries.shape[1]))
-        return answers
+                yield self._answer(own, queries.shape[1])
 
     def _answer(self, hits, dimensions):
         view, hits = self._view, list(hits)  # each way through pymilvus' own sequence makes all of them again
@@ -111,7 +114,7 @@ class MilvusSearcher:
         vectors = of_fields([hit["entity"]["vector"] for hit in hits], view.about["dtype"])
         return ids, widened(vectors), min(hit["distance"] for hit in hits)
 
-    def _first(self, rows, k, where):
+    def _first(self, k, where):
         """The ids of the first k rows that hold."""
         ids: list[int] = []
         view = self._view

@@ -15,7 +15,7 @@ import numpy as np
 
 from rw_keras.model.photo_regions import PhotoRegions
 from rw_keras.retrieval.int8 import scaled
-from rw_keras.retrieval.milvus.connection import PAGE, Connection
+from rw_keras.retrieval.milvus.connection import PAGE, Connection, MilvusError
 from rw_keras.retrieval.milvus.filters import field_of
 from rw_keras.retrieval.milvus.layout import PARTS, Collections, more_parts, of_fields, regions_of
 from rw_keras.retrieval.milvus.ledger import Ledger
@@ -28,6 +28,10 @@ from rw_keras.retrieval.segments import Segment
 BLOCK = 2048
 # Names that are kept, some 100 bytes each.
 _NAMES = 100_000
+
+
+class ChangedError(MilvusError, IndexError):
+    """There is no photo with an id, or no longer: the index may have changed since it was found."""
 
 
 class View:
@@ -73,16 +77,19 @@ class View:
         """The names of photos.
 
         Raises:
-            KeyError: for an id of none.
+            ChangedError: for an id of none.
         """
-        found = {number: self.names[number] for number in ids if number in self.names}
+        found = {number: name for number in ids if (name := self.names.get(number)) is not None}  # others may take some out
         lacking = [number for number in dict.fromkeys(ids) if number not in found]
         if lacking:
             rows = self.connection.find_among(self.collections.vectors, "id", lacking, ["id", "name"])
             new = {row["id"]: name_of(row["name"]) for row in rows}
             self.know(new)
             found |= new
-        return [found[number] for number in ids]
+        return [found[number] if number in found else self._gone(number) for number in ids]
+
+    def _gone(self, number):
+        raise ChangedError(f"There is no photo with the id {number} in {self.connection.address}, or no longer; ask again.")
 
     def among(self, ids: Sequence[int], fields: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Id -> the fields of photos that are there."""
@@ -107,12 +114,13 @@ class View:
         """The vectors `(n, D)` of photos, as they are kept.
 
         Raises:
-            KeyError: for an id of none.
+            ChangedError: for an id of none.
         """
         rows = self.among(ids, ["vector"])
         if not len(ids):
             return np.empty((0, int(self.about["dimensions"])), self.about["dtype"])
-        return of_fields([rows[int(number)]["vector"] for number in ids], self.about["dtype"])
+        found = [rows[int(number)] if int(number) in rows else self._gone(int(number)) for number in ids]
+        return of_fields([row["vector"] for row in found], self.about["dtype"])
 
 
 class MilvusNames(Sequence):
@@ -125,10 +133,7 @@ class MilvusNames(Sequence):
         return self._view.connection.count(self._view.collections.vectors)
 
     def __getitem__(self, key: Any) -> Any:
-        try:
-            return self._view.named([int(key)])[0]
-        except KeyError:
-            raise IndexError(f"There is no photo with the id {key} in {self._view.connection.address}.") from None
+        return self._view.named([int(key)])[0]
 
     def __iter__(self) -> Iterator[str]:
         view = self._view
@@ -182,11 +187,8 @@ class MilvusRows:
         return self.take(np.asarray(key, "int64")).astype(self.dtype, copy=False)
 
     def take(self, ids: np.ndarray) -> np.ndarray:
-        """The rows of ids, float32, in C order; an IndexError for one of no photo."""
-        try:
-            return widened(self._view.kept_vectors(ids.tolist()))
-        except KeyError as error:
-            raise IndexError(f"There is no photo with the id {error} in {self._view.connection.address}.") from None
+        """The rows of ids, float32, in C order; an IndexError (`ChangedError`) for one of no photo."""
+        return widened(self._view.kept_vectors(ids.tolist()))
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
         """The ids themselves."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 from rw_keras.retrieval.schema import name_bytes
@@ -51,6 +52,8 @@ def literal(value: Any) -> str:
     """
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:  # more than Milvus has in a whole number
+        value = float(value) if abs(value) <= sys.float_info.max else float("inf")
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float) and value - value == 0:

@@ -13,7 +13,7 @@ import numpy as np
 from rw_keras.retrieval.int8 import encoded
 from rw_keras.retrieval.milvus.address import Address
 from rw_keras.retrieval.milvus.connection import TIMEOUT, Connection
-from rw_keras.retrieval.milvus.filters import field_of, fields_of
+from rw_keras.retrieval.milvus.filters import check_values, field_of, fields_of
 from rw_keras.retrieval.milvus.layout import FLAT, FORMAT, PARTS, Structure, create, regions_rows, restore
 from rw_keras.retrieval.milvus.lease import Lease
 from rw_keras.retrieval.milvus.ledger import Ledger, excluded_row, field_row, metadata_row, photo_row
@@ -369,6 +369,7 @@ class MilvusWriter:
 
     def update_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         """Sets values of columns, column -> name -> value; names that are not in the index are passed over, other values stay."""
+        check_values(metadata)
         self._add_columns(metadata)
         names = list(dict.fromkeys(itertools.chain.from_iterable(metadata.values())))
         self._has_changed |= bool(names)
