@@ -1,4 +1,5 @@
 """rw-keras push NAME URL: bring what is at URL to what the index NAME holds; what is there and alike is not written again.
+Photos that NAME does not hold leave the copy.
 
 URL: milvus://HOST:19530/COLLECTION or milvus:///PATH/FILE.db, where the index can be searched;
 or the address of object storage, such as s3://BUCKET/INDEX, where its files go.

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from test_milvus import in_memory, unit
-from test_milvus_transfer import NAMES, saved, vectors_of
+from small_milvus import NAMES, saved, some_regions, vectors_of
 
 from rw_keras.retrieval import Diffusion, Index, QueryRegions, Rerank, augment, places
 from rw_keras.retrieval.columns import condition
@@ -78,10 +77,13 @@ def test_candidates_are_held_by_requests(milvus_place, tmp_path, monkeypatch):
 
 
 def test_region_vectors_are_held_by_queries(milvus_place, tmp_path, monkeypatch):
-    memory = in_memory(count=40, repeated=False)
-    memory.save(tmp_path / "folder")
+    names = [f"{number}.jpg" for number in range(40)]
+    memory = Index.load(saved(tmp_path / "folder", names, regions=some_regions(names)))
     push(tmp_path / "folder", milvus_place)
-    queries, regions = unit(1, 5), [QueryRegions(unit(number, 3, 6)) for number in range(5)]
+    queries, regions = (
+        vectors_of("abcde"),
+        [QueryRegions(vectors_of([f"{number} {part}" for part in "abc"])) for number in range(5)],
+    )
     monkeypatch.setattr("rw_keras.retrieval.milvus.index._COMPARED", 20)
     held, of = [], MilvusRegions.of
     monkeypatch.setattr(MilvusRegions, "of", lambda self, ids: held.append(len(ids)) or of(self, ids))
@@ -94,8 +96,7 @@ def test_region_vectors_are_held_by_queries(milvus_place, tmp_path, monkeypatch)
 
 def test_numbers_that_no_database_has(milvus_place, tmp_path):
     values = {"city": ["Nan", "inf", "Oxford", None, "infinity"], "year": [1, -5, 2000, None, 2**63 - 1]}
-    Index(NAMES[:5], vectors_of(NAMES[:5]), metadata=values).save(tmp_path / "folder")
-    push(tmp_path / "folder", milvus_place)
+    push(saved(tmp_path / "folder", NAMES[:5], metadata=values), milvus_place)
     memory = Index.load(tmp_path / "folder")
     with Index.open(milvus_place) as index:
         for column in values:

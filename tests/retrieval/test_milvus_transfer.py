@@ -2,8 +2,8 @@
 
 import contextlib
 
-import numpy as np
 import pytest
+from small_milvus import NAMES, saved, vectors_of
 
 from rw_keras.retrieval import Index, places, store
 from rw_keras.retrieval.milvus import Address, transfer
@@ -15,20 +15,6 @@ from rw_keras.retrieval.queries import Known
 from rw_keras.retrieval.segments import DamageError
 
 pytestmark = pytest.mark.milvus
-
-NAMES = [f"{number}.jpg" for number in range(10)]
-
-
-def vectors_of(names):
-    """A vector of unit length a name."""
-    rows = np.stack([np.random.default_rng([*name.encode()]).standard_normal(8) for name in names])
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("float32")
-
-
-def saved(folder, names=NAMES):
-    """A folder with an index of photos of these names."""
-    Index(names, vectors_of(names)).save(folder)
-    return folder
 
 
 def without(folder, names):

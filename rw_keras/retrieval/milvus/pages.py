@@ -16,7 +16,7 @@ from rw_keras.retrieval.milvus.layout import of_fields
 from rw_keras.retrieval.milvus.ledger import Ledger
 from rw_keras.retrieval.milvus.views import MilvusRegions, View
 from rw_keras.retrieval.milvus.words import name_of, to_json
-from rw_keras.retrieval.queries import Known, known_after
+from rw_keras.retrieval.queries import Known, known_after, known_of
 from rw_keras.retrieval.regions import Kept
 from rw_keras.retrieval.schema import DATABASE, name_bytes, reading
 
@@ -141,6 +141,11 @@ class FolderPages:
             yield self._page(found)
         if (store.about(self.folder) or {}).get("generation") != self.about["generation"]:
             raise self._changed()
+
+    def described(self, names: Sequence[str]) -> set[str]:
+        """Those of names whose photos are described here."""
+        with reading(self.folder) as database:
+            return {name for name, known in known_of(database, names).items() if known.described}
 
     def _page(self, found):
         ids = np.array([known.id for _, known in found if known.described], "int64")

@@ -123,14 +123,14 @@ def _in_words(structure):
 
 
 def _check_loss(own, writer, folder, address):
-    names, described, gone = set(own.names), 0, 0
-    for photo in writer.photos():
-        described += photo.described
-        gone += photo.described and photo.name not in names
+    names, described, gone = (photo.name for photo in writer.photos() if photo.described), 0, 0
+    while part := list(itertools.islice(names, PAGE)):
+        described += len(part)
+        gone += len(part) - len(own.described(part))
     if 2 * gone > described:
         raise ValueError(
-            f"{gone} of the {described} photos in {address} are not among the {len(names)} of {folder}. If they are to leave the "
-            "collection, push again with --prune (in Python: prune=True)."
+            f"{gone} of the {described} photos in {address} are not among the {len(own.names)} of {folder}. If they are to leave "
+            "the collection, push again with --prune (in Python: prune=True)."
         )
 
 
