@@ -8,6 +8,7 @@ from cluster_runs import contents
 from PIL import Image
 
 from rw_keras.cluster import fragments as fragments_module
+from rw_keras.cluster import running
 from rw_keras.cluster.describing import Describing, Settings
 from rw_keras.cluster.gather import gather
 from rw_keras.cluster.places import Place
@@ -246,6 +247,14 @@ def test_a_fault_is_forgotten_once_the_photo_is_read(model, photos, tmp_path):
     assert "05.png" in Index.load(out).names
 
 
+def test_an_array_beside_urls_is_refused_before_the_plan():
+    pytest.importorskip("fsspec", reason='object storage: pip install "rw_keras[cloud]"')
+    items = photo_items(["memory://bucket/a.jpg", np.zeros((8, 8, 3), "uint8")])
+    with pytest.raises(ValueError, match="The photo '00000001' is an array"):
+        running._check_files(items)
+    running._check_files(photo_items(["memory://bucket/a.jpg", "memory://bucket/b.jpg"]))
+
+
 def test_names_that_are_no_text(model, tmp_path, draw):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -317,6 +326,14 @@ class TestPlaces:
         assert place.read("one.parquet") == b"1"
         place.remove(["one.parquet", "plan/plan.json"])
         assert place.names() == place.names("plan") == set()
+
+    def test_no_password_stands_in_a_message(self, tmp_path):
+        pytest.importorskip("fsspec")
+        place = Place.of("memory://key:secret@bucket/fragments")
+        place.write("plan/plan.json", b"{}")
+        with pytest.raises(ValueError, match=r"memory://bucket/fragments/plan/plan\.json cannot be read") as raised:
+            Plan.found(place)
+        assert "secret" not in str(raised.value)
 
     def test_a_plan_that_is_damaged(self, tmp_path):
         place = Place.of(tmp_path)
