@@ -203,6 +203,7 @@ def test_a_photo_that_was_repaired_meanwhile_keeps_its_row(model, photos, tmp_pa
     if described_meanwhile:
         extract(model, photos, out, max_side=60, runtime="tensorflow", progress=False)
     done = described(model, photos, out, place)
+    assert "05.png" in Index.load(out).names and (done.undecodable, done.unread) == ([], [])
     if not described_meanwhile:
         done = described(model, photos, out, place)  # what a run does once it has finished the plan
     assert (done.undecodable, done.unread) == ([], [])
@@ -212,6 +213,21 @@ def test_a_photo_that_was_repaired_meanwhile_keeps_its_row(model, photos, tmp_pa
     assert sorted(one.names) == sorted(other.names)
     rows = [index.descriptors[index.names.index("05.png")] for index in (one, other)]
     np.testing.assert_allclose(*rows, atol=1e-6)
+
+
+def test_an_older_row_does_not_take_the_place_of_a_newer_one(model, photos, tmp_path, draw):
+    place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
+    assert described(model, photos, out, place, stop=3) is None
+    Image.fromarray(draw(100, 64, 48)).save(photos / "05.png")
+    os.utime(photos / "05.png", (2e9, 2e9))
+    extract(model, photos, out, max_side=60, runtime="tensorflow", progress=False)
+    before = Index.load(out)
+    rows = {name: np.array(row) for name, row in zip(before.names, before.descriptors)}
+    described(model, photos, out, place)
+    after = Index.load(out)
+    assert sorted(after.names) == sorted(rows)
+    for name, row in zip(after.names, after.descriptors):
+        np.testing.assert_array_equal(row, rows[name])
 
 
 def test_photos_that_the_source_lists_no_longer_are_not_described(model, photos, tmp_path):
