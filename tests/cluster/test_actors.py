@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rw_keras.cluster import actors
+from rw_keras.cluster import actors, running
 from rw_keras.cluster.actors import Actor, hold_processors
 from rw_keras.cluster.describing import Describing, Settings
 from rw_keras.cluster.fragments import about_of
+from rw_keras.cluster.nodes import Fleet, Node
 from rw_keras.cluster.places import Place
 from rw_keras.cluster.plan import Plan
+from rw_keras.description.progress import Progress
 from rw_keras.photos.items import Item
 from rw_keras.photos.remote import Remote
 from rw_keras.photos.sources import photo_items
@@ -97,6 +99,33 @@ def test_the_last_pass_describes_what_has_come_back_and_nothing_else(plan, photo
         (photos / f"{number:02d}.png").unlink()
         Image.fromarray(draw(number, 40, 40)).save(photos / f"{number:02d}.png")
     assert described(actor)["failed"] == passing(plan) == AWAY - 1
+
+
+@pytest.mark.parametrize("back", [0, 1])
+def test_what_stays_away_is_not_described_a_second_time(plan, photos, draw, monkeypatch, back):
+    """The driver's passes, with actors in this process."""
+    calls, passes = [], []
+    real = Describing.__call__
+
+    def describing(self, todo):
+        calls.append(len(todo))
+        return real(self, todo)
+
+    def rows(plan, numbers, fleet, workers, again=False):
+        passes.append(again)
+        if again:
+            comes_back(photos, draw, back)
+        actor = Actor(plan, fleet.processors, workers, again)
+        for number in numbers:
+            yield {field: values[0] for field, values in actor({"item": np.array([number])}).items()}
+
+    monkeypatch.setattr(Describing, "__call__", describing)
+    monkeypatch.setattr(running, "_rows", rows)
+    monkeypatch.setattr(running.nodes, "nodes", lambda: [Node("a", "10.0.0.1", 2, 0.0)])
+    with Progress(plan.photos, False) as bar:
+        running.describe_all(plan, [0], Fleet(1, 2, 0), "auto", bar)
+    assert passes == [False, True]
+    assert calls == [12] * (1 + back) and passing(plan) == AWAY - back
 
 
 def test_photos_that_are_not_there_are_no_sign_of_a_disk_that_is_away(plan, photos):
