@@ -66,7 +66,7 @@ def _side(nodes, folder):
 
     finished, describe_all = [], running.describe_all
 
-    def timed(plan, fleet, workers, bar):
+    def timed(plan, numbers, fleet, workers, bar):
         advance = bar.advance
 
         def noted(failed, new=True, count=1):
@@ -75,7 +75,7 @@ def _side(nodes, folder):
             advance(failed, new=new, count=count)
 
         bar.advance = noted
-        describe_all(plan, fleet, workers, bar)
+        describe_all(plan, numbers, fleet, workers, bar)
 
     running.describe_all = timed
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name; the other side has the same)

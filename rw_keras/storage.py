@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 # One letter before the colon is a drive.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::.*://)", re.DOTALL)
+# Between the links of a chain of URLs, such as "zip://a.jpg::s3://bucket/photos.zip".
+_LINK = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]+://)")
 _WEB = ("http", "https")
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
@@ -80,6 +82,10 @@ def without_query(url: str) -> str:
 
 def shown(url: str) -> str:
     """A URL for messages and indices: without a password, and for the web without its query, which may hold a signature."""
+    return "::".join(map(_shown, _LINK.split(url)))
+
+
+def _shown(url):
     scheme, mark, rest = without_query(url).partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
@@ -134,12 +140,13 @@ def _options(scheme, fsspec):
     return {"use_listings_cache": False} if scheme in _PACKAGES else {}
 
 
-def patiently(action: Callable[[], _Result], url: str) -> _Result:
+def patiently(action: Callable[[], _Result], url: str, attempts: int | None = None) -> _Result:
     """Does something with storage, and where that fails for a reason that may pass does it again, a few times and ever later.
 
     Args:
         action: what is done; it may be done again.
         url: of what; for messages.
+        attempts: how often it is done in all. Default: `ATTEMPTS`.
 
     Raises:
         MissingError, ForbiddenError: at once, when there is no such thing, or it is not allowed.
@@ -148,10 +155,10 @@ def patiently(action: Callable[[], _Result], url: str) -> _Result:
     for attempt in itertools.count(1):
         try:
             return action()
-        except StorageError:
+        except (StorageError, MemoryError):
             raise
         except Exception as error:  # each library has errors of its own
-            if attempt >= ATTEMPTS or not may_pass(error):
+            if attempt >= (attempts or ATTEMPTS) or not may_pass(error):
                 raise _in_words(error, url, attempt) from error
         # All who were refused together would come back together.
         time.sleep(FIRST_WAIT * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
@@ -202,8 +209,6 @@ def _is_connection(error):
 
 def _in_words(error, url, attempts):
     """An error as one of this package's, which names the URL and the reason, and no signature."""
-    if isinstance(error, MemoryError):
-        return error
     decisive, status = _decisive(error)
     said = " ".join(str(decisive or error).split())
     tells = said and not (is_web(url) and "://" in said)

@@ -34,7 +34,22 @@ def test_urls(place):
 
 
 @pytest.mark.parametrize(
-    "place", ["a.jpg", "/a//b.jpg", "C:\\a.jpg", "c://a", "://x", "1s://x", "a b://x", "", None, b"s3://x", "x/s3://y"]
+    "place",
+    [
+        "a.jpg",
+        "/a//b.jpg",
+        "C:\\a.jpg",
+        "c://a",
+        "IMG::001.jpg",
+        "a::b::c",
+        "://x",
+        "1s://x",
+        "a b://x",
+        "",
+        None,
+        b"s3://x",
+        "x/s3://y",
+    ],
 )
 def test_what_is_no_url(place):
     assert not is_url(place)
@@ -44,6 +59,8 @@ def test_shown_without_secrets():
     assert shown("https://user:pass@host:80/a b.jpg?X-Amz-Signature=1#x") == "https://host:80/a b.jpg"
     assert shown("s3://key:secret@bucket/a@b?c#d") == "s3://bucket/a@b?c#d"
     assert shown("s3://bucket") == "s3://bucket"
+    assert shown("filecache::https://u:p@h/x::y.txt?X-Amz-Signature=SECRET") == "filecache::https://h/x::y.txt"
+    assert shown("zip://a?b::c.jpg::s3://key:se::cret@bucket/a.zip") == "zip://a?b::c.jpg::s3://bucket/a.zip"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +140,18 @@ def test_at_once(monkeypatch, error, kind, words):
     with pytest.raises(kind, match=words) as raised:
         patiently(failing(error)[0], "https://h/a?signature=1")
     assert "signature" not in str(raised.value) and isinstance(raised.value, OSError)
+
+
+def test_memory_that_is_full_is_said_to_be():
+    with pytest.raises(MemoryError) as raised:
+        patiently(failing(MemoryError("full"))[0], "s3://b/a")
+    assert raised.value.__cause__ is None
+
+
+def test_fewer_attempts(monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: pytest.fail("it waited"))
+    with pytest.raises(StorageError, match="cannot be reached now: HTTP 503"):
+        patiently(failing(StatusError(503))[0], "s3://b/a", 1)
 
 
 def test_interrupts_are_not_held_up():

@@ -15,8 +15,10 @@ from rw_keras.description.reader import read_ahead, read_item
 from rw_keras.description.runner import Runner
 from rw_keras.model.recipe import Recipe, smallest_side
 from rw_keras.photos.items import Item
+from rw_keras.photos.reading import MissingReaderError
 from rw_keras.retrieval.store import Known
 from rw_keras.runtimes.describer import described_with
+from rw_keras.storage import MissingError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +104,14 @@ class Describing:
             "described_with": self.described_with,
             "versions": self.versions,
             "network_seconds": self._runner.seconds - began,
+            "doubtful": sum(_is_doubtful(reading) for window in found for reading in window.readings),
         }
         return table_of(found, settings.regions, self._runner.dimensions, settings.binary, about)
+
+
+def _is_doubtful(reading):
+    """Whether a fault is likely to pass; a photo that storage does not have, or that nothing here reads, seldom comes back."""
+    return reading.passing and not isinstance(reading.error, (MissingError, MissingReaderError))
 
 
 def _in_words(described_with):

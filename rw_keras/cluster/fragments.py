@@ -134,7 +134,7 @@ def _lists(arrow, values):
 
 def fragment_of(table: Any) -> Fragment:
     """What a table of `table_of` holds; a ValueError when it is none."""
-    about = json.loads((table.schema.metadata or {})[_ABOUT])
+    about = about_of(table)
     plain = {field: table[field].to_pylist() for field in ("name", "size", "time", "sha256", "fault", "passing")}
     descriptors = table["descriptor"].combine_chunks()
     is_there = descriptors.is_valid().to_numpy(zero_copy_only=False)
@@ -153,6 +153,11 @@ def fragment_of(table: Any) -> Fragment:
         regions,
         about,
     )
+
+
+def about_of(table: Any) -> dict[str, Any]:
+    """What a table of `table_of` says of itself."""
+    return json.loads((table.schema.metadata or {})[_ABOUT])
 
 
 def _array(lists):

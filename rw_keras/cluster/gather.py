@@ -36,7 +36,7 @@ def gather(plan: Plan, writer: Writer, update: Update, bar: Any) -> float:
             continue
         fragment = plan.fragment(number)
         if fragment.names != [item.name for item, _ in todo]:
-            raise ValueError(f"Fragment {number} of {plan.place.url} is of other photos than its plan; remove it, and run again.")
+            raise ValueError(f"Fragment {number} of {plan.place.shown} is of other photos than its plan; remove it, and run again.")
         seconds += fragment.about["network_seconds"]
         for start in range(0, len(todo), batcher.WINDOW):
             stop = min(start + batcher.WINDOW, len(todo))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
+import math
 import os
 import platform
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rw_keras.files import extra
@@ -154,14 +155,20 @@ def nodes() -> list[Node]:
     return sorted(found, key=lambda node: (node.address, node.id))
 
 
-def fleet_for(found: Sequence[Node], free: float, processors: int | None, gpus: float, most: int | None = None) -> Fleet:
+def fleet_for(
+    found: Sequence[Node],
+    free: Mapping[str, Mapping[str, float]] | None,
+    processors: int | None,
+    gpus: float,
+    most: int | None = None,
+) -> Fleet:
     """How many actors the machines hold: the arithmetic of processors, before Ray would wait for ever for more than there are.
 
     The pipeline has no reading tasks, so actors may take all processors.
 
     Args:
         found: the machines.
-        free: processors that nobody else uses now, on all of them together.
+        free: what nobody else uses now of each, by its id, see `free_resources`; `None`: all of it.
         processors: of an actor; `None`: all of the smallest machine.
         gpus: of an actor.
         most: how many actors at most; `None`: as many as fit.
@@ -173,7 +180,11 @@ def fleet_for(found: Sequence[Node], free: float, processors: int | None, gpus: 
         raise ValueError("No machine of the Ray cluster has a processor to offer; start one with `ray start`.")
     fitting = [node for node in found if node.gpus >= gpus]
     asked = processors or min((node.processors for node in fitting), default=1)
-    count = sum(min(node.processors // asked, int(node.gpus // gpus) if gpus else node.processors) for node in fitting)
+
+    def fit(processors, units):
+        return int(min(processors // asked, units // gpus if gpus else math.inf))
+
+    count = sum(fit(node.processors, node.gpus) for node in fitting)
     needs = f"An actor takes {_counted(asked, 'processor')}" + (f" and {gpus:g} GPU" if gpus else "")
     there = ", ".join(f"{node.address} has {node.processors}" + (f" and {node.gpus:g} GPU" if gpus else "") for node in found)
     if not count:
@@ -183,22 +194,38 @@ def fleet_for(found: Sequence[Node], free: float, processors: int | None, gpus: 
             f"{needs}, so {_counted(count, 'actor')} fit on the cluster, and you asked for {most}: {there}; ask for fewer, since "
             "Ray would wait for ever for the others."
         )
-    count = min(count, most or count)
-    if free < asked:
-        raise ValueError(
-            f"{needs}, and of the cluster's {sum(node.processors for node in found)} only {free:g} are free; wait for what "
-            "else runs on it, or let an actor take fewer."
+    now = {node: _free_of(node, free) for node in fitting}
+    fitting_now = sum(fit(*pair) for pair in now.values())
+    if not fitting_now:
+        there = ", ".join(
+            f"{node.address} has {processors:g} of {node.processors}" + (f" and {units:g} of {node.gpus:g} GPUs" if gpus else "")
+            for node, (processors, units) in now.items()
         )
-    return Fleet(int(min(count, free // asked)), asked, gpus)
+        raise ValueError(
+            f"{needs}, and no machine has as many free now: {there}; wait for what else runs on the cluster, or let an actor take "
+            "fewer."
+        )
+    return Fleet(min(count, fitting_now, most or count), asked, gpus)
+
+
+def _free_of(node, free):
+    """The processors and GPUs of a machine that are free."""
+    if free is None:
+        return node.processors, node.gpus
+    own = free.get(node.id, {})
+    return own.get("CPU", 0.0), own.get("GPU", 0.0)
 
 
 def _counted(number, what):
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def free_processors() -> float:
-    """Processors of the cluster that nobody uses now."""
-    return ray().available_resources().get("CPU", 0.0)
+def free_resources() -> dict[str, dict[str, float]]:
+    """What nobody uses now of each machine, by Ray's name for it: {"CPU": processors, "GPU": GPUs}."""
+    ray()
+    from ray._private import state  # Ray's public function adds the machines up
+
+    return state.available_resources_per_node()
 
 
 def versions() -> dict[str, str]:
@@ -268,7 +295,7 @@ def check_sees(found: Sequence[Node], place: Any, name: str, source: Any) -> Non
     for node, (sees, reads) in zip(found, on_each(found, _sees, place, name, source)):
         if not sees:
             raise ValueError(
-                f"The machine {node.address} does not find {place.url}/{name}; give a place that all machines share, such as "
+                f"The machine {node.address} does not find {place.shown}/{name}; give a place that all machines share, such as "
                 "--fragments s3://bucket/fragments (in Python: fragments=)."
             )
         if can_read and not reads:

@@ -35,6 +35,11 @@ class Place:
         """Whether it is a folder, and not a URL."""
         return not storage.is_url(self.url)
 
+    @property
+    def shown(self) -> str:
+        """The place for messages, without a password."""
+        return storage.shown(self.url)
+
     def write(self, name: str, content: bytes) -> None:
         """Writes a file: in a folder by renaming it, in object storage by one put.
 
@@ -64,7 +69,7 @@ class Place:
             if self.is_folder:
                 with os.scandir(self._path(folder)) as entries:
                     return {entry.name for entry in entries if entry.is_file()}
-            found = self._ask(folder, lambda files, path: files.ls(path, detail=True))
+            found = self._ask(folder, lambda files, path: files.ls(path, detail=True, refresh=True))
             return {one["name"].rpartition("/")[2] for one in found if one["type"] == "file"}
         return set()
 

@@ -81,7 +81,7 @@ class Plan:
                 raise ValueError("it is of another version of rw_keras")
             return cls(place, **{**about, "settings": Settings(**about["settings"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            words = f"{place.url}/{name} cannot be read: {error}; remove the folder to describe all photos again."
+            words = f"{place.shown}/{name} cannot be read: {error}; remove the folder to describe all photos again."
             raise ValueError(words) from error
 
     @classmethod
@@ -125,7 +125,7 @@ class Plan:
     def todo(self, number: int) -> list[tuple[Item, Known | None]]:
         """The photos of a fragment."""
         name = _listed(number)
-        table = from_bytes(self.place.read(name), f"{self.place.url}/{name}")
+        table = from_bytes(self.place.read(name), f"{self.place.shown}/{name}")
         columns = (table[field].to_pylist() for field in ("name", "item", "known"))
         return [(_item_of(name, item), None if known is None else Known(*json.loads(known))) for name, item, known in zip(*columns)]
 
@@ -140,8 +140,12 @@ class Plan:
 
     def fragment(self, number: int) -> Fragment:
         """A fragment that is finished."""
+        return fragments.fragment_of(self.table(number))
+
+    def table(self, number: int) -> Any:
+        """The table of a fragment that is finished."""
         name = self._name(number)
-        return fragments.fragment_of(from_bytes(self.place.read(name), f"{self.place.url}/{name}"))
+        return from_bytes(self.place.read(name), f"{self.place.shown}/{name}")
 
     def remove(self, keep_fragments: bool) -> None:
         """Removes what lies in its place of it, once it is gathered; with `keep_fragments` only the plan."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
-import math
 import os
 import pathlib
 import sys
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _BLOCKS = 10_000
 # Passes over what is left that may bring nothing, before the run gives up.
 _IDLE_PASSES = 2
+# A file in the place of fragments, by which machines are asked whether they share it.
+_PROBE = "probe.txt"
 _TAKES = "a cluster takes photos that all machines can read"
 
 
@@ -73,7 +75,8 @@ def extract(
     `rw_keras.extract` with the same runtime gives it. `docs/cluster.md` says how to start a cluster, and how to keep it private.
 
     Args:
-        model: a model of `build_descriptor`. It travels as a file, so layers of one's own have to be installed on all machines.
+        model: a model of `build_descriptor`. It travels as a file, so the packages of layers that are neither Keras' nor
+            this package's have to be installed on all machines.
         photos: as for `rw_keras.extract`, by paths that are the same on all machines; no arrays and no dataset.
         out: the index, which this process writes.
         address: "local" starts Ray on this machine, and stops it at the end; "HOST:PORT" is the cluster's head. Default: the
@@ -102,33 +105,31 @@ def extract(
     pyarrow(), nodes.ray()
     check_arguments(batch_size, workers)
     _check_counts(processors, gpus, actors)
-    model = _keras_model(model)
-    job = Job.settled(
-        model,
-        photos,
-        out,
-        max_side=max_side,
-        resume=resume,
-        dtype=dtype,
-        regions=regions,
-        region_components=region_components,
-        checksum=checksum,
-        strict=False,
-        devices=None,
-        source=source,
-        runtime=runtime,
-        precision=precision,
-        prune=prune,
-        settings=settings,
-    )
-    _check_files(job.items)
-    place = _place_of(fragments, job.out)
-    content = _file_of(model)
+    model, place = _keras_model(model), _place_of(fragments, out)
     with nodes.connected(address):
         found = nodes.nodes()
-        fleet = nodes.fleet_for(found, nodes.free_processors(), processors, gpus, actors)
+        fleet = nodes.fleet_for(found, nodes.free_resources(), processors, gpus, actors)
         nodes.check_alike(found)
-        run = _Run(job, place, _asked(job, batch_size), content, fleet, workers, keep_fragments, progress)
+        job = Job.settled(
+            model,
+            photos,
+            out,
+            max_side=max_side,
+            resume=resume,
+            dtype=dtype,
+            regions=regions,
+            region_components=region_components,
+            checksum=checksum,
+            strict=False,
+            devices=None,
+            source=source,
+            runtime=runtime,
+            precision=precision,
+            prune=prune,
+            settings=settings,
+        )
+        _check_files(job.items)
+        run = _Run(job, place, _asked(job, batch_size), _file_of(model), fleet, workers, keep_fragments, progress)
         with job.opened() as (writer, update):
             seconds = run.finish_plan(writer, update) + run.describe(writer, update)
             return job.finished(writer, update, began, seconds)
@@ -160,17 +161,31 @@ class _Run:
         with Progress(plan.photos, self.progress) as bar:
             # What the source does not list any more, in the state that it had, is not gathered either.
             numbers = [number for number in range(plan.count) if update.still_listed([item for item, _ in plan.todo(number)])]
+            if numbers:
+                nodes.check_sees(nodes.nodes(), plan.place, plan.about_name, plan.todo(numbers[0])[0][0])
             return self._described(plan, numbers, writer, update, bar)
 
     def describe(self, writer, update):
         """Plans, describes and gathers what the index has to be given; the seconds that the network worked."""
         with Progress(self.job.count, self.progress) as bar:
-            plan = Plan.make(self.place, update.todo(bar), self.settings, self.model, writer.about["identity"])
+            todo = update.todo(bar)
+            first = list(itertools.islice(todo, 1))
+            self._check_sees(first)
+            plan = Plan.make(self.place, itertools.chain(first, todo), self.settings, self.model, writer.about["identity"])
             return 0.0 if plan is None else self._described(plan, range(plan.count), writer, update, bar)
+
+    def _check_sees(self, first):
+        """Checks, before all photos are written down, that all machines find what this one writes, and the first of them."""
+        for item, _ in first:
+            self.place.write(_PROBE, b"whether all machines find this")
+            try:
+                nodes.check_sees(nodes.nodes(), self.place, _PROBE, item)
+            finally:
+                self.place.remove([_PROBE])
+                self.place.remove_folder()
 
     def _described(self, plan, numbers, writer, update, bar):
         if numbers:
-            nodes.check_sees(nodes.nodes(), plan.place, plan.about_name, plan.todo(numbers[0])[0][0])
             if plan.settings.described_with is None:
                 plan = _with_runtime(plan, self.fleet)
             describe_all(plan, numbers, self.fleet, self.workers, bar)
@@ -183,8 +198,8 @@ class _Run:
         """Refuses a plan of other settings than those asked for, with both values."""
         if plan.index != writer.about["identity"]:
             raise ValueError(
-                f"{self.place.url} holds fragments of another index than {places.shown(self.job.out)}; give each a place for "
-                "itself."
+                f"{self.place.shown} holds fragments of another index than {places.shown(self.job.out)}; give each a place for "
+                "itself, or remove the fragments where that index is gone."
             )
         asked, there = self.settings, plan.settings
         differing = Recipe.from_dict(there.recipe).differences(asked.recipe, "the one asked for")
@@ -194,7 +209,7 @@ class _Run:
                 differing.append(f"its {field} is {one!r}, the one asked for {other!r}")
         if differing:
             raise ValueError(
-                f"{self.place.url} holds fragments that a run has left unfinished, and that were made in another way: "
+                f"{self.place.shown} holds fragments that a run has left unfinished, and that were made in another way: "
                 f"{'; '.join(differing)}. Run again in the same way to finish them, or remove them to describe their photos again."
             )
 
@@ -212,7 +227,7 @@ def _place_of(fragments, out):
 
 def _usual_place(out):
     """The folder `fragments` of an index; `None` for one in Milvus, which has no folder."""
-    return None if places.is_milvus(out) else Place.of(out / FRAGMENTS)
+    return None if places.is_milvus(out) else Place.of(os.path.join(out, FRAGMENTS))
 
 
 def _check_counts(processors, gpus, actors):
@@ -237,8 +252,8 @@ def _check_files(items):
         raise ValueError(
             f"A source that is read from one end to the other is described where it is, by rw_keras.extract; {_TAKES}."
         )
-    arrays = (item for item in items if not item.is_file) if isinstance(items, list) else iter(())
-    array = next(arrays, None)
+    # All that is listed in a folder of storage is a file.
+    array = next((item for item in items if not item.is_file), None) if getattr(items, "folder", None) is None else None
     if array is not None:
         raise ValueError(f"The photo {array.name!r} is an array, which is described where it is, by rw_keras.extract; {_TAKES}.")
 
@@ -291,13 +306,13 @@ def describe_all(plan: Plan, numbers: Collection[int], fleet: nodes.Fleet, worke
     bar.advance(0, new=False, count=plan.photos - sum(plan.counts[number] for number in unfinished))
     while unfinished:
         # Machines may have gone since the last pass.
-        now = nodes.fleet_for(nodes.nodes(), math.inf, fleet.processors, fleet.gpus)
+        now = nodes.fleet_for(nodes.nodes(), None, fleet.processors, fleet.gpus)
         fleet = fleet._replace(count=min(now.count, fleet.count))
         faults = {}
         for row in _rows(plan, unfinished, fleet, workers):
             if row["fault"]:
                 faults[row["node"]] = row["fault"]
-            elif row["passing"] > DOUBTFUL * row["photos"]:
+            elif row["doubtful"] > DOUBTFUL * row["photos"]:
                 doubtful[row["number"]] = row
             else:
                 bar.advance(row["failed"], count=row["photos"])
@@ -308,15 +323,18 @@ def describe_all(plan: Plan, numbers: Collection[int], fleet: nodes.Fleet, worke
             raise OSError(f"{len(left)} of {plan.count} fragments are not finished ({words}). Run again to go on.")
         unfinished = left
     if doubtful:  # a disk may have been away
-        for row in _rows(plan, sorted(doubtful), fleet, workers):
+        for row in _rows(plan, sorted(doubtful), fleet, workers, again=True):
             if not row["fault"]:
                 doubtful[row["number"]] = row
     for row in doubtful.values():
         bar.advance(row["failed"], count=row["photos"])
 
 
-def _rows(plan: Plan, numbers: Iterable[int], fleet: nodes.Fleet, workers: int | str) -> Iterator[dict[str, Any]]:
+def _rows(
+    plan: Plan, numbers: Iterable[int], fleet: nodes.Fleet, workers: int | str, again: bool = False
+) -> Iterator[dict[str, Any]]:
     """Lets the cluster describe fragments, by their numbers, and gives what came of each; of those whose actor has died, nothing.
+    With `again` they are there already.
 
     Raises:
         ValueError: when an actor says that it cannot describe any.
@@ -326,7 +344,7 @@ def _rows(plan: Plan, numbers: Iterable[int], fleet: nodes.Fleet, workers: int |
     with _quiet(module):
         data = module.data.from_items(numbers, override_num_blocks=min(len(numbers), _BLOCKS)).map_batches(
             Actor,
-            fn_constructor_args=(plan, fleet.processors, workers),
+            fn_constructor_args=(plan, fleet.processors, workers, again),
             batch_size=1,
             compute=module.data.ActorPoolStrategy(min_size=1, max_size=fleet.count, initial_size=fleet.count),
             num_cpus=fleet.processors,

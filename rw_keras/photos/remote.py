@@ -354,18 +354,24 @@ def with_stamps(items: Iterable[Item]) -> Iterator[Item]:
     Raises:
         ImportError, ValueError: see `rw_keras.storage.filesystem`.
     """
+    away: set[str] = set()  # servers that could not be reached, each of whose photos is then asked for once
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
         items = iter(items)
         while part := list(itertools.islice(items, _AHEAD)):
-            yield from threads.map(_stamped, part)
+            yield from threads.map(lambda item: _stamped(item, away), part)
 
 
-def _stamped(item):
+def _stamped(item, away):
     if not isinstance(item.place, Remote) or item.stamp is not None or item.fault is not None:
         return item
     files, path = storage.filesystem(item.place.url)
+    server = item.place.url.partition("://")[2].partition("/")[0]
     try:
-        about = storage.patiently(lambda: files.info(path), item.place.url)
-    except storage.StorageError:
+        about = storage.patiently(lambda: files.info(path), item.place.url, 1 if server in away else None)
+    except (storage.MissingError, storage.ForbiddenError):
         return item
+    except storage.StorageError:
+        away.add(server)
+        return item
+    away.discard(server)
     return dataclasses.replace(item, stamp=pages.stamp_of(storage.shown(item.place.url), about))

@@ -8,6 +8,7 @@ from cluster_runs import contents
 from PIL import Image
 
 from rw_keras.cluster import fragments as fragments_module
+from rw_keras.cluster import running
 from rw_keras.cluster.describing import Describing, Settings
 from rw_keras.cluster.gather import gather
 from rw_keras.cluster.places import Place
@@ -202,6 +203,7 @@ def test_a_photo_that_was_repaired_meanwhile_keeps_its_row(model, photos, tmp_pa
     if described_meanwhile:
         extract(model, photos, out, max_side=60, runtime="tensorflow", progress=False)
     done = described(model, photos, out, place)
+    assert "05.png" in Index.load(out).names and (done.undecodable, done.unread) == ([], [])
     if not described_meanwhile:
         done = described(model, photos, out, place)  # what a run does once it has finished the plan
     assert (done.undecodable, done.unread) == ([], [])
@@ -211,6 +213,21 @@ def test_a_photo_that_was_repaired_meanwhile_keeps_its_row(model, photos, tmp_pa
     assert sorted(one.names) == sorted(other.names)
     rows = [index.descriptors[index.names.index("05.png")] for index in (one, other)]
     np.testing.assert_allclose(*rows, atol=1e-6)
+
+
+def test_an_older_row_does_not_take_the_place_of_a_newer_one(model, photos, tmp_path, draw):
+    place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
+    assert described(model, photos, out, place, stop=3) is None
+    Image.fromarray(draw(100, 64, 48)).save(photos / "05.png")
+    os.utime(photos / "05.png", (2e9, 2e9))
+    extract(model, photos, out, max_side=60, runtime="tensorflow", progress=False)
+    before = Index.load(out)
+    rows = {name: np.array(row) for name, row in zip(before.names, before.descriptors)}
+    described(model, photos, out, place)
+    after = Index.load(out)
+    assert sorted(after.names) == sorted(rows)
+    for name, row in zip(after.names, after.descriptors):
+        np.testing.assert_array_equal(row, rows[name])
 
 
 def test_photos_that_the_source_lists_no_longer_are_not_described(model, photos, tmp_path):
@@ -244,6 +261,14 @@ def test_a_fault_is_forgotten_once_the_photo_is_read(model, photos, tmp_path):
         done = job.finished(writer, update, 0.0, 0.0)
     assert (done.undecodable, done.unread) == ([], [])
     assert "05.png" in Index.load(out).names
+
+
+def test_an_array_beside_urls_is_refused_before_the_plan():
+    pytest.importorskip("fsspec", reason='object storage: pip install "rw_keras[cloud]"')
+    items = photo_items(["memory://bucket/a.jpg", np.zeros((8, 8, 3), "uint8")])
+    with pytest.raises(ValueError, match="The photo '00000001' is an array"):
+        running._check_files(items)
+    running._check_files(photo_items(["memory://bucket/a.jpg", "memory://bucket/b.jpg"]))
 
 
 def test_names_that_are_no_text(model, tmp_path, draw):
@@ -317,6 +342,14 @@ class TestPlaces:
         assert place.read("one.parquet") == b"1"
         place.remove(["one.parquet", "plan/plan.json"])
         assert place.names() == place.names("plan") == set()
+
+    def test_no_password_stands_in_a_message(self, tmp_path):
+        pytest.importorskip("fsspec")
+        place = Place.of("memory://key:secret@bucket/fragments")
+        place.write("plan/plan.json", b"{}")
+        with pytest.raises(ValueError, match=r"memory://bucket/fragments/plan/plan\.json cannot be read") as raised:
+            Plan.found(place)
+        assert "secret" not in str(raised.value)
 
     def test_a_plan_that_is_damaged(self, tmp_path):
         place = Place.of(tmp_path)

@@ -390,6 +390,20 @@ class TestListFile:
                 faults.plan(fault, 3)
                 item.open()
 
+    def test_a_server_that_is_away_is_waited_for_by_few(self, monkeypatch):
+        attempts, threads = [], 4
+        monkeypatch.setattr(remote, "_AT_ONCE", threads)
+        real = storage.patiently
+
+        def patiently(action, url, most=None):
+            attempts.append(most)
+            return real(action, url, most)
+
+        monkeypatch.setattr(storage, "patiently", patiently)
+        items = photo_items([f"http://127.0.0.1:9/{number}.jpg" for number in range(40)])  # where nothing listens
+        assert all(item.stamp is None for item in items) and len(attempts) == 40
+        assert attempts.count(None) <= 2 * threads and attempts[-1] == 1
+
     def test_a_web_server_that_hangs(self, odd_folder, monkeypatch):
         monkeypatch.setattr(storage, "_SILENCE", 0.3)
         with web_server_of_parts(odd_folder) as (url, faults):
