@@ -155,6 +155,17 @@ def nodes() -> list[Node]:
     return sorted(found, key=lambda node: (node.address, node.id))
 
 
+def fleet(processors: int | None, gpus: float, most: int | None = None) -> Fleet:
+    """The actors that fit on the cluster now, all of whose machines are alike.
+
+    Arguments and errors as for `fleet_for` and `check_alike`.
+    """
+    found = nodes()
+    fitting = fleet_for(found, free_resources(), processors, gpus, most)
+    check_alike(found)
+    return fitting
+
+
 def fleet_for(
     found: Sequence[Node],
     free: Mapping[str, Mapping[str, float]] | None,

@@ -107,9 +107,7 @@ def extract(
     _check_counts(processors, gpus, actors)
     model, place = _keras_model(model), _place_of(fragments, out)
     with nodes.connected(address):
-        found = nodes.nodes()
-        fleet = nodes.fleet_for(found, nodes.free_resources(), processors, gpus, actors)
-        nodes.check_alike(found)
+        fleet = nodes.fleet(processors, gpus, actors)
         job = Job.settled(
             model,
             photos,
@@ -133,6 +131,19 @@ def extract(
         with job.opened() as (writer, update):
             seconds = run.finish_plan(writer, update) + run.describe(writer, update)
             return job.finished(writer, update, began, seconds)
+
+
+def check(
+    out: str | os.PathLike[str], address: str | None, processors: int | None, gpus: float, fragments: str | os.PathLike[str] | None
+) -> None:
+    """Checks what `extract` would refuse before it lists photos, for those who list them first; arguments and errors as there.
+
+    Ray is not started on this machine for it.
+    """
+    _place_of(fragments, out)
+    if address != "local":
+        with nodes.connected(address):
+            nodes.fleet(processors, gpus)
 
 
 @dataclasses.dataclass

@@ -70,6 +70,7 @@ def run(values: Namespace) -> int:
     known = {} if about is None else known_settings(about)
     if not values.force:
         check_flags(places.shown(values.output), known, {flag: getattr(values, flag) for flag in known.keys() & values.given})
+    describe = extract if values.cluster is None else _on_cluster(values)
     items = listed_photos(source, values.prune and about is not None)
     names = names_of(items)
     check_loss(values.output, names, values.prune)
@@ -88,7 +89,7 @@ def run(values: Namespace) -> int:
 
     if "take_back" in values.given and about is not None:
         exclusions.take_back(values.output, taken_back)
-    done = (extract if values.cluster is None else _on_cluster(values))(
+    done = describe(
         model,
         source if names is None else items,  # the iterator of a stream is no source
         values.output,
@@ -141,9 +142,10 @@ def _check_cluster(values):
 
 
 def _on_cluster(values):
-    """`extract` on the cluster that the flags name."""
-    from rw_keras.cluster.running import extract
+    """`extract` on the cluster that the flags name, once that is there, and its machines are alike."""
+    from rw_keras.cluster.running import check, extract
 
+    check(values.output, values.cluster, values.actor_processors, values.actor_gpus, values.fragments)
     return functools.partial(
         extract,
         address=values.cluster,

@@ -91,7 +91,6 @@ class Update:
         described, changed: photos described; those of them that an earlier run had described.
         removed: described photos that the source no longer lists, and that left the index.
         excluded: photos of the source that were left out because their names are excluded.
-        unread: (name, reason) of photos that could not be read, and whose descriptors stay.
         undecodable: (name, reason) of photos that left the index because their changed bytes cannot be decoded.
 
     Raises:
@@ -117,6 +116,7 @@ class Update:
 
     @property
     def unread(self) -> list[tuple[str, str]]:
+        """(name, reason) of photos that could not be read, and whose descriptors stay."""
         return list(self._unread.items())
 
     def _take_over(self):

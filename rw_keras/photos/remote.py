@@ -102,8 +102,12 @@ def _unchanged(files, path, url):
         return storage.patiently(lambda: files.info(path), url)
 
     before = asked()
-    yield before
-    if pages.state_of(asked()) != pages.state_of(before):
+    try:
+        yield before
+        after = asked()
+    except storage.MissingError as error:  # it was there, so nobody may take it for missing
+        raise _changed(url) from error
+    if pages.state_of(after) != pages.state_of(before):
         raise _changed(url)
 
 
@@ -271,7 +275,10 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer):
-        content = storage.patiently(lambda: self._read(len(buffer)), self._url)
+        try:
+            content = storage.patiently(lambda: self._read(len(buffer)), self._url)
+        except storage.MissingError as error:
+            raise (_changed(self._url) if self._state else error) from None
         buffer[: len(content)] = content
         self._at += len(content)
         return len(content)

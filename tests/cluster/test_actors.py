@@ -50,6 +50,8 @@ def plan(model, photos, tmp_path):
 def moments(monkeypatch):
     """What is done while an actor waits, one thing each time."""
     waiting = []
+    monkeypatch.setattr(actors, "hold_processors", lambda count: [])  # this process is no actor
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
     monkeypatch.setattr(actors.time, "sleep", lambda seconds: waiting.pop(0)() if waiting else None)
     return waiting
 

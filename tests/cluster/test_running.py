@@ -1,18 +1,23 @@
 """What a run on a cluster refuses before it lists or plans, and what it does not describe; Ray is not started."""
 
+import contextlib
+
 import numpy as np
 import pytest
+from cluster_runs import contents
 from PIL import Image
 
 pytest.importorskip("ray", reason='runs on Ray: pip install "rw_keras[ray]"')
 pytest.importorskip("pyarrow", reason='writes Parquet files: pip install "rw_keras[ray]"')
 
-from rw_keras.cluster import nodes, running
+from rw_keras.cluster import actors, nodes, running
+from rw_keras.cluster.actors import Actor
 from rw_keras.cluster.describing import Settings
-from rw_keras.cluster.nodes import Fleet
+from rw_keras.cluster.nodes import Fleet, Node
 from rw_keras.cluster.places import Place
 from rw_keras.cluster.plan import Plan
 from rw_keras.description import job as job_module
+from rw_keras.description.extract import extract
 from rw_keras.description.job import Job
 
 USUAL = {"max_side": 60, "resume": True, "dtype": None, "regions": None, "region_components": None, "checksum": False}
@@ -23,6 +28,8 @@ USUAL |= {"strict": False, "devices": None, "source": None, "runtime": "tensorfl
 def no_cluster(monkeypatch):
     monkeypatch.setattr(nodes, "nodes", list)
     monkeypatch.setattr(nodes, "check_sees", lambda *arguments: None)
+    monkeypatch.setattr(actors, "hold_processors", lambda count: [])  # this process is no actor
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
 
 
 @pytest.fixture
@@ -58,6 +65,27 @@ def test_what_is_wrong_is_said_before_photos_are_listed(model, tmp_path, monkeyp
     monkeypatch.setattr(job_module, "photo_items", lambda photos: pytest.fail("photos were listed"))
     with pytest.raises(error, match=words):
         running.extract(model, "photos", **{"out": tmp_path / "index", "address": "local", **arguments})
+
+
+def test_a_run_with_actors_in_this_process(model, folders, tmp_path, monkeypatch):
+    def rows(plan, numbers, fleet, workers, again=False):
+        actor = Actor(plan, fleet.processors, workers, again)
+        for number in numbers:
+            yield {field: values[0] for field, values in actor({"item": np.array([number])}).items()}
+
+    monkeypatch.setattr(running, "_rows", rows)
+    monkeypatch.setattr(nodes, "connected", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(nodes, "nodes", lambda: [Node("a", "10.0.0.1", 2, 0.0)])
+    monkeypatch.setattr(nodes, "free_resources", lambda: {"a": {"CPU": 2.0}})
+    monkeypatch.setattr(nodes, "check_alike", lambda found: None)
+    options = {"runtime": "tensorflow", "max_side": 60, "progress": False}
+    for number in range(2):
+        done = running.extract(model, folders[0], tmp_path / "index", processors=2, **options)
+        usual = extract(model, folders[0], tmp_path / "plain", **options)
+        assert str(done) == str(usual) and contents(tmp_path / "index") == contents(tmp_path / "plain")
+        (folders[0] / "1 typo.png").write_bytes(b"no photo")
+        (folders[0] / f"{number + 2} typo.png").rename(folders[0] / f"{number + 3} typo.png")
+    assert not (tmp_path / "index" / "fragments").exists()
 
 
 def test_machines_are_asked_before_the_plan_is_written(model, folders, tmp_path, monkeypatch):

@@ -170,6 +170,11 @@ class TestIndex:
         only_line(capsys, words)
         assert not (tmp_path / "out").exists()
 
+    def test_a_cluster_is_looked_for_before_photos_are(self, command, capsys, tmp_path):
+        pytest.importorskip("ray", reason='runs on Ray: pip install "rw_keras[ray]"')
+        assert command("index", tmp_path / "none", "-o", tmp_path / "out", "--cluster", "127.0.0.1:1") == 1
+        assert "There is no Ray cluster at 127.0.0.1:1" in capsys.readouterr().err
+
     @pytest.mark.cluster
     def test_on_a_cluster(self, command, capsys, model_file, photo_folder, tmp_path):
         pytest.importorskip("ray", reason='runs Ray: pip install "rw_keras[ray]"')

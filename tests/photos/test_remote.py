@@ -342,8 +342,9 @@ class TestListFile:
             assert len(items) == 3 and all(item.stamp for item in items)
             np.testing.assert_array_equal(read_image(items[1].open()), read_image(items[0].open()))
 
+    @pytest.mark.parametrize("is_removed", [False, True])
     @pytest.mark.parametrize("server", ["s3", "web"])
-    def test_that_is_replaced_while_it_is_read(self, s3, tmp_path, server):
+    def test_that_is_replaced_while_it_is_read(self, s3, tmp_path, server, is_removed):
         old, new = (os.fsencode("\n".join(f"{kind}{number:08d}.jpg" for number in range(120_000))) for kind in ("old", "NEW"))
         path, bucket, seen = tmp_path / "list.txt", s3.bucket(), []
         path.write_bytes(old)
@@ -358,12 +359,19 @@ class TestListFile:
                 seen.append(method)
                 if seen.count("GET") == 2:
                     faults.before = lambda method, path: None
-                    path.write_bytes(new)
-                    s3.files.pipe_file(f"{bucket}/list.txt", new)
+                    if is_removed:
+                        path.unlink()
+                        s3.files.rm_file(f"{bucket}/list.txt")
+                    else:
+                        path.write_bytes(new)
+                        s3.files.pipe_file(f"{bucket}/list.txt", new)
 
             faults.before = replace
-            with pytest.raises(storage.StorageError, match=r"list\.txt has changed while it was read; run again"):
+            with pytest.raises(storage.StorageError, match=r"list\.txt has changed while it was read; run again") as raised:
                 next(remote._listed(*storage.filesystem(url), url))
+            assert not isinstance(raised.value, FileNotFoundError)  # as of a source that is missing
+            path.write_bytes(new)
+            s3.files.pipe_file(f"{bucket}/list.txt", new)
             assert next(remote._listed(*storage.filesystem(url), url)).name == "NEW00000000.jpg"
 
     def test_twice_the_same_name(self, s3):
