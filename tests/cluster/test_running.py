@@ -124,6 +124,15 @@ def test_a_plan_of_another_source_is_not_described(model, folders, tmp_path, mon
     assert [item.name for item, _ in Plan.found(place).todo(0)] == [f"{number} right.png" for number in range(3)]
 
 
+def test_fragments_of_another_index_are_refused_and_may_be_removed(model, folders, tmp_path):
+    place = Place.of(tmp_path / "fragments")
+    run, job = run_of(model, folders[0], place, tmp_path / "index")
+    Plan.make(place, [(item, None) for item in job.items], run.settings, b"model", "an index that is gone")
+    with job.opened() as (writer, update), pytest.raises(ValueError, match="or remove the fragments where that index is gone"):
+        run.finish_plan(writer, update)
+    assert Plan.found(place).photos == 3
+
+
 def test_only_what_the_source_still_lists_is_described(model, folders, tmp_path, monkeypatch):
     from rw_keras.cluster import fragments
 
