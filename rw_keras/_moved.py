@@ -1,4 +1,5 @@
-"""Earlier names, which go on working for one release and tell the present ones: of modules, of names in them, and of arguments."""
+"""Names that live elsewhere: those that are loaded when they are first used, and earlier ones of modules, of names in them and of
+arguments, which go on working for one release and tell the present ones."""
 
 import functools
 import importlib
@@ -59,6 +60,24 @@ def install() -> None:
     """Lets import statements find the modules of `MOVED`."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def lazy(module: str, **homes: str) -> Callable[[str], Any]:
+    """A package's `__getattr__` that loads what it offers when that is first used: `lazy(__name__, extract="running")`.
+
+    Args:
+        module: the full name of the package.
+        homes: name -> the module below the package that has it.
+    """
+
+    def find(name):
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{module}.{homes[name]}"), name)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return find
 
 
 def names(module: str, **homes: str) -> Callable[[str], Any]:

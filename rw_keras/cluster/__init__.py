@@ -3,20 +3,14 @@
 `extract` runs it. Everything here is loaded when it is first used; Ray itself comes with `pip install "rw_keras[ray]"`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rw_keras._moved import lazy
 
 if TYPE_CHECKING:
     from rw_keras.cluster.describing import Describing, Settings
     from rw_keras.cluster.running import extract
 
-_HOMES = {"Describing": "describing", "Settings": "describing", "extract": "running"}
 __all__ = ["Describing", "Settings", "extract"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__, Describing="describing", Settings="describing", extract="running")

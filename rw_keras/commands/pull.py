@@ -9,6 +9,7 @@ import dataclasses
 import json
 from argparse import Namespace
 
+from rw_keras.commands.moving import check_url, told
 from rw_keras.commands.parser import Parser, UsageError
 from rw_keras.commands.programs import DONE
 
@@ -24,8 +25,7 @@ def run(values: Namespace) -> int:
     if len(values.arguments) != 2:
         raise UsageError(f"pull takes where an index is and where it goes, URL NAME, but got {len(values.arguments)} arguments")
     url, name = values.arguments
-    if "://" not in url:
-        raise UsageError(f"pull takes a URL such as milvus://HOST:19530/COLLECTION or s3://BUCKET/INDEX, but got {url!r}")
+    check_url("pull", url)
     from rw_keras.retrieval.places import is_milvus, shown
 
     if not is_milvus(url):
@@ -37,7 +37,6 @@ def run(values: Namespace) -> int:
             json.dumps({"index": name, "url": storage.shown(url), **dataclasses.asdict(done)}) if values.json else f"{name}: {done}"
         )
         return DONE
-    from rw_keras.commands.moving import told
     from rw_keras.retrieval.milvus.transfer import pull
 
     with told(values.quiet) as progress:

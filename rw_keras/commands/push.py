@@ -11,6 +11,7 @@ import dataclasses
 import json
 from argparse import Namespace
 
+from rw_keras.commands.moving import check_url, told
 from rw_keras.commands.parser import Parser, UsageError, one_of, text, whole_number
 from rw_keras.commands.programs import DONE
 
@@ -45,13 +46,11 @@ def run(values: Namespace) -> int:
     if len(values.arguments) != 2:
         raise UsageError(f"push takes an index and where it goes, NAME URL, but got {len(values.arguments)} arguments")
     name, url = values.arguments
-    if "://" not in url:
-        raise UsageError(f"push takes a URL such as milvus://HOST:19530/COLLECTION or s3://BUCKET/INDEX, but got {url!r}")
+    check_url("push", url)
     from rw_keras.retrieval.places import is_milvus, shown
 
     if not is_milvus(url):
         return _to_storage(name, url, values)
-    from rw_keras.commands.moving import told
     from rw_keras.retrieval.milvus.layout import Structure
     from rw_keras.retrieval.milvus.transfer import push
 

@@ -106,27 +106,35 @@ def _spot(place):
     return place[1] if isinstance(place, tuple) else getattr(place, "offset", None)
 
 
-class _Member(io.RawIOBase):
-    """A part of a file as a file, of which no more is read than is asked for."""
+class Part(io.RawIOBase):
+    """Bytes that lie elsewhere as a file, of which no more is read than is asked for: `readinto` reads from `_at` on."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self._at = size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, place + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
+
+
+class _Member(Part):
+    """A part of a file."""
 
     def __init__(self, path, offset, size, name):
-        super().__init__()
-        self._file, self._offset, self._size, self._at = io.FileIO(path), offset, size, 0
+        super().__init__(size)
+        self._file, self._offset = io.FileIO(path), offset
         self.name = name
 
     def header(self):
         self._file.seek(self._offset - tarfile.BLOCKSIZE)
         return self._file.read(tarfile.BLOCKSIZE)
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def seek(self, place, whence=os.SEEK_SET):
-        self._at = max(0, place + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
-        return self._at
 
     def readinto(self, buffer):
         self._file.seek(self._offset + self._at)

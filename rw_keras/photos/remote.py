@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from rw_keras import storage
 from rw_keras.photos import archives, formats, pages
-from rw_keras.photos.items import EmptySourceError, Item, Place
+from rw_keras.photos.items import EmptySourceError, Item, Part, Place
 from rw_keras.photos.listing import Listing
 from rw_keras.photos.reading import ImageError
 
@@ -229,22 +229,12 @@ def _gives_parts(files, path, url):
     return storage.patiently(ask, url)
 
 
-class _Parts(io.RawIOBase):
+class _Parts(Part):
     """A file in storage, of which each read is a request."""
 
     def __init__(self, files, path, url, size):
-        super().__init__()
-        self._files, self._path, self._url, self._size, self._at = files, path, url, size, 0
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def seek(self, place, whence=os.SEEK_SET):
-        self._at = max(0, place + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
-        return self._at
+        super().__init__(size)
+        self._files, self._path, self._url = files, path, url
 
     def tell(self):
         return self._at

@@ -57,6 +57,14 @@ def _holds(predicate, values):
     return np.fromiter((bool(predicate(value)) for value in values), bool, len(values))
 
 
+def fitting_metadata(metadata: Mapping[str, Iterable[Any]] | None, columns: Iterable[str], count: int) -> dict[str, list[Any]]:
+    """`checked_metadata` for an index that has these columns; a ValueError also when they are others."""
+    given, columns = checked_metadata(metadata, count), list(columns)
+    if given.keys() != set(columns):
+        raise ValueError(f"The index's metadata has the columns {columns}, but got {list(given)}; give the same.")
+    return given
+
+
 def checked_metadata(metadata: Mapping[str, Iterable[Any]] | None, count: int) -> dict[str, list[Any]]:
     """Columns as lists of plain values, `count` each.
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from rw_keras._moved import renamed
 from rw_keras.retrieval import store
-from rw_keras.retrieval.filters import checked_metadata
+from rw_keras.retrieval.filters import checked_metadata, fitting_metadata
 from rw_keras.retrieval.milvus.address import is_milvus
 from rw_keras.retrieval.names import Names, positions_of
 from rw_keras.retrieval.photo_searching import PhotoSearchable
@@ -144,9 +144,7 @@ class Index(PhotoSearchable):
             if name in self._positions:
                 raise ValueError(f"The name {name!r} is in the index already; `update` replaces its descriptor.")
         vectors = self._fitting(names, descriptors)
-        columns = checked_metadata(metadata, len(names))
-        if columns.keys() != self.metadata.keys():
-            raise ValueError(f"The index's metadata has the columns {list(self.metadata)}, but got {list(columns)}; give the same.")
+        columns = fitting_metadata(metadata, self.metadata, len(names))
         kept = fitting(regions, spec_of(self.regions), len(names))
         rows = self._changed()
         ids = rows.append(vectors)

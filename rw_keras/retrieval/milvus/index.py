@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rw_keras.retrieval import duplicates, exact
-from rw_keras.retrieval.filters import checked_metadata
+from rw_keras.retrieval.filters import fitting_metadata
 from rw_keras.retrieval.milvus.address import Address
 from rw_keras.retrieval.milvus.connection import MOST_HITS, TIMEOUT, Connection
 from rw_keras.retrieval.milvus.filters import Expression, expression
@@ -249,9 +249,7 @@ class MilvusIndex(PhotoSearchable):
     ) -> None:
         """Adds rows behind the last; arguments and errors as for `rw_keras.retrieval.Index.add`."""
         names = list(names)
-        columns = checked_metadata(metadata, len(names))
-        if columns.keys() != {*self._view.columns}:
-            raise ValueError(f"The index's metadata has the columns {self._view.columns}, but got {list(columns)}; give the same.")
+        columns = fitting_metadata(metadata, self._view.columns, len(names))
         vectors = self._fitting(names, descriptors)
         values = [{column: columns[column][place] for column in columns} for place in range(len(names))]
         with self._writing() as writer:
