@@ -88,9 +88,7 @@ def fit_whitening(
         for position, (source, vectors, error) in enumerate(each):
             scales = None if error is not None else vectors if isinstance(vectors, list) else [vectors]
             if matching is not None:
-                flat = None if scales is None else [np.reshape(one, (-1, one.shape[-1])) for one in scales]
-                for pair in matching.add(position, flat):
-                    layer.update_matching(*pair)
+                _learn_matching(layer, matching, position, scales)
             if error is not None:
                 failures.append((source, str(error)))
                 continue
@@ -133,6 +131,13 @@ def learn_whitening(layer: PCAWhiten, batches: Iterable[Any]) -> tuple[np.ndarra
     """
     layer.adapt(batches)
     return *arrays_of(layer), layer.count
+
+
+def _learn_matching(layer, matching, position, scales):
+    """Learns from the vectors of the photo at a position, one array a scale, that match those of photos before it."""
+    flat = None if scales is None else [np.reshape(one, (-1, one.shape[-1])) for one in scales]
+    for one, other in matching.add(position, flat):
+        layer.update_matching(one, other)
 
 
 def _check_matching(matching, count):
