@@ -242,7 +242,7 @@ def _in_int8(kind, settings, weights, largest):
 def _refused(layer, reason):
     return ValueError(
         f'ncnn cannot compute this network: its layer {layer.name!r} ({type(layer).__name__}) {reason}; use runtime="openvino" '
-        'or runtime="tensorflow".'
+        'or runtime="keras".'
     )
 
 
