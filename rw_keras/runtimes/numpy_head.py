@@ -234,7 +234,7 @@ def _l2_norm(values, axis):
 
 
 def _pca_whiten(vectors, shrinkage, mask_zero, mean, eigenvectors, eigenvalues):
-    largest = eigenvalues[0]
+    largest = eigenvalues.max()
     spread = np.float32(1 - shrinkage) * eigenvalues + np.float32(shrinkage) * eigenvalues.mean()
     # `rw_keras.layers.pca_whiten.EIGENVALUE_FLOOR`
     spread = np.maximum(spread, np.finfo("float32").eps * largest)[: eigenvectors.shape[1]]
