@@ -48,14 +48,10 @@ def add_weights(parser: Parser) -> None:
 
 def add_parts(parser: Parser) -> None:
     """Flags for the parts of a preset. Where one is not given, its value is `None`, and the part the preset's."""
-    words = (
-        "The network: vgg16, alexnet, one of keras.applications, or hub:PRESET of KerasHub. Default, here and below: the preset's."
-    )
+    words = "The network: vgg16, alexnet, one of keras.applications, hub:PRESET of KerasHub. Default, here and below: the preset's."
     parser.flag("backbone", words, text("NAME"))
-    words = (
-        "What makes region vectors of a feature map: rw, root_rw, rmac, crow, spoc, mac, gem, sum; for signed maps, such as those "
-    )
-    words += "those of vision transformers, mean, signed_gem, signed_rmac, signed_rw, class_token, class_rw, joint; or auto."
+    words = "What makes region vectors of a feature map: rw, root_rw, rmac, crow, spoc, mac, gem, sum; for signed maps: mean, "
+    words += "signed_gem, signed_rmac, signed_rw; of vision transformers: class_token, class_rw; joint; or auto."
     parser.flag("method", words, text("NAME"))
     add_levels(parser, None)
     add_whiten_on(parser, None)

@@ -50,6 +50,17 @@ class TestMethods:
         assert not by_numpy[1].any() and not by_layers[1].any()
         np.testing.assert_allclose(by_numpy, by_layers, rtol=0, atol=1e-6)
 
+    @pytest.mark.parametrize("method", ["mean", "signed_gem", "signed_rmac", "signed_rw"])
+    def test_signed_maps(self, method):
+        photos = keras.Input((None, None, 3), name="photos")
+        network = keras.Model(photos, keras.layers.Conv2D(CHANNELS, 1, name="conv")(photos), name="one")
+        model = rw_keras.build_descriptor(network, method=method, whitening=None)
+        features = np.random.default_rng(0).normal(size=(2, 5, 7, CHANNELS)).astype("float32")
+        features[1] = 0
+        by_layers, by_numpy = both(model, features)
+        np.testing.assert_allclose(by_numpy, by_layers, rtol=0, atol=1e-6)
+        assert not by_numpy[1].any()
+
     @pytest.mark.parametrize("scale", [1e-30, 1e15])
     def test_tiny_and_huge_maps(self, scale):
         by_layers, by_numpy = both(model_of("rw", adapt=False), maps(6, 9, scale=scale))
