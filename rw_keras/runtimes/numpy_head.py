@@ -1,6 +1,6 @@
 """What stands between the feature map and the descriptor, stated once more in NumPy.
 
-A process that computes the map without TensorFlow ends it here. Each function is a layer of `rw_keras.layers` (or the one of Keras
+A process that computes the map without Keras ends it here. Each function is a layer of `rw_keras.layers` (or the one of Keras
 that a method uses) in float32, with the same guards, to 1e-6; why they are there is said in the layer. The head is read from the
 Keras model's own layers and kept as plain values and arrays.
 """
@@ -113,8 +113,8 @@ def split(model: keras.Model) -> tuple[keras.Model, Head]:
         tensor = inputs[0]
     if not steps or len(tensor.shape) != 4 or tensor.shape[-1] is None:
         raise ValueError(
-            f"Only TensorFlow computes {model.name!r}: its layer {layer.name!r} ({type(layer).__name__}), after the feature map, "
-            'is none that the other runtimes know; use runtime="tensorflow" and precision="exact".'
+            f"Only Keras computes {model.name!r}: its layer {layer.name!r} ({type(layer).__name__}), after the feature map, "
+            'is none that the other runtimes know; use runtime="keras" and precision="exact".'
         )
     return keras.Model(model.inputs[0], tensor, name=f"{model.name}_network"), Head(steps[::-1])
 
@@ -139,7 +139,16 @@ def _step(layer):
 
 
 def _spatial_weight(features, alpha, beta):
-    sums = features.sum(axis=-1, keepdims=True)
+    return _weighed(features, features.sum(axis=-1, keepdims=True), alpha, beta)
+
+
+def _norm_weight(features, alpha, beta):
+    largest = np.abs(features).max(axis=(1, 2, 3), keepdims=True)
+    scaled = features / np.where(largest > 0, largest, np.float32(1))
+    return _weighed(features, np.sqrt(np.square(scaled).sum(axis=-1, keepdims=True)), alpha, beta)
+
+
+def _weighed(features, sums, alpha, beta):
     largest = sums.max(axis=(1, 2), keepdims=True)
     share = sums / np.where(largest > 0, largest, np.float32(1))
     active = share > 0
@@ -216,6 +225,15 @@ def _gem_pooling(features, p):
     return np.where(fires, largest * np.where(fires, means, np.float32(1)) ** (1 / p), np.float32(0))[:, 0, 0]
 
 
+def _signed_gem_pooling(features, p):
+    magnitudes = np.abs(features)
+    largest = magnitudes.max(axis=(1, 2), keepdims=True)
+    scaled = magnitudes / np.where(largest > 0, largest, np.float32(1))
+    powers = np.where(scaled > 0, np.where(scaled > 0, scaled, np.float32(1)) ** p, np.float32(0)) * np.sign(features)
+    means = powers.sum(axis=(1, 2), keepdims=True) / np.float32(max(features.shape[1] * features.shape[2], 1))
+    return (largest * np.sign(means) * np.abs(means) ** (1 / p))[:, 0, 0]
+
+
 def _reshape(values, target_shape):
     return values.reshape(len(values), *target_shape)
 
@@ -246,6 +264,7 @@ def _pca_whiten(vectors, shrinkage, mask_zero, mean, eigenvectors, eigenvalues):
 # The layer's class -> its function, and the fields of its configuration that the function takes.
 _STEPS = {
     "SpatialWeight": (_spatial_weight, ("alpha", "beta")),
+    "NormWeight": (_norm_weight, ("alpha", "beta")),
     "IDFChannelWeight": (_idf_channel_weight, ("epsilon",)),
     "CroWChannelWeight": (_crow_channel_weight, ()),
     "CenterPrior": (_center_prior, ("sigma",)),
@@ -254,6 +273,7 @@ _STEPS = {
     "GlobalMaxPooling2D": (lambda features: features.max(axis=(1, 2)), ()),
     "GlobalAveragePooling2D": (lambda features: features.mean(axis=(1, 2)), ()),
     "GeMPooling": (_gem_pooling, ("p",)),
+    "SignedGeMPooling": (_signed_gem_pooling, ("p",)),
     "Reshape": (_reshape, ("target_shape",)),
     "PowerNorm": (_power_norm, ("exponent",)),
     "L2Norm": (_l2_norm, ("axis",)),
