@@ -44,8 +44,9 @@ _STRIDE = 16  # pixels of the photo to a cell of the map
 def flags():
     """The program's flags."""
     parser = Parser(description=__doc__)
-    words = f"A method to measure beside rw: {', '.join(rw_keras.methods.METHODS)}. May be repeated. Default: all."
-    parser.flag("method", words, one_of(rw_keras.methods.METHODS), repeat=True)
+    known = rw_keras.methods.OF_RECTIFIED_MAPS
+    words = f"A method to measure beside rw: {', '.join(known)}. May be repeated. Default: all."
+    parser.flag("method", words, one_of(known), repeat=True)
     parser.flag("rounds", "Timed runs of each, after two that are not counted.", whole_number(9), 25)
     parser.switch("network", "Time VGG16 as well, and give each head's share of its time.")
     parser.section("The mAP")
@@ -144,7 +145,7 @@ def main(values):
         raise UsageError("--whitening goes with --data")
     # Weights change no time, so without photos random ones do.
     network, _ = backbones.network("vgg16", "imagenet" if values.data else None, None)
-    chosen = dict.fromkeys(["rw", *(values.method or rw_keras.methods.METHODS)])
+    chosen = dict.fromkeys(["rw", *(values.method or rw_keras.methods.OF_RECTIFIED_MAPS)])
     models = {name: rw_keras.build_descriptor(network, method=name, shrinkage=values.shrinkage, whitening=None) for name in chosen}
     heads = _heads(models, lambda model: model.output)
     times = [_times(values, network, heads, *size) for size in _MAPS]

@@ -105,7 +105,7 @@ def _tables(experiment, networks, own, reranked):
     yield tables.methods_table(
         experiment, ["rw", *tables.ABLATION], "ablation", "Ablation: RW with each part taken away or changed"
     )
-    names = [*rw_keras.methods.METHODS, "rmac without the whole map", *own]
+    names = [*rw_keras.methods.OF_RECTIFIED_MAPS, "rmac without the whole map", *own]
     yield tables.methods_table(experiment, names, "methods", "Methods, on the same feature maps")
     yield tables.rerank_table(experiment, reranked)
     yield tables.options_table(experiment, tables.rankers(), tables.SETTINGS)

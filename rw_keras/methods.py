@@ -4,6 +4,9 @@ A method is one function: a feature map `(B, H, W, C)` in, region vectors `(B, R
 for all: L2 normalisation, PCA-whitening, L2 normalisation, the sum over regions, L2 normalisation. Pass such a
 function to `rw_keras.build_descriptor(method=...)`, or give it a name in `METHODS`. One that has an argument
 `levels` is given the number of scales.
+
+The map is nowhere below 0: one that may be has a ReLU after it, because sums of activations and counts of what is above 0 mean
+nothing otherwise. A method for signed maps, which says so by the decorator `takes_signed`, is given the map as it is.
 """
 
 import functools
@@ -96,6 +99,103 @@ def plain_sum(features: keras.KerasTensor) -> keras.KerasTensor:
     return _whole_sum(features)
 
 
+def takes_signed(method: "Method") -> "Method":
+    """A decorator for a method that is given maps as they are, below 0 in places, without a ReLU."""
+    method.takes_signed = True
+    return method
+
+
+@takes_signed
+def mean(features: keras.KerasTensor) -> keras.KerasTensor:
+    """The mean of a signed map, because averaging is what tokens of self-supervised networks are usually compared by."""
+    return _whole_sum(features)
+
+
+@takes_signed
+def signed_gem(features: keras.KerasTensor, p: float = 3.0) -> keras.KerasTensor:
+    """GeM of absolute powers with their signs, because a mean of absolute values alone would make opposite channels alike."""
+    return _one_region(layers.SignedGeMPooling(p, name="whole_map")(features))
+
+
+@takes_signed
+def signed_rmac(features: keras.KerasTensor, levels: int = 3) -> keras.KerasTensor:
+    """R-MAC of a signed map, because a maximum needs no sign: what responds most in each region stays, below 0 too."""
+    return layers.RegionalMaxPooling(levels, name="regions")(features)
+
+
+@takes_signed
+def signed_rw(features: keras.KerasTensor, levels: int = 3, alpha: float = 2.0, beta: float = 2.0) -> keras.KerasTensor:
+    """`rw` with the length of a place's feature for the sum of its channels, which cancel in a signed map, and without the
+    channel weight, because "above 0" says nothing of how often a signed channel fires."""
+    weighed = layers.NormWeight(alpha, beta, name="spatial_weight")(features)
+    return layers.RegionalSumPooling(levels, name="regions")(weighed)
+
+
+@takes_signed
+def class_token(features: keras.KerasTensor) -> keras.KerasTensor:
+    """A vision transformer's class token, because DINOv2's and DINOv3's own retrieval figures are of it."""
+    return _one_region(_whole_photo(features))
+
+
+@takes_signed
+def class_rw(features: keras.KerasTensor, levels: int = 3, alpha: float = 2.0, beta: float = 2.0) -> keras.KerasTensor:
+    """`signed_rw` with the class token as one more region, because it has seen the whole photo, and the regions have the place."""
+    regions = signed_rw(features, levels, alpha, beta)
+    return layers.OneMoreRegion(name="regions_and_class")(regions, whole=_whole_photo(features))
+
+
+@takes_signed
+def joint(features: keras.KerasTensor) -> keras.KerasTensor:
+    """The pooled embedding of CLIP or SigLIP as it is, because a text's lives in the same space; the network is cut at "joint"."""
+    if tuple(features.shape[1:3]) != (1, 1):
+        raise ValueError(
+            f"The method joint takes a pooled embedding, a map of one cell, but the network gives the shape "
+            f"{tuple(features.shape)}; "
+            'take CLIP or SigLIP of KerasHub, such as "hub:clip_vit_base_patch16", or cut your own at it: '
+            'rw_keras.backbones.hub(backbone, converter, layer="joint").'
+        )
+    return _one_region(features)
+
+
+def _whole_photo(features):
+    """The class token `(B, 1, 1, C)`."""
+    tokens = tokens_of(features)
+    if tokens is None:
+        raise ValueError(
+            "The network has no class token: its map does not come from rw_keras.layers.TokensToMap with prefix_tokens of 1 or "
+            "more; take another method, such as signed_gem, or a vision transformer that has one, such as DINOv2."
+        )
+    return layers.ClassToken(name="class_token")(tokens)
+
+
+def tokens_of(features: keras.KerasTensor) -> keras.KerasTensor | None:
+    """The tokens `(B, T, C)`, a class token first, that `TokensToMap` made a map of; `None` for any other map."""
+    last = features._keras_history.operation
+    if isinstance(last, keras.layers.ReLU):  # a signed map's, for a method that takes none
+        return tokens_of(last.input)
+    return last.input[0] if isinstance(last, layers.TokensToMap) and last.prefix_tokens else None
+
+
+def automatic(features: keras.KerasTensor) -> str:
+    """The method that `build_descriptor(method="auto")` takes for a network's map.
+
+    "joint" for a pooled embedding, a map of one cell; "class_token" for a vision transformer that has one; "signed_gem" for one
+    that has none; "rw", the publication's, for every other network.
+    """
+    if tuple(features.shape[1:3]) == (1, 1):
+        return "joint"
+    if isinstance(features._keras_history.operation, layers.TokensToMap):
+        return "signed_gem" if tokens_of(features) is None else "class_token"
+    return "rw"
+
+
+def is_for_signed_maps(method: "Method") -> bool:
+    """Whether a method, perhaps with arguments of one's own, is given a map as it is."""
+    while isinstance(method, functools.partial):
+        method = method.func
+    return getattr(method, "takes_signed", False)
+
+
 def _whole_sum(features):
     # The mean: it has the same direction.
     pooled = keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="whole_map")(features)
@@ -117,7 +217,18 @@ METHODS: dict[str, Method] = {
     "mac": mac,
     "gem": gem,
     "sum": plain_sum,
+    "mean": mean,
+    "signed_gem": signed_gem,
+    "signed_rmac": signed_rmac,
+    "signed_rw": signed_rw,
+    "class_token": class_token,
+    "class_rw": class_rw,
+    "joint": joint,
 }
+
+# Those that are given a map which is nowhere below 0, and those that are given it as it is.
+OF_RECTIFIED_MAPS = tuple(name for name, function in METHODS.items() if not is_for_signed_maps(function))
+OF_SIGNED_MAPS = tuple(name for name in METHODS if name not in OF_RECTIFIED_MAPS)
 
 # The shrinkage that a method's whitening is meant to have; 0 for all others.
 SHRINKAGE: dict[str, float] = {"root_rw": 0.2}

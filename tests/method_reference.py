@@ -66,6 +66,24 @@ def rw(features, levels=3, spatial_weight=True, channel_weight="counts", regions
     return {"sum": reference.region_sums, "max": reference.region_maxima}[pooling](features, levels)
 
 
+def signed_mean(features, p=3.0):
+    """The generalised mean `(B, C)` of powers with their signs."""
+    features = np.asarray(features, "float64")
+    largest = np.abs(features).max(axis=(1, 2), keepdims=True)
+    scaled = features / np.where(largest > 0, largest, 1)
+    means = (np.sign(scaled) * np.abs(scaled) ** p).mean(axis=(1, 2))
+    return np.sign(means) * np.abs(means) ** (1 / p) * largest[:, 0, 0]
+
+
+def length_weight(features, alpha=2.0, beta=2.0):
+    """What each place is multiplied by, `(B, H, W, 1)`: its length over the norm of all lengths, and a root of that."""
+    lengths = np.linalg.norm(np.asarray(features, "float64"), axis=-1, keepdims=True)
+    largest = lengths.max(axis=(1, 2, 3), keepdims=True)
+    share = lengths / np.where(largest > 0, largest, 1)
+    total = (share**alpha).sum(axis=(1, 2), keepdims=True) ** (1 / alpha)
+    return (share / np.where(total > 0, total, 1)) ** (1 / beta)
+
+
 # The region vectors `(B, R, C)` of each method by name, up to a factor above 0: a descriptor takes their directions alone.
 REGIONS = {
     "rw": rw,
@@ -76,4 +94,8 @@ REGIONS = {
     "mac": lambda features: np.asarray(features, "float64").max(axis=(1, 2))[:, None],
     "gem": lambda features: reference.generalised_mean(features)[:, None],
     "sum": lambda features: np.asarray(features, "float64").sum(axis=(1, 2))[:, None],
+    "mean": lambda features: np.asarray(features, "float64").mean(axis=(1, 2))[:, None],
+    "signed_gem": lambda features: signed_mean(features)[:, None],
+    "signed_rmac": lambda features: rmac(features),
+    "signed_rw": lambda features: reference.region_sums(np.asarray(features, "float64") * length_weight(features)),
 }

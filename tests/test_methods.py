@@ -104,21 +104,23 @@ class TestRW:
 
 class TestEveryMethod:
     def test_has_a_reference(self):
-        assert list(method_reference.REGIONS) == list(METHODS)
+        of_tokens = ["class_token", "class_rw", "joint"]
+        assert [*method_reference.REGIONS, *of_tokens] == list(METHODS)
+        assert [*methods.OF_RECTIFIED_MAPS, *methods.OF_SIGNED_MAPS] == list(METHODS)
 
     @pytest.mark.parametrize("size", USUAL_SIZES)
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", method_reference.REGIONS)
     def test_value(self, name, size):
         for make in (reference.sparse_map, reference.dense_map):
             features = make(*size)
             assert_same_directions(run(METHODS[name], features), method_reference.REGIONS[name](features))
 
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", method_reference.REGIONS)
     def test_zero_map_gives_zero(self, name):
         assert not run(METHODS[name], np.zeros((1, 3, 4, 8), "float32")).any()
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", method_reference.REGIONS)
     def test_low_precision_policy_leaves_it_in_float32(self, name, policy):
         features = reference.dense_map(64, 48).astype("float16")
         before = keras.config.dtype_policy()
@@ -130,7 +132,7 @@ class TestEveryMethod:
         assert found.dtype == "float32"
         assert_same_directions(found, method_reference.REGIONS[name](features))
 
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", method_reference.REGIONS)
     def test_model_of_one_size_of_map_predicts(self, name):
         features = reference.sparse_map(7, 10, batch=3)
         maps = keras.Input(features.shape[1:])
@@ -138,6 +140,65 @@ class TestEveryMethod:
         assert model.output_shape == (None, *run(METHODS[name], features).shape[1:])
         found = model.predict(features, batch_size=2, verbose=0)
         assert_same_directions(found, method_reference.REGIONS[name](features))
+
+
+def tokens_to_map(prefix_tokens, channels=8):
+    """Symbolic tokens and pixels, and the map that is made of them."""
+    tokens, pixels = keras.Input((None, channels)), keras.Input((None, None, 3))
+    return [tokens, pixels], layers.TokensToMap(4, prefix_tokens)(tokens, pixels)
+
+
+class TestSignedMaps:
+    def features(self, seed=0):
+        return np.random.default_rng(seed).normal(size=(2, 7, 10, 8)).astype("float32")
+
+    @pytest.mark.parametrize("name", ["mean", "signed_gem", "signed_rmac", "signed_rw"])
+    @pytest.mark.parametrize("scale", [1, 1e-30, 1e15])
+    def test_value(self, name, scale):
+        features = self.features() * np.float32(scale)
+        found, expected = run(METHODS[name], features), method_reference.REGIONS[name](features)
+        # Sums of values of both signs cancel, so that an element is as exact as the largest is.
+        np.testing.assert_allclose(reference.unit(found), reference.unit(expected), atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["mean", "signed_gem", "signed_rw"])
+    def test_turning_all_signs_turns_the_vectors(self, name):
+        features = self.features()
+        np.testing.assert_allclose(run(METHODS[name], -features), -run(METHODS[name], features), atol=1e-6)
+
+    def test_of_a_map_that_is_nowhere_below_zero_signed_gem_is_gem(self):
+        features = reference.sparse_map(7, 10)
+        np.testing.assert_allclose(run(methods.signed_gem, features), run(methods.gem, features), rtol=1e-6)
+
+    def test_class_token_and_the_regions(self):
+        inputs, features = tokens_to_map(2)
+        models = [keras.Model(inputs, METHODS[name](features)) for name in ("class_token", "class_rw", "signed_rw")]
+        tokens = np.random.default_rng(0).normal(size=(3, 2 + 12, 8)).astype("float32")
+        pixels = np.zeros((3, 12, 16, 3), "float32")
+        found = [keras.ops.convert_to_numpy(model([tokens, pixels])) for model in models]
+        np.testing.assert_array_equal(found[0], tokens[:, :1])
+        np.testing.assert_array_equal(found[1], np.concatenate([found[0], found[2]], axis=1))
+
+    @pytest.mark.parametrize("method", ["class_token", "class_rw"])
+    def test_a_network_without_a_class_token_is_refused(self, method):
+        for features in (keras.Input((None, None, 8)), tokens_to_map(0)[1]):
+            with pytest.raises(ValueError, match=r"no class token.*take another method"):
+                METHODS[method](features)
+
+    def test_joint_takes_a_map_of_one_cell_alone(self):
+        assert methods.joint(keras.Input((1, 1, 8))).shape == (None, 1, 8)
+        with pytest.raises(ValueError, match=r"a map of one cell, but the network gives the shape \(None, None, "):
+            methods.joint(keras.Input((None, None, 8)))
+
+    def test_automatic(self):
+        assert methods.automatic(keras.Input((None, None, 8))) == "rw"
+        assert methods.automatic(keras.Input((1, 1, 8))) == "joint"
+        assert methods.automatic(tokens_to_map(1)[1]) == "class_token"
+        assert methods.automatic(tokens_to_map(0)[1]) == "signed_gem"
+
+    def test_a_method_with_arguments_of_ones_own_takes_signed_maps_too(self):
+        assert methods.is_for_signed_maps(functools.partial(methods.signed_gem, p=2))
+        assert not methods.is_for_signed_maps(functools.partial(methods.gem, p=2))
+        assert methods.is_for_signed_maps(methods.takes_signed(lambda features: methods.mean(features)))
 
 
 class TestAgainstPublicCode:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from rw_keras.backbones.hub import PREFIX, preset
 from rw_keras.backbones.keras_alone import keras_alone
 from rw_keras.backbones.registry import BACKBONES
 from rw_keras.layers import GroupedConv2D
@@ -42,7 +43,8 @@ def network(backbone: str | keras.Model, weights: str | os.PathLike[str] | None,
     """The network that `build_descriptor(backbone, weights=, layer=)` stands on.
 
     Args:
-        backbone: a name in `BACKBONES`, in any case, or a `keras.Model` that ends in a feature map.
+        backbone: a name in `BACKBONES`, in any case, "hub:" and a preset of KerasHub, or a `keras.Model` that ends in a feature
+            map.
         weights: see `build_descriptor`; a model has its own.
         layer: the layer to cut it at, or `None` for the backbone's own choice.
 
@@ -104,11 +106,14 @@ def digest_of_stages(start: Any, end: Any) -> str:
 
 
 def _by_name(name, weights, layer):
+    if name.lower().startswith(PREFIX):
+        of_hub = name[len(PREFIX) :]
+        return preset(of_hub, weights, layer), PREFIX + of_hub
     key = name.lower()
     if key not in BACKBONES:
         raise ValueError(
-            f"There is no backbone {name!r}; choose one of {', '.join(BACKBONES)}, or pass a keras.Model that ends in "
-            "a feature map."
+            f"There is no backbone {name!r}; choose one of {', '.join(BACKBONES)}, hub:NAME for a preset "
+            "of KerasHub, or pass a keras.Model that ends in a feature map."
         )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(

@@ -48,9 +48,11 @@ def add_weights(parser: Parser) -> None:
 
 def add_parts(parser: Parser) -> None:
     """Flags for the parts of a preset. Where one is not given, its value is `None`, and the part the preset's."""
-    words = "The network: vgg16, alexnet, or one of keras.applications. Default, here and below: the preset's."
+    words = "The network: vgg16, alexnet, one of keras.applications, hub:PRESET of KerasHub. Default, here and below: the preset's."
     parser.flag("backbone", words, text("NAME"))
-    parser.flag("method", "What makes region vectors of a feature map: rw, root_rw, rmac, crow, spoc, mac, gem, sum.", text("NAME"))
+    words = "What makes region vectors of a feature map: rw, root_rw, rmac, crow, spoc, mac, gem, sum; for signed maps: mean, "
+    words += "signed_gem, signed_rmac, signed_rw; of vision transformers: class_token, class_rw; joint; or auto."
+    parser.flag("method", words, text("NAME"))
     add_levels(parser, None)
     add_whiten_on(parser, None)
     parser.flag("components", "Dimensions that the whitening keeps, the strongest ones.", whole_number(1))

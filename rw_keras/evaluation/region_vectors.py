@@ -47,13 +47,14 @@ class RegionVectors:
         max_side: int | None = 1024,
         progress: bool = True,
     ) -> None:
-        features = backbones.non_negative(network.outputs[0])
-        self._input, self._features = network.input, features
-        self.channels = features.shape[-1]
+        signed = network.outputs[0]
+        rectified = backbones.non_negative(signed)
+        self._input, self.channels = network.input, signed.shape[-1]
         self._regions, self._tags = {}, {}
         for key, (method, levels) in wanted.items():
-            own = keras.Input(features.shape[1:])  # a model for each: their layers have the same names
-            regions = methods.resolve(method, levels)[0](own)
+            own = keras.Input(signed.shape[1:])  # a model for each: their layers have the same names
+            function = methods.resolve(method, levels)[0]
+            features, regions = signed if methods.is_for_signed_maps(function) else rectified, function(own)
             self._tags[key] = backbones.digest_of_stages(own, regions)
             self._regions[key] = keras.Model(own, layers.L2Norm()(regions), name=f"head_{len(self._regions)}")(features)
         weights = digest(keras.ops.convert_to_numpy(variable) for variable in network.weights)

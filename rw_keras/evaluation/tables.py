@@ -36,7 +36,7 @@ SCALES = (1.0, 2**-0.5, 0.5)
 _SCALES: dict[str, tuple[str | methods.Method, int]] = {_scales(levels): ("rw", levels) for levels in (1, 2, 4)}
 METHODS: dict[str, dict[str, tuple[str | methods.Method, int]]] = {
     "vgg16": {
-        **{name: (name, 3) for name in methods.METHODS},
+        **{name: (name, 3) for name in methods.OF_RECTIFIED_MAPS},
         "rmac without the whole map": (functools.partial(methods.rmac, include_whole_map=False), 3),
         **_SCALES,
         **ABLATION,

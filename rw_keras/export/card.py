@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from rw_keras.backbones import LICENCES
+from rw_keras.backbones import licence_of
 from rw_keras.model.recipe import recipe
 from rw_keras.runtimes import cache
 from rw_keras.runtimes.keras_backend import backend
@@ -25,6 +25,6 @@ def model_card(model: keras.Model, **more: Any) -> dict[str, Any]:
             "keras": keras.__version__,
             backend(): cache.version(backend()),
         },
-        "licence_of_the_weights": LICENCES.get(made["backbone"], "not known: it is the user's own network"),
+        "licence_of_the_weights": licence_of(made["backbone"]),
         "licence_of_the_code": "Apache-2.0",
     }

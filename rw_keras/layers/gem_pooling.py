@@ -42,15 +42,19 @@ class GeMPooling(MapLayer):
         scaled = features / ops.where(fires, largest, 1.0)
         active = scaled > 0
         powers = ops.where(active, ops.power(ops.where(active, scaled, 1.0), self.p), 0.0)
+        means = self.mean(powers, mask)
+        roots = ops.power(ops.where(fires, means, 1.0), 1 / self.p)
+        return ops.where(fires, largest * roots, 0.0)[:, 0, 0]
+
+    def mean(self, values, mask=None):
+        """The mean over the places, `(B, 1, 1, C)`; with a mask over those that are not masked out, where values are to be zero."""
         # The sum over the number of places: Keras' mean takes float64 for float32 on JAX.
         if mask is None:
-            _, height, width, _ = ops.shape(features)
+            _, height, width, _ = ops.shape(values)
             places = ops.cast(height * width, self.result_dtype)
         else:
             places = ops.sum(self.to_result_dtype(ops.cast(mask, "bool")), axis=(1, 2))[:, None, None, None]
-        means = ops.sum(powers, axis=(1, 2), keepdims=True) / ops.maximum(places, 1.0)
-        roots = ops.power(ops.where(fires, means, 1.0), 1 / self.p)
-        return ops.where(fires, largest * roots, 0.0)[:, 0, 0]
+        return ops.sum(values, axis=(1, 2), keepdims=True) / ops.maximum(places, 1.0)
 
     def compute_mask(self, inputs, mask=None):
         return None

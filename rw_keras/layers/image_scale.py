@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from rw_keras.layers.base import DescriptorLayer
+from rw_keras.layers.cubic import resized
 
 # A factor above this is a mistake, such as one that was given in per cent: enlarging shows a network nothing new.
 LARGEST_FACTOR = 2.0
@@ -50,9 +51,7 @@ class ImageScale(DescriptorLayer):
         if self.factor == 1:
             return photos
         _, height, width, _ = ops.shape(photos)
-        rows = self._filter(height, self._scaled(height))
-        columns = self._filter(width, self._scaled(width))
-        return ops.einsum("ph,bhwc->bpwc", rows, ops.einsum("qw,bhwc->bhqc", columns, photos))
+        return resized(photos, self._scaled(height), self._scaled(width))
 
     def _scaled(self, side):
         """The pixels of a side after resizing, a number where `side` is one."""
@@ -61,18 +60,6 @@ class ImageScale(DescriptorLayer):
             return max(int(np.float32(side) * np.float32(self.factor) + np.float32(0.5)), min(side, self.min_side))
         scaled = ops.cast(ops.floor(ops.cast(side, "float32") * self.factor + 0.5), "int32")
         return ops.maximum(scaled, ops.minimum(side, self.min_side))
-
-    def _filter(self, before, after):
-        """`(after, before)`: how much of each old pixel is in each new one."""
-        # Centres are at (i + 1/2) / after and (j + 1/2) / before of the side. Whole numbers make their distance exact.
-        new, old = ops.arange(after, dtype="int32"), ops.arange(before, dtype="int32")
-        distance = (2 * new[:, None] + 1) * before - (2 * old[None] + 1) * after
-        widest = ops.cast(2 * ops.maximum(before, after), self.result_dtype)
-        x = ops.abs(self.to_result_dtype(distance)) / widest
-        near = (1.5 * x - 2.5) * x * x + 1
-        far = ((2.5 - 0.5 * x) * x - 4) * x + 2
-        weights = ops.where(x < 1, near, ops.where(x < 2, far, 0.0))
-        return weights / ops.sum(weights, axis=1, keepdims=True)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape

@@ -20,6 +20,7 @@ class RegionBoxes(DescriptorLayer):
 
     Args:
         levels, include_whole_map: the grid's, see `RegionalSumPooling`.
+        whole_photos: how many vectors of the whole photo stand before those of the grid (`OneMoreRegion`). Default 0.
 
     Raises:
         ValueError: for `levels` that is not a whole number from 1 to 16, or vectors that are not of rank 3.
@@ -33,10 +34,11 @@ class RegionBoxes(DescriptorLayer):
     input_rank = 3
     input_form = "region vectors (batch, regions, channels)"
 
-    def __init__(self, levels: int = 3, include_whole_map: bool = True, **kwargs: Any) -> None:
+    def __init__(self, levels: int = 3, include_whole_map: bool = True, whole_photos: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.levels = check_levels(levels, type(self).__name__)
         self.include_whole_map = bool(include_whole_map)
+        self.whole_photos = int(whole_photos)
         self.supports_masking = True
 
     def call(self, inputs, features=None):
@@ -44,7 +46,9 @@ class RegionBoxes(DescriptorLayer):
         if features is None:
             known = ops.convert_to_tensor([[0.0, 0.0, 1.0, 1.0]])
         else:
-            known = region_boxes(*ops.shape(features)[1:3], self.levels, self.include_whole_map)
+            known = ops.convert_to_tensor(region_boxes(*ops.shape(features)[1:3], self.levels, self.include_whole_map))
+            whole = ops.convert_to_tensor([[0.0, 0.0, 1.0, 1.0]] * self.whole_photos)
+            known = ops.concatenate([whole, known]) if self.whole_photos else known
         known = self.to_result_dtype(known)
         # Numbers of regions that are known only at run time: zeros make up, or are all there is.
         boxes = ops.concatenate([known, ops.zeros((count, 4), self.result_dtype)])[:count]
@@ -61,4 +65,9 @@ class RegionBoxes(DescriptorLayer):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.result_dtype)
 
     def get_config(self):
-        return {**super().get_config(), "levels": self.levels, "include_whole_map": self.include_whole_map}
+        return {
+            **super().get_config(),
+            "levels": self.levels,
+            "include_whole_map": self.include_whole_map,
+            "whole_photos": self.whole_photos,
+        }

@@ -48,7 +48,7 @@ class SpatialWeight(MapLayer):
 
     def call(self, inputs, mask=None):
         features = self.to_map(inputs, mask)
-        sums = ops.sum(features, axis=-1, keepdims=True)
+        sums = self.strength(features)
         # The weight does not depend on the map's scale, so the largest sum becomes 1 before a power
         # is taken: squares of tiny sums would vanish, of huge ones overflow. Where nothing is
         # active 1 stands in, so that no 0/0, and no infinite slope of a root at 0, is ever formed.
@@ -62,6 +62,10 @@ class SpatialWeight(MapLayer):
         norm = ops.log(ops.where(total > 0, total, 1.0)) / self.alpha
         weight = ops.where(active, ops.exp((ops.log(share) - norm) / self.beta), 0.0)
         return features * weight
+
+    def strength(self, features):
+        """How strong each place is, `(B, H, W, 1)`: `s[i, j]` of formula 2."""
+        return ops.sum(features, axis=-1, keepdims=True)
 
     def get_config(self):
         return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

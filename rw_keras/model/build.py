@@ -68,11 +68,13 @@ def build_descriptor(
     map is zero.
 
     Args:
-        backbone: the name of a network ("vgg16"), or any `keras.Model` that ends in a feature map; such a model is
-            given RGB 0..255 and does its own preprocessing.
+        backbone: the name of a network ("vgg16"), "hub:" and a preset of KerasHub ("hub:dinov2_small"), or any `keras.Model` that
+            ends in a feature map; such a model is given RGB 0..255 and does its own preprocessing.
         weights: "imagenet", the path of a file that holds them, or `None` for random ones.
-        layer: the layer to cut the network at. Default: the network's own ("block5_conv3" for VGG16).
-        method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`.
+        layer: the layer to cut the network at. Default: the network's own ("block5_conv3" for VGG16; with the method "joint", the
+            pooled embedding of a preset of KerasHub).
+        method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`; or "auto":
+            "joint" for CLIP and SigLIP of KerasHub, "class_token" for other vision transformers, "rw" for all other networks.
         levels: the number of scales of the regional grid, 1 to 16. Default 3.
         components: how many dimensions the whitening keeps. Default: all.
         shrinkage: 0 to 1, see `PCAWhiten`. Default: 0, the publication's, for the publication's method "rw"; for other methods what
@@ -103,6 +105,8 @@ def build_descriptor(
     scales = None if scales is None else checked_scales(scales)
     named = whitening is not None and whitening != "auto"
     learned = whitenings.Whitening.load(whitening) if named else None
+    if layer is None and isinstance(backbone, str) and backbone.lower().startswith(backbones.HUB):
+        layer = {"joint": "joint", "auto": "auto"}.get(method if isinstance(method, str) else "")
     network, backbone_name = backbones.network(backbone, weights, layer)
     built = _single_scale(
         network, backbone_name, method, levels, components, shrinkage, whiten_on, name if scales is None else None
@@ -150,8 +154,11 @@ def _own_layer(backbone):
 
 def _single_scale(network, backbone_name, method, levels, components, shrinkage, whiten_on, name):
     """The model on a network, not whitened yet."""
-    features = backbones.non_negative(network.outputs[0])
+    features = network.outputs[0]
+    method = methods.automatic(features) if method == "auto" else method
     function, method_name, used_levels = methods.resolve(method, levels)
+    if not methods.is_for_signed_maps(function):
+        features = backbones.non_negative(features)
     regions = function(features)
     if len(getattr(regions, "shape", ())) != 3:
         raise ValueError(
@@ -159,7 +166,9 @@ def _single_scale(network, backbone_name, method, levels, components, shrinkage,
         )
     function_name = method_name.partition("(")[0].rpartition(".")[2]
     if method_name not in methods.METHODS:
-        method_name = f"{method_name} {backbones.digest_of_stages(features, regions)}"
+        tokens = methods.tokens_of(features)
+        start = features if tokens is None else [features, tokens]
+        method_name = f"{method_name} {backbones.digest_of_stages(start, regions)}"
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
     stages = head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten_on)

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from rw_keras.backbones import LICENCES, keras_files
+from rw_keras.backbones import keras_files, licence_of
 from rw_keras.backbones.keras_alone import keras_alone
 from rw_keras.files import checked_path
 from rw_keras.model.presets import default_max_side
@@ -130,7 +130,7 @@ def _about(model, files):
 
 
 def _licence(made):
-    return LICENCES.get(made.get("backbone"), "not known: it is the user's own network")
+    return licence_of(made.get("backbone") or "")
 
 
 def _card(model):

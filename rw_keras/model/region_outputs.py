@@ -58,10 +58,13 @@ def _of_one_scale(model):
     if whitening is not None and model.layers.index(whitening) > model.layers.index(addition):
         raise without_regions(f"The model {model.name!r}")
     vectors = addition.input
+    more = [layer for layer in model.layers if isinstance(layer, layers.OneMoreRegion)]
     grids = [layer for layer in model.layers if isinstance(layer, RegionalPooling)]
     if len(grids) == 1 and vectors.shape[1] != 1:
         grid = grids[0]
-        boxes = layers.RegionBoxes(grid.levels, grid.include_whole_map, name="region_boxes")(vectors, features=grid.input)
+        boxes = layers.RegionBoxes(grid.levels, grid.include_whole_map, len(more), name="region_boxes")(
+            vectors, features=grid.input
+        )
     else:
         boxes = layers.RegionBoxes(name="region_boxes")(vectors)
     return [model.outputs[0], vectors, boxes]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rw_keras.model.recipe import Recipe, max_side_of, smallest_side
 from rw_keras.retrieval.filters import Within
@@ -16,6 +19,38 @@ if TYPE_CHECKING:
 
     from rw_keras.photos.reading import Box, Photo
     from rw_keras.runtimes import Describer
+
+
+def text_vector(recipe: Recipe, text: str, encoder: Callable[[str], np.ndarray] | None = None) -> np.ndarray:
+    """The vector `(D,)` of a text in the space of the descriptors that a recipe makes.
+
+    Args:
+        recipe: the model's.
+        text, encoder: see `PhotoSearchable.search_text`.
+
+    Raises:
+        ValueError: for descriptors that share no space with texts.
+    """
+    if recipe.method != "joint":
+        raise ValueError(
+            f"Descriptors of {recipe.backbone!r} by the method {recipe.method!r} share no space with texts; describe the photos "
+            'with CLIP or SigLIP, such as build_descriptor("hub:clip_vit_base_patch16", method="joint"), or search with a photo.'
+        )
+    if recipe.whitening:
+        raise ValueError(
+            f"The descriptors are whitened as learned on {recipe.whitening.get('name')!r}, which moves them out of the space that "
+            "they share with texts; describe the photos with whitening=None."
+        )
+    if encoder is None:
+        from rw_keras.backbones import HUB, TextPart  # loads Keras
+
+        if not recipe.backbone.startswith(HUB):
+            raise ValueError(
+                f"The text part of {recipe.backbone!r}, a network of your own, is not known; pass "
+                "encoder=rw_keras.backbones.TextPart(backbone, preprocessor)."
+            )
+        encoder = TextPart.of_preset(recipe.backbone.removeprefix(HUB))
+    return np.asarray(encoder(text), "float32")
 
 
 class PhotoSearchable(Searchable):
@@ -63,6 +98,45 @@ class PhotoSearchable(Searchable):
         queries = describe(model, turned, max_side=max_side, regions=rerank is not None)
         options = {"rerank": rerank, "within": within, "min_score": min_score, "alpha": alpha}
         return search_orientations(self, queries, k, expand, **options)
+
+    def search_text(
+        self,
+        model: keras.Model | Describer,
+        text: str,
+        k: int = 10,
+        *,
+        encoder: Callable[[str], np.ndarray] | None = None,
+        within: Within | None = None,
+        min_score: float | None = None,
+    ) -> list[tuple[str, float]]:
+        """Searches with words, in an index of descriptors that share a space with texts: those of CLIP or SigLIP, method "joint".
+
+        Cosines of texts and photos are far lower than those of two photos: with CLIP about 0.3 is high.
+
+        Args:
+            model: the model that made the index, or what `rw_keras.runtimes.load` made of it.
+            text: what to look for, such as "a red telephone box".
+            k, within, min_score: see `search`.
+            encoder: a text -> its vector, such as a `rw_keras.backbones.TextPart`. Default: the text part of the model's preset of
+                KerasHub, which is loaded the first time.
+
+        Raises:
+            ValueError: for a model without a text part, or one that is whitened, and as `search_photo`.
+
+        Example:
+
+        >>> model = rw_keras.build_descriptor("hub:clip_vit_base_patch16", method="joint")
+        >>> index = rw_keras.retrieval.Index.from_folder(model, "photos/")
+        >>> index.search_text(model, "a red telephone box")
+        """
+        self.check_model(model)
+        vector = text_vector(Recipe.of(model), text, encoder)
+        if vector.shape != (self.dimensions,):
+            raise ValueError(
+                f"The text's vector has the shape {vector.shape}, and the index {self.dimensions} dimensions; give the encoder "
+                "that belongs to the model."
+            )
+        return self.search(vector, k, within=within, min_score=min_score)
 
     def check_model(self, model: keras.Model | Describer) -> None:
         """Raises a ValueError that names what differs, when `model` is not of the recipe that made this index.

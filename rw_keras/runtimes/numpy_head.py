@@ -139,7 +139,16 @@ def _step(layer):
 
 
 def _spatial_weight(features, alpha, beta):
-    sums = features.sum(axis=-1, keepdims=True)
+    return _weighed(features, features.sum(axis=-1, keepdims=True), alpha, beta)
+
+
+def _norm_weight(features, alpha, beta):
+    largest = np.abs(features).max(axis=(1, 2, 3), keepdims=True)
+    scaled = features / np.where(largest > 0, largest, np.float32(1))
+    return _weighed(features, np.sqrt(np.square(scaled).sum(axis=-1, keepdims=True)), alpha, beta)
+
+
+def _weighed(features, sums, alpha, beta):
     largest = sums.max(axis=(1, 2), keepdims=True)
     share = sums / np.where(largest > 0, largest, np.float32(1))
     active = share > 0
@@ -216,6 +225,15 @@ def _gem_pooling(features, p):
     return np.where(fires, largest * np.where(fires, means, np.float32(1)) ** (1 / p), np.float32(0))[:, 0, 0]
 
 
+def _signed_gem_pooling(features, p):
+    magnitudes = np.abs(features)
+    largest = magnitudes.max(axis=(1, 2), keepdims=True)
+    scaled = magnitudes / np.where(largest > 0, largest, np.float32(1))
+    powers = np.where(scaled > 0, np.where(scaled > 0, scaled, np.float32(1)) ** p, np.float32(0)) * np.sign(features)
+    means = powers.sum(axis=(1, 2), keepdims=True) / np.float32(max(features.shape[1] * features.shape[2], 1))
+    return (largest * np.sign(means) * np.abs(means) ** (1 / p))[:, 0, 0]
+
+
 def _reshape(values, target_shape):
     return values.reshape(len(values), *target_shape)
 
@@ -234,7 +252,7 @@ def _l2_norm(values, axis):
 
 
 def _pca_whiten(vectors, shrinkage, mask_zero, mean, eigenvectors, eigenvalues):
-    largest = eigenvalues[0]
+    largest = eigenvalues.max()
     spread = np.float32(1 - shrinkage) * eigenvalues + np.float32(shrinkage) * eigenvalues.mean()
     # `rw_keras.layers.pca_whiten.EIGENVALUE_FLOOR`
     spread = np.maximum(spread, np.finfo("float32").eps * largest)[: eigenvectors.shape[1]]
@@ -246,6 +264,7 @@ def _pca_whiten(vectors, shrinkage, mask_zero, mean, eigenvectors, eigenvalues):
 # The layer's class -> its function, and the fields of its configuration that the function takes.
 _STEPS = {
     "SpatialWeight": (_spatial_weight, ("alpha", "beta")),
+    "NormWeight": (_norm_weight, ("alpha", "beta")),
     "IDFChannelWeight": (_idf_channel_weight, ("epsilon",)),
     "CroWChannelWeight": (_crow_channel_weight, ()),
     "CenterPrior": (_center_prior, ("sigma",)),
@@ -254,6 +273,7 @@ _STEPS = {
     "GlobalMaxPooling2D": (lambda features: features.max(axis=(1, 2)), ()),
     "GlobalAveragePooling2D": (lambda features: features.mean(axis=(1, 2)), ()),
     "GeMPooling": (_gem_pooling, ("p",)),
+    "SignedGeMPooling": (_signed_gem_pooling, ("p",)),
     "Reshape": (_reshape, ("target_shape",)),
     "PowerNorm": (_power_norm, ("exponent",)),
     "L2Norm": (_l2_norm, ("axis",)),

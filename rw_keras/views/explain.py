@@ -10,13 +10,15 @@ import dataclasses
 import keras
 import numpy as np
 
-from rw_keras import layers
+from rw_keras import layers, methods
 from rw_keras.model.presets import default_max_side
 from rw_keras.model.recipe import smallest_side
 from rw_keras.model.region_outputs import scales_of, with_regions
 from rw_keras.photos.reading import Box, Photo, read_image
 from rw_keras.runtimes.describer import Describer
 from rw_keras.runtimes.keras_model import regions_function
+
+_LENGTH = "length of a place's feature"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Regions:
             below 0. Zeros where the descriptor is zero.
         weight: `(h, w)` float64, one value a cell of the map, of a multi-scale model that of its first scale; `weight_meaning` says
             which.
-        weight_meaning: what `weight` is, in words: what `SpatialWeight` (or `CenterPrior`) multiplies a place by, or, for a method
-            that has neither, the sum over channels of the map that is pooled.
+        weight_meaning: what `weight` is, in words: what `SpatialWeight` (`NormWeight`, `CenterPrior`) multiplies a place by; for a
+            method that has none, the sum over channels of the map that is pooled, or, of a signed map, the length of each feature.
     """
 
     photo: np.ndarray
@@ -139,11 +141,13 @@ def region_shares(model: keras.Model, photo: Photo, box: Box | None = None, max_
     parts = np.concatenate([vectors.astype("float64") / (_sum(vectors)[1] or 1.0) for _, _, vectors, _ in scales])
     total, length = _sum(parts)
     before, after = scales[0][:2]
-    weight = after.sum(axis=-1, dtype="float64")
+    weight = np.linalg.norm(after.astype("float64"), axis=-1) if meaning == _LENGTH else after.sum(axis=-1, dtype="float64")
     if is_weighed:
-        # All channels of a place are multiplied by one number. Where nothing fires, none tells it, and it does not matter.
-        sums = before.sum(axis=-1, dtype="float64")
-        weight = np.divide(weight, sums, out=np.zeros_like(sums), where=sums != 0)
+        # All channels of a place are multiplied by one number, not below 0. Where nothing fires, none tells it, and it does not
+        # matter. By lengths, since the channels of a signed map cancel.
+        lengths = np.linalg.norm(before.astype("float64"), axis=-1)
+        weight = np.linalg.norm(after.astype("float64"), axis=-1)
+        weight = np.divide(weight, lengths, out=np.zeros_like(lengths), where=lengths != 0)
     parts /= length or 1.0
     return Regions(pixels, _windows(model, boxes, pixels), vectors, parts, parts @ total / (length or 1.0), weight, meaning)
 
@@ -155,7 +159,8 @@ def _weighing(model):
         return weighting.input, weighting.output, "weight that a place is multiplied by"
     # Layers are in the order of the data: the last map is the one that is pooled.
     pooled = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
-    return pooled, pooled, "sum over channels"
+    own = str(model.recipe.get("method")).partition("(")[0]
+    return pooled, pooled, _LENGTH if own in methods.OF_SIGNED_MAPS else "sum over channels"
 
 
 def region_agreement(

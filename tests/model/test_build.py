@@ -188,7 +188,7 @@ class TestValue:
         assert_same_descriptors(found, expected_descriptor(features))
 
     @pytest.mark.filterwarnings("ignore:PCAWhiten")  # so few photos leave an axis flat
-    @pytest.mark.parametrize("name", methods.METHODS)
+    @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_has_unit_length_and_zero_where_the_map_is_zero(self, build, photos, name):
         model = build(method=name)
         rw_keras.fit_whitening(model, list(photos) * 3, progress=False)
@@ -252,7 +252,7 @@ class TestMethod:
 
 
 class TestNamedMethods:
-    @pytest.mark.parametrize("name", methods.METHODS)
+    @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_value(self, build, draw, name):
         model = build(method=name)
         for width, height in ((64, 48), (56, 56), (120, 200), (300, 72)):
@@ -260,14 +260,14 @@ class TestNamedMethods:
             features = run(at_convolution(model), photo)
             assert_same_descriptors(run(model, photo), reference.descriptor(method_reference.REGIONS[name](features)))
 
-    @pytest.mark.parametrize("name", methods.METHODS)
+    @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_value_with_a_learned_whitening(self, learned, photos, name):
         model, _ = learned(name)
         whiten = learned_whitening(model, 0.2 if name == "root_rw" else 0.0)
         regions = method_reference.REGIONS[name](run(at_convolution(model), photos))
         assert_same_descriptors(run(model, photos), reference.descriptor(regions, whiten))
 
-    @pytest.mark.parametrize("name", methods.METHODS)
+    @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_whitening_is_learned_on_the_methods_own_region_vectors(self, learned, draw, name):
         model, found = learned(name)
         features = run(at_convolution(model), np.stack([draw(seed) for seed in range(100, 130)]))
@@ -277,7 +277,7 @@ class TestNamedMethods:
         np.testing.assert_allclose(found.eigenvalues, variances, rtol=1e-3, atol=1e-7)
         assert whitening_layer(model).count == len(vectors)
 
-    @pytest.mark.parametrize("name", methods.METHODS)
+    @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_saved_model_and_whitening_load_and_give_the_same_digits(self, learned, build, photos, tmp_path, name):
         model, _ = learned(name)
         expected = run(model, photos)
@@ -290,16 +290,16 @@ class TestNamedMethods:
         again = build(method=name, whitening=tmp_path / "learned.npz")
         np.testing.assert_array_equal(run(again, photos), expected)
         assert recipe(again)["method"] == name
-        others = [other for other in methods.METHODS if other != name]
+        others = [other for other in methods.OF_RECTIFIED_MAPS if other != name]
         with pytest.raises(ValueError, match=f"its method is '{name}', the model's '{others[0]}'"):
             build(method=others[0], whitening=tmp_path / "learned.npz")
 
     def test_no_two_are_the_same(self, build, photos):
-        found = {name: run(build(method=name), photos) for name in methods.METHODS}
+        found = {name: run(build(method=name), photos) for name in methods.OF_RECTIFIED_MAPS}
         for one, other in itertools.combinations(found, 2):
             assert np.abs(found[one] - found[other]).max() > 1e-3, (one, other)
 
-    @pytest.mark.parametrize("name", methods.METHODS)
+    @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_recipe_has_levels_where_the_method_has_regions(self, build, name):
         found = build(method=name, levels=2).recipe
         assert (found["method"], found["levels"]) == (name, 2 if name in ("rw", "root_rw", "rmac") else None)
@@ -314,7 +314,7 @@ class TestNamedMethods:
         vectors = reference.signed_power(vectors) if name == "root_rw" else vectors
         assert_same_descriptors(run(model, photos), reference.descriptor(vectors))
 
-    @pytest.mark.parametrize("name", methods.METHODS)
+    @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_shrinkage_is_the_methods_own_unless_it_is_given(self, build, name):
         own = 0.2 if name == "root_rw" else 0.0
         for arguments, expected in (({}, own), ({"shrinkage": None}, own), ({"shrinkage": 0.0}, 0.0), ({"shrinkage": 0.4}, 0.4)):

@@ -25,7 +25,7 @@ def whitened(tiny_model, draw):
     return model
 
 
-@pytest.mark.parametrize("method", rw_keras.methods.METHODS)
+@pytest.mark.parametrize("method", rw_keras.methods.OF_RECTIFIED_MAPS)
 @pytest.mark.parametrize("size", [SIZES[0], *(pytest.param(size, marks=pytest.mark.slow) for size in SIZES[1:])], ids=str)
 def test_the_descriptor_is_the_sum_of_the_vectors(known_model, draw, method, size):
     model, pixels = known_model(method=method), draw(1, *size[::-1])

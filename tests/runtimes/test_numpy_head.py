@@ -36,19 +36,30 @@ def both(model, features):
 
 class TestMethods:
     @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (24, 32)])
-    @pytest.mark.parametrize("method", methods.METHODS)
+    @pytest.mark.parametrize("method", methods.OF_RECTIFIED_MAPS)
     def test_like_the_layers(self, method, shape):
         by_layers, by_numpy = both(model_of(method), maps(*shape))
         assert by_numpy.dtype == np.float32
         np.testing.assert_allclose(by_numpy, by_layers, rtol=0, atol=1e-6)
 
-    @pytest.mark.parametrize("method", methods.METHODS)
+    @pytest.mark.parametrize("method", methods.OF_RECTIFIED_MAPS)
     def test_a_zero_map_gives_a_zero_descriptor(self, method):
         features = maps(5, 6)
         features[1] = 0
         by_layers, by_numpy = both(model_of(method), features)
         assert not by_numpy[1].any() and not by_layers[1].any()
         np.testing.assert_allclose(by_numpy, by_layers, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("method", ["mean", "signed_gem", "signed_rmac", "signed_rw"])
+    def test_signed_maps(self, method):
+        photos = keras.Input((None, None, 3), name="photos")
+        network = keras.Model(photos, keras.layers.Conv2D(CHANNELS, 1, name="conv")(photos), name="one")
+        model = rw_keras.build_descriptor(network, method=method, whitening=None)
+        features = np.random.default_rng(0).normal(size=(2, 5, 7, CHANNELS)).astype("float32")
+        features[1] = 0
+        by_layers, by_numpy = both(model, features)
+        np.testing.assert_allclose(by_numpy, by_layers, rtol=0, atol=1e-6)
+        assert not by_numpy[1].any()
 
     @pytest.mark.parametrize("scale", [1e-30, 1e15])
     def test_tiny_and_huge_maps(self, scale):

@@ -9,7 +9,7 @@ from rw_keras.photos.reading import ImageError, read_image
 from rw_keras.regions import region_windows
 from rw_keras.views import explain
 
-GRID_METHODS, METHODS = ("rw", "root_rw", "rmac"), tuple(rw_keras.methods.METHODS)
+GRID_METHODS, METHODS = ("rw", "root_rw", "rmac"), tuple(rw_keras.methods.OF_RECTIFIED_MAPS)
 CELL = 8  # pixels of the tiny network's
 
 

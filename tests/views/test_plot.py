@@ -11,7 +11,7 @@ from rw_keras.photos.reading import ImageError
 from rw_keras.views import explain, plot
 
 figures = pytest.importorskip("matplotlib.figure")
-METHODS = tuple(rw_keras.methods.METHODS)
+METHODS = tuple(rw_keras.methods.OF_RECTIFIED_MAPS)
 BLACK = np.zeros((48, 64, 3), "uint8")
 
 
