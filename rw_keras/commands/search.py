@@ -1,5 +1,7 @@
-"""rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO, a file or a URL, shows, best first. In an index
-of CLIP or SigLIP, also words: rw-keras search NAME --text WORDS."""
+"""rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO, a file or a URL, shows, best first.
+
+In an index of CLIP or SigLIP, also words: rw-keras search NAME --text WORDS.
+"""
 
 from __future__ import annotations
 
