@@ -3,9 +3,9 @@
     python benchmarks/signed_maps.py --data oxford5k --whitening paris6k/jpg --weights alexnet.npz
 
 It stands in for a vision transformer, whose maps are below 0 in places, too: of AlexNet's `conv5` both the map as the
-convolution leaves it and the map after its ReLU are there, from one pass over each photo. What holds for it need not hold for a transformer.
-Differences are from `rw` on the same queries, with a 95 % interval over landmarks. Nothing is tuned here: the methods' arguments are
-their defaults, and the shrinkage of 0.2 is that of the other tables.
+convolution leaves it and the map after its ReLU are there, from one pass over each photo. What holds for it need not hold for a
+transformer. Differences are from `rw` on the same queries, with a 95 % interval over landmarks. Nothing is tuned here: the
+methods' arguments are their defaults, and the shrinkage of 0.2 is that of the other tables.
 """
 
 import pathlib
