@@ -3,9 +3,9 @@
     python benchmarks/cluster.py --photos photos/ --limit 4096
     python benchmarks/cluster.py --names 1000000
 
-The sides take turns in one run, each in a process for itself; what is compared are ratios. "In all" counts from a model that is
-built to a finished index, with the plan, the start of the actors and the gathering; "steady" from when each actor has finished its
-first fragment until the last one is. Ray's nodes listen on all addresses: run it where nobody else is, as by `unshare --net`.
+The sides take turns in one run, each in a process for itself, kept to as many processors of this machine as it has nodes; what is
+compared are ratios. The seconds count from a model that is built to a finished index, with the plan, the start of the actors and
+the gathering. Ray's nodes listen on all addresses: run it where nobody else is, as by `unshare --net`.
 With `--names` it plans and gathers so many photos that are not there, and tells the time and the memory that it takes.
 """
 
@@ -50,7 +50,7 @@ def _items():
 
 
 def _side(nodes, folder):
-    """One side in this process: the seconds in all, and the photos a second once all actors are at work."""
+    """One side in this process: its seconds in all, those of its network, and how many photos it described."""
     import rw_keras
 
     model, items = _model(), _items()
@@ -62,22 +62,8 @@ def _side(nodes, folder):
         return {"seconds": time.perf_counter() - began, "network": done.network_seconds, "photos": done.described}
     from ray.cluster_utils import Cluster
 
-    from rw_keras.cluster import extract, running
+    from rw_keras.cluster import extract
 
-    finished, describe_all = [], running.describe_all
-
-    def timed(plan, numbers, fleet, workers, bar):
-        advance = bar.advance
-
-        def noted(failed, new=True, count=1):
-            if new:
-                finished.append((time.perf_counter(), count))
-            advance(failed, new=new, count=count)
-
-        bar.advance = noted
-        describe_all(plan, numbers, fleet, workers, bar)
-
-    running.describe_all = timed
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name; the other side has the same)
     node = {"num_cpus": 1, "object_store_memory": _OBJECT_STORE}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
@@ -90,19 +76,17 @@ def _side(nodes, folder):
         seconds = time.perf_counter() - began
     finally:
         cluster.shutdown()
-    (start, _), *others = finished[nodes - 1 :]
-    steady = sum(count for _, count in others) / (others[-1][0] - start)
-    return {"seconds": seconds, "steady": steady, "network": done.network_seconds, "photos": done.described}
+    return {"seconds": seconds, "network": done.network_seconds, "photos": done.described}
 
 
 def _measured(nodes):
-    """A side in a process of its own; that of one machine is kept to one processor."""
+    """A side in a process of its own, kept to as many processors of this machine as it has nodes, with all that it starts."""
     forwarded = [f"--{name}={flags.FLAGS[name].value}" for name in ("photos", "limit", "max_side", "backbone", "weights")]
     command = [sys.executable, __file__, *(flag for flag in forwarded if not flag.endswith("=None")), f"--side={nodes}"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     if not nodes:
         environment["TF_NUM_INTRAOP_THREADS"] = "1"
-        command = ["taskset", "-c", "0", *command]
+    command = ["taskset", "-c", f"0-{max(nodes, 1) - 1}", *command]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -116,15 +100,12 @@ def _compare():
             print(f"{nodes or 'no'} nodes: {found[nodes][-1]}", file=sys.stderr, flush=True)
     load = os.getloadavg()[0]
     print(f"{_LIMIT.value} photos of {_MAX_SIDE.value} pixels, {_BACKBONE.value}; medians of {_RUNS.value}; load {load:.1f}")
-    print(f"{'':24s}{'seconds in all':>16s}{'photos/s':>10s}{'ratio':>7s}{'steady':>10s}{'ratio':>7s}")
-    rates = {}
+    print(f"{'':24s}{'seconds':>9s}{'network':>9s}{'photos/s':>10s}{'ratio':>7s}")
+    plain = statistics.median(run["seconds"] for run in found[0])
     for nodes, runs in found.items():
-        seconds = statistics.median(run["seconds"] for run in runs)
-        steady = statistics.median(run.get("steady", _LIMIT.value / run["seconds"]) for run in runs)
-        rates[nodes] = _LIMIT.value / seconds, steady
+        seconds, network = (statistics.median(run[name] for run in runs) for name in ("seconds", "network"))
         words = f"{nodes} of one processor" if nodes else "extract, one processor"
-        ratios = [own / plain for own, plain in zip(rates[nodes], rates[0])]
-        print(f"{words:24s}{seconds:16.1f}{rates[nodes][0]:10.1f}{ratios[0]:7.2f}{steady:10.1f}{ratios[1]:7.2f}")
+        print(f"{words:24s}{seconds:9.1f}{network:9.1f}{_LIMIT.value / seconds:10.1f}{plain / seconds:7.2f}")
 
 
 def _names(count, folder):

@@ -5,6 +5,9 @@
 Those: --photos with 322 photos of Paris6k and 1,000 of objects, --max_side 512, --recommended_shrinkage 0.2 and --method rw,
 or --method root_rw --scales 1,0.70710678,0.5; for AlexNet --max_side 640 at one scale, --weights with a file of Caffe's weights
 whose kernels are rounded to 1/1024, and a --note that says so. (Maps or vectors were kept in float16 in between.)
+
+With --pairs FILE, which has two photos' paths below the folder a row, with a comma between, or with --pairs folders, where each
+folder holds photos of one thing, it is learned from how matching photos differ: "discriminative" whitening.
 """
 
 import rw_keras
@@ -20,6 +23,8 @@ def flags():
     parser.flag("photos", "Folder of the photos to learn from.", text("FOLDER"), required=True)
     parser.flag("output", "The .npz file to write.", text("FILE"), required=True)
     parser.flag("name", "What the set is called in the provenance. Default: the folder's name.", text("NAME"))
+    words = "Pairs of photos that show the same, two names a row, or the word folders: those of one folder match."
+    parser.flag("pairs", words, text("FILE|folders"))
     parser.flag("note", "A sentence for the provenance.", text("TEXT"))
     parser.flag("recommended_shrinkage", "The shrinkage to recommend to users of the file.", number(0, 1))
     parser.section("The model")
@@ -37,9 +42,11 @@ def learn(values):
     """Learns the whitening, writes it, and prints what it is."""
     refuse_arguments("learn_whitening.py", values)
     load_keras_quietly()
+    from rw_keras.description.pairs import read_pairs
     from rw_keras.model.whitening import Whitening, check_file
 
     check_file(values.output)  # before the photos are read
+    pairs = values.pairs if values.pairs in (None, "folders") else read_pairs(values.pairs)
     model = rw_keras.build_descriptor(
         values.backbone,
         weights=values.weights,
@@ -49,7 +56,7 @@ def learn(values):
         whitening=None,
         whiten_on=values.whiten_on,
     )
-    learned = rw_keras.fit_whitening(model, values.photos, max_side=values.max_side, name=values.name)
+    learned = rw_keras.fit_whitening(model, values.photos, max_side=values.max_side, name=values.name, pairs=pairs)
     notes = {"recommended_shrinkage": values.recommended_shrinkage, "note": values.note}
     learned.provenance.update({key: value for key, value in notes.items() if value is not None})
     learned.save(values.output)

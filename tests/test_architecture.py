@@ -29,8 +29,9 @@ FLOORS = (
     {"commands"},
     {"__main__"},
 )
-# `Index.from_folder` and `search_photo` describe photos.
+# `Index.from_folder` and `search_photo` describe photos, and Keras' name for exports is a method of the model.
 UPWARD = {
+    ("rw_keras.model.descriptor_model", "rw_keras.export.formats"),
     ("rw_keras.retrieval.index", "rw_keras.description.folder"),
     ("rw_keras.retrieval.photo_searching", "rw_keras.description.describe"),
 }

@@ -4,21 +4,67 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
+
+import rw_keras
+from rw_keras.runtimes.keras_backend import BACKENDS
 
 LAYERS = pathlib.Path(__file__).parent / "layers"
+PROGRAM = pathlib.Path(__file__).with_name("backend_program.py")
 
 
-@pytest.mark.backends
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_layers_on(backend):
+def on(backend, *arguments, **variables):
+    """The output of a Python process in which Keras runs on a backend; a test of one that is not installed is skipped."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(LAYERS), "-q", "-n", "0", "-p", "no:cacheprovider"],
-        env={**os.environ, "KERAS_BACKEND": backend},
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": backend, **variables},
         cwd=LAYERS.parents[1],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layers_on(backend):
+    on(backend, "-m", "pytest", LAYERS, "-q", "-n", "0", "-p", "no:cacheprovider")
+
+
+@pytest.fixture(scope="module")
+def made_by_tensorflow(tmp_path_factory, tiny_model, draw, pytestconfig):
+    """A folder with models, photos, and an index that TensorFlow described; and the arrays that it makes of them."""
+    folder = tmp_path_factory.mktemp("backends")
+    (folder / "photos").mkdir()
+    for seed, (width, height) in enumerate([(80, 64), (64, 80), (81, 47)] * 4):
+        Image.fromarray(draw(seed, width, height)).save(folder / "photos" / f"{seed}.png")
+    weights = pytestconfig.getoption("--alexnet_weights") or os.environ.get("RW_KERAS_ALEXNET_WEIGHTS")
+    rw_keras.build_descriptor("alexnet", weights=weights).save(folder / "alexnet.keras")
+    tiny = tiny_model()
+    tiny.save(folder / "tiny.keras")
+    rw_keras.extract(tiny, folder / "photos", folder / "index", runtime="keras", regions="int8", progress=False)
+    return folder, numbers(folder, "tensorflow")
+
+
+def numbers(folder, backend):
+    """What `backend_program.py` makes of the folder on a backend."""
+    # What JAX compiles runs for a moment here, so it need not be fast.
+    variables = {"XDG_CACHE_HOME": str(folder / f"cache_{backend}"), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    on(backend, PROGRAM, folder, folder / f"{backend}.npz", **variables)
+    return dict(np.load(folder / f"{backend}.npz"))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_all_that_is_done_with_a_model_on(backend, made_by_tensorflow):
+    folder, expected = made_by_tensorflow
+    found = numbers(folder, backend)
+    assert found.keys() == expected.keys()
+    assert found.pop("recipe") == expected.pop("recipe")
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-5, rtol=0, err_msg=name)

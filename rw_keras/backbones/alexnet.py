@@ -13,7 +13,14 @@ from rw_keras.layers import GroupedConv2D, ImageNetPreprocessing, LocalResponseN
 _MEANS = (104.007, 116.669, 122.679)
 
 
-@register("alexnet", licence="Unrestricted use; Evan Shelhamer and the Berkeley Vision and Learning Center")
+@register(
+    "alexnet",
+    licence="Unrestricted use; Evan Shelhamer and the Berkeley Vision and Learning Center",
+    channels=256,
+    stride=16,
+    smallest_side=23,
+    measured="docs/networks.md",
+)
 def alexnet(layer: str = "conv5", weights: str | os.PathLike[str] | None = "imagenet", pooling: str = "ceil") -> keras.Model:
     """AlexNet up to a layer, its preprocessing inside: Caffe's `bvlc_alexnet`, with its grouped convolutions and LRN.
 

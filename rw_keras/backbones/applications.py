@@ -28,6 +28,41 @@ _NETWORKS = {
     "EfficientNetB5 EfficientNetB6 EfficientNetB7 EfficientNetV2B0 EfficientNetV2B1 EfficientNetV2B2 EfficientNetV2B3 "
     "EfficientNetV2S EfficientNetV2M EfficientNetV2L ConvNeXtTiny ConvNeXtSmall ConvNeXtBase ConvNeXtLarge ConvNeXtXLarge",
 }
+# Channels of the map, the fewest pixels a side, and the licence of the weights as Keras' documentation or the repository that they
+# came from states it.
+_FACTS = {
+    "VGG19": (512, 16, "Creative Commons Attribution"),
+    **dict.fromkeys("ResNet50 ResNet101 ResNet152".split(), (2048, 1, "MIT")),
+    **dict.fromkeys("ResNet50V2 ResNet101V2 ResNet152V2".split(), (2048, 1, "BSD")),
+    "InceptionV3": (2048, 75, "Apache 2.0"),
+    "InceptionResNetV2": (1536, 75, "Apache 2.0"),
+    "Xception": (2048, 7, "MIT"),
+    "MobileNet": (1024, 31, "Apache 2.0"),
+    "MobileNetV2": (1280, 31, "Apache 2.0"),
+    "MobileNetV3Small": (576, 31, "Apache 2.0"),
+    "MobileNetV3Large": (960, 31, "Apache 2.0"),
+    "DenseNet121": (1024, 29, "BSD"),
+    "DenseNet169": (1664, 29, "BSD"),
+    "DenseNet201": (1920, 29, "BSD"),
+    "EfficientNetB0": (1280, 32, "Apache 2.0"),
+    "EfficientNetB1": (1280, 32, "Apache 2.0"),
+    "EfficientNetB2": (1408, 32, "Apache 2.0"),
+    "EfficientNetB3": (1536, 32, "Apache 2.0"),
+    "EfficientNetB4": (1792, 32, "Apache 2.0"),
+    "EfficientNetB5": (2048, 32, "Apache 2.0"),
+    "EfficientNetB6": (2304, 32, "Apache 2.0"),
+    "EfficientNetB7": (2560, 32, "Apache 2.0"),
+    "EfficientNetV2B0": (1280, 1, "Apache 2.0"),
+    "EfficientNetV2B1": (1280, 1, "Apache 2.0"),
+    "EfficientNetV2B2": (1408, 1, "Apache 2.0"),
+    "EfficientNetV2B3": (1536, 1, "Apache 2.0"),
+    **dict.fromkeys("EfficientNetV2S EfficientNetV2M EfficientNetV2L".split(), (1280, 1, "Apache 2.0")),
+    "ConvNeXtTiny": (768, 32, "MIT"),
+    "ConvNeXtSmall": (768, 32, "MIT"),
+    "ConvNeXtBase": (1024, 32, "MIT"),
+    "ConvNeXtLarge": (1536, 32, "MIT"),
+    "ConvNeXtXLarge": (2048, 32, "MIT"),
+}
 # Where the last map is not the one to take: VGG's are pooled once more after their last convolution.
 _DEFAULT_LAYERS = {"VGG19": "block5_conv4"}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of R, G, B, 0..1
@@ -118,6 +153,11 @@ def _load(network, path, class_name):
 for _preprocessing, _classes in _NETWORKS.items():
     for _class in _classes.split():
         if _class.lower() not in BACKBONES and hasattr(keras.applications, _class):
-            register(_class.lower(), licence=f"see https://keras.io/api/applications, {_class}")(
-                functools.partial(application, _class, _preprocessing)
-            )
+            _channels, _least, _licence = _FACTS[_class]
+            register(
+                _class.lower(),
+                licence=f"{_licence}; see https://keras.io/api/applications, {_class}",
+                channels=_channels,
+                stride=16 if _class in _DEFAULT_LAYERS else 32,
+                smallest_side=_least,
+            )(functools.partial(application, _class, _preprocessing))

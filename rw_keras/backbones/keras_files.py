@@ -8,12 +8,14 @@ import h5py
 import keras
 
 from rw_keras import layers  # noqa: F401  registers them
+from rw_keras.backbones.keras_alone import keras_alone
 
 # A dataset that says it is larger than this, and so many times larger than what is stored, would fill the memory with nothing.
 _BOMB_BYTES = 1 << 30
 _BOMB_FACTOR = 1000
 
 
+@keras_alone()
 def load(path: str | os.PathLike[str], *, compile: bool = True) -> keras.Model:
     """A model that `model.save` wrote as a `.keras` file, in Keras' safe mode.
 

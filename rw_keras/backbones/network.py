@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from rw_keras.backbones.hub import PREFIX, preset
+from rw_keras.backbones.keras_alone import keras_alone
 from rw_keras.backbones.registry import BACKBONES
 from rw_keras.layers import GroupedConv2D
 
@@ -97,6 +98,7 @@ def name_of_own(network: keras.Model) -> str:
     return f"{network.name} {digest_of_stages(network.inputs, network.outputs)}"
 
 
+@keras_alone()
 def digest_of_stages(start: Any, end: Any) -> str:
     """A short hash of what stands between two tensors: functions, and networks, of one name may do different things."""
     stages = [[type(stage).__name__, _without_names(stage.get_config())] for stage in keras.Model(start, end).operations]

@@ -57,6 +57,10 @@ PUBLISHED = Published(
 @register(
     "vgg16",
     licence="Creative Commons Attribution; Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford",
+    channels=512,
+    stride=16,
+    smallest_side=16,
+    measured="docs/methods.md",
 )
 def vgg16(layer: str = "block5_conv3", weights: str | os.PathLike[str] | None = "imagenet") -> keras.Model:
     """VGG16 up to a layer, its preprocessing inside.

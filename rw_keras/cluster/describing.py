@@ -35,7 +35,7 @@ class Settings:
     """
 
     recipe: dict[str, Any]
-    runtime: str = "tensorflow"
+    runtime: str = "keras"
     precision: str = "exact"
     described_with: dict[str, str] | None = None
     regions: dict[str, Any] | None = None
@@ -80,7 +80,7 @@ class Describing:
         if settings.described_with not in (None, self.described_with):
             raise ValueError(
                 f"This machine computes by {_in_words(self.described_with)}, and the others by "
-                f"{_in_words(settings.described_with)}; name a runtime that all of them have, such as tensorflow."
+                f"{_in_words(settings.described_with)}; name a runtime that all of them have, or set KERAS_BACKEND alike."
             )
         self._runner = Runner(self._model, settings.batch_size, None, settings.regions is not None)
 

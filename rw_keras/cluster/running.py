@@ -28,6 +28,8 @@ from rw_keras.description.progress import Progress
 from rw_keras.model.recipe import Recipe
 from rw_keras.retrieval import places
 from rw_keras.retrieval.schema import FRAGMENTS
+from rw_keras.runtimes.describer import described_with
+from rw_keras.runtimes.keras_backend import BACKENDS
 
 if TYPE_CHECKING:
     import keras
@@ -285,10 +287,8 @@ def _file_of(model):
 def _asked(job, batch_size):
     plain = {"runtime": job.runtime, "precision": "exact", "computes_in": "float32"}
     is_plain = job.runtime != "auto" and job.precision == "exact"
-    if is_plain and job.runtime == "tensorflow":
-        import keras
-
-        plain["runtime"] = keras.backend.backend()
+    if is_plain and job.runtime in BACKENDS:
+        plain = described_with(job.model)
     recipe = Recipe.from_dict(job.made).to_dict()
     return Settings(recipe, job.runtime, job.precision, plain if is_plain else None, job.regions, batch_size, job.checksum)
 

@@ -19,6 +19,7 @@ from rw_keras.commands import (
     index,
     info,
     merge,
+    networks,
     presets,
     pull,
     push,
@@ -42,6 +43,7 @@ _USAGE = """rw-keras: find photos of the same thing.
   rw-keras push NAME URL             bring Milvus, or object storage, to what the index NAME holds
   rw-keras pull URL NAME             and back: the index at URL into the new folder NAME
   rw-keras presets                   whole recipes by name: what --preset takes
+  rw-keras networks                  the networks that --backbone takes, with sizes and licences
   rw-keras runtimes                  what computes the network, and how fast it is on this machine
   rw-keras export PATH               write a model that serves: SavedModel, ONNX, OpenVINO, LiteRT
   rw-keras serve NAME                search the index NAME in a browser, and over HTTP
@@ -67,6 +69,7 @@ COMMANDS: dict[str, ModuleType] = {
     "push": push,
     "pull": pull,
     "presets": presets,
+    "networks": networks,
     "runtimes": runtimes,
     "export": export,
     "serve": serve,

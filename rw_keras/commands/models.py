@@ -157,8 +157,9 @@ def describer_of(recipe: Recipe, values: Namespace) -> keras.Model | Describer:
         ValueError: see `model_of`.
     """
     from rw_keras import runtimes
+    from rw_keras.runtimes.keras_backend import backend, settled_runtime_name
 
-    plain = (values.runtime, values.precision) == ("tensorflow", "exact")
+    plain = (settled_runtime_name(values.runtime), values.precision) == (backend(), "exact")
     size = runtimes.usual_size(max_side_of(recipe), recipe.get("min_side", 1))
     if not plain and not values.given & set(FILES):
         found = runtimes.load_cached(recipe, values.runtime, values.precision, size=size)

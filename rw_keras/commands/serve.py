@@ -91,7 +91,7 @@ def define(parser: Parser) -> None:
     model_flags.add_weights(parser)
     parser.section("The computation")
     words = (
-        "What computes the network: tensorflow, openvino, ncnn, auto, the fastest that is installed; or "
+        "What computes the network: keras, on its backend, openvino, ncnn, auto, the fastest that is installed; or "
         "tf-serving=http://HOST:PORT/v1/models/NAME."
     )
     parser.flag("runtime", words, Kind(_runtime, "NAME"), "auto")
@@ -267,7 +267,7 @@ class _Describers:
         take_files(own, about)
         load_keras_quietly()
         model = describer_of(recipe_of_index(folder, about["recipe"]), own)
-        return model if isinstance(model, runtimes.Describer) else runtimes.load(model, "tensorflow")
+        return model if isinstance(model, runtimes.Describer) else runtimes.load(model, "keras")
 
     def compare(self, served):
         """Says what is not known of a model that TF Serving serves."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rw_keras.commands import runtime_flags
 from rw_keras.model import presets
+from rw_keras.runtimes.keras_backend import BACKENDS, KERAS
 
 
 def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +31,11 @@ def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
     regions = about.get("regions") or {}
     known["regions"], known["region_components"] = regions.get("dtype"), regions.get("dimensions")
     last = (about.get("described_with") or [{}])[-1]
-    return {**known, "dtype": about["dtype"], **{flag: last[flag] for flag in ("runtime", "precision") if flag in last}}
+    if last.get("precision") in runtime_flags.PRECISIONS:  # that of a model under a mixed-precision policy is no flag's
+        known["precision"] = last["precision"]
+    if last.get("runtime") in runtime_flags.RUNTIMES:
+        known["runtime"] = KERAS if last["runtime"] in BACKENDS else last["runtime"]
+    return {**known, "dtype": about["dtype"]}
 
 
 def check_flags(folder: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:

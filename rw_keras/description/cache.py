@@ -70,8 +70,9 @@ def describe_cached(
     """
     boxes = [None] * len(paths) if boxes is None else list(boxes)
     made = {**Recipe.of(model), "max_side": max_side}
-    if isinstance(model, runtimes.Describer) and (model.runtime, model.variant) != ("tensorflow", "float32"):
-        made["described_with"] = described_with(model)  # its values are others
+    computed = described_with(model)
+    if (computed["runtime"], computed["computes_in"]) != ("tensorflow", "float32"):
+        made["described_with"] = computed  # its values are others
     keys = [None] * len(paths) if cache is None else [_key(path, box) for path, box in zip(paths, boxes)]
     store, dimensions = None, model.output_shape[-1]
     if any(key is not None for key in keys):

@@ -12,6 +12,7 @@ from rw_keras.model.recipe import max_side_of
 from rw_keras.photos.reading import check_max_side
 from rw_keras.retrieval import store
 from rw_keras.retrieval.regions import REGION_DTYPES
+from rw_keras.runtimes.keras_backend import KERAS, settled_runtime_name
 
 
 def settled_max_side(max_side: int | str | None, model: Any, about: Mapping[str, Any] | None = None) -> int | None:
@@ -95,18 +96,18 @@ def settled_runtime(
 ) -> tuple[str, str]:
     """What `runtime` and `precision` stand for: `None` is what described the index last, for a new one "auto" and "exact".
 
-    Named devices are TensorFlow's.
+    Where Keras described it last, on whichever backend, that is Keras on the backend that it runs on now. Named devices are Keras'.
 
     Raises:
-        ValueError: for a runtime or a precision that there is not.
+        ValueError: for a runtime or a precision that there is not, or a backend that Keras does not run on.
     """
     is_new = about is None or about.get("next_row") == 0
     last = {} if devices is not None else ((about or {}).get("described_with") or [{}])[-1]
-    usual = "auto" if is_new and devices is None else "tensorflow"
-    runtime = runtime or (last.get("runtime") if last.get("runtime") in runtimes.RUNTIMES else usual)
+    usual = "auto" if is_new and devices is None else KERAS
+    runtime = runtime or (last.get("runtime") if last.get("runtime") in runtimes.usable() else usual)
     precision = precision or (last.get("precision") if last.get("precision") in runtimes.PRECISIONS else "exact")
     runtimes.check_arguments(runtime, precision)
-    return runtime, precision
+    return settled_runtime_name(runtime), precision
 
 
 def search_defaults(model: Any, regions: Mapping[str, Any] | None) -> dict[str, Any]:

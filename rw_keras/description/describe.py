@@ -19,7 +19,8 @@ from rw_keras.model.presets import default_max_side
 from rw_keras.model.recipe import Recipe, smallest_side
 from rw_keras.photos.reading import Box, ImageError, Photo, read_image
 from rw_keras.photos.remote import opened
-from rw_keras.runtimes.tensorflow import batch_function, regions_function
+from rw_keras.runtimes.keras_backend import backend, settled_runtime_name
+from rw_keras.runtimes.keras_model import batch_function, computes_in, regions_function
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +37,7 @@ def describe(
     max_side: int | str | None = "auto",
     *,
     regions: bool = False,
-    runtime: str = "tensorflow",
+    runtime: str = "keras",
     precision: str = "exact",
 ) -> Descriptor:
     """Turns photos into descriptors.
@@ -58,9 +59,10 @@ def describe(
             was built from an index's (`rw_keras.model.build.from_recipe`); else its preset's; else 1024.
         regions: whether the descriptor gets the region vectors that it is the sum of, as its attribute `regions`: what
             `Index.search(..., rerank=400)` compares. They take no further time.
-        runtime: what computes the network: "tensorflow", "openvino", "ncnn", or "auto" for the fastest of those installed; see
-            `rw_keras.runtimes.load`. Whoever describes photo after photo calls that once, and passes what it gives as `model`.
-        precision: "exact": a cosine to TensorFlow's descriptor in float32 of at least 0.999999; "fast": of at least 0.9999;
+        runtime: what computes the network: "keras", the model itself; "openvino", "ncnn", or "auto" for the fastest of those
+            installed; see `rw_keras.runtimes.load`. Whoever describes photo after photo calls that once, and passes what it gives
+            as `model`.
+        precision: "exact": a cosine to Keras' descriptor in float32 of at least 0.999999; "fast": of at least 0.9999;
             "int8": 0.995 in the mean.
 
     Returns:
@@ -165,13 +167,12 @@ def _each(run, images, boxes, max_side, min_side, progress):
 def on_runtime(
     model: keras.Model | runtimes.Describer, runtime: str, precision: str, max_side: int | None
 ) -> keras.Model | runtimes.Describer:
-    """The model on a runtime; as it is, where that is TensorFlow in float32. Arguments and errors as for `describe`."""
+    """The model on a runtime; as it is, where that is Keras. Arguments and errors as for `describe`."""
     runtimes.check_arguments(runtime, precision)
-    if (runtime, precision) == ("tensorflow", "exact"):
+    if isinstance(model, runtimes.Describer) or (settled_runtime_name(runtime), precision) == (backend(), "exact"):
         return model
     found = runtimes.load(model, runtime, precision, size=runtimes.usual_size(max_side, smallest_side(model)))
-    plain = (found.runtime, found.variant) == ("tensorflow", "float32") and not isinstance(model, runtimes.Describer)
-    return model if plain else found
+    return model if found.runtime == backend() and found.variant == computes_in(model) else found
 
 
 def function_of(model: keras.Model | runtimes.Describer) -> Callable[[np.ndarray], np.ndarray]:

@@ -77,11 +77,12 @@ def extract(
         checksum: whether a change is seen by the SHA-256 of a photo's bytes, and not by its size and time.
         strict: whether a photo that cannot be read ends the run.
         progress: whether to show a progress bar on standard error; where that is no terminal, a line every 30 seconds.
-        devices: names of the devices that take batches in turn, such as "GPU:0". Default: all GPUs, else the processor.
+        devices: names of the devices that take batches in turn, as `keras.device` takes them, such as "GPU:0". Default: all GPUs,
+            else the processor.
         source: the folder that names are relative to, noted for who shows the photos. Default: `photos`, where it is one.
         runtime, precision: what computes the network, and how exactly; see `rw_keras.runtimes.load`. The index notes them. Default:
             those that described the index last; for a new one "auto", the fastest runtime that is installed, and "exact". The first
-            run of a model on a machine takes seconds to measure them. With `devices` the default is "tensorflow". An index may be
+            run of a model on a machine takes seconds to measure them. With `devices` the default is "keras". An index may be
             brought up to date by another runtime.
         prune: whether any number of rows may leave the index: more than half of them at once, all of them when the source is
             missing or empty, and those of changed photos that cannot be decoded when they are more than a tenth.

@@ -12,7 +12,8 @@ import numpy as np
 
 from rw_keras import runtimes
 from rw_keras.description.describe import Batch, describing
-from rw_keras.runtimes.tensorflow import BATCH_PIXELS
+from rw_keras.runtimes import keras_model
+from rw_keras.runtimes.keras_backend import BACKENDS
 
 if TYPE_CHECKING:
     import keras
@@ -37,8 +38,8 @@ class Runner:
         seconds: how long the network has worked, on all devices together.
 
     Raises:
-        ValueError: for devices with a model that is not computed by TensorFlow at full precision, and for a model without region
-            vectors where they are wanted.
+        ValueError: for devices with a model that Keras does not compute as it was built, and for a model without region vectors
+            where they are wanted.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Runner:
         self._batch_size, self._turn = batch_size, 0
         if isinstance(model, runtimes.Describer):
             if devices is not None:
-                raise ValueError(f'devices={devices!r} goes with runtime="tensorflow" and precision="exact", but got {model!r}.')
-            gpus, pixels = _gpus() if model.runtime == "tensorflow" else [], model.batch_pixels or 0
+                raise ValueError(f'devices={devices!r} goes with runtime="keras" and precision="exact", but got {model!r}.')
+            gpus = keras_model.runtime().accelerators() if model.runtime in BACKENDS else []
+            pixels = model.batch_pixels or 0
             chosen, self._functions = [], [describing(model, regions)]
         else:
-            gpus, pixels = _gpus(), BATCH_PIXELS
+            gpus, pixels = keras_model.runtime().accelerators(), keras_model.runtime().BATCH_PIXELS
             chosen = devices if devices is not None else gpus if len(gpus) > 1 else []
             self._functions = [_replica(model, device, regions) for device in chosen] or [describing(model, regions)]
         self._pixels = pixels * (_GPU_BATCHES if gpus else 1)
@@ -88,27 +90,17 @@ class Runner:
         return described
 
 
-def _gpus():
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return []
-    import tensorflow as tf
-
-    return [device.name for device in tf.config.list_logical_devices("GPU")]
-
-
 def _replica(model, device, regions):
     """A copy of the model on a device, as a function of pixels."""
-    import tensorflow as tf
+    import keras
 
-    with tf.device(device):
+    with keras.device(device):
         copy = type(model).from_config(model.get_config())
         copy.set_weights(model.get_weights())
     function = describing(copy, regions)
 
     def run(pixels):
-        with tf.device(device):
+        with keras.device(device):
             return function(pixels)
 
     run.model = copy  # the function itself holds it weakly

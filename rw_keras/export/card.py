@@ -9,7 +9,7 @@ import keras
 from rw_keras.backbones import licence_of
 from rw_keras.model.recipe import recipe
 from rw_keras.runtimes import cache
-from rw_keras.runtimes.graphs import tensorflow_backend
+from rw_keras.runtimes.keras_backend import backend
 
 
 def model_card(model: keras.Model, **more: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def model_card(model: keras.Model, **more: Any) -> dict[str, Any]:
         "versions": {
             "rw_keras": cache.version("rw_keras"),
             "keras": keras.__version__,
-            "tensorflow": tensorflow_backend().__version__,
+            backend(): cache.version(backend()),
         },
         "licence_of_the_weights": licence_of(made["backbone"]),
         "licence_of_the_code": "Apache-2.0",

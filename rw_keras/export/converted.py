@@ -30,6 +30,7 @@ def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
     Raises:
         FileExistsError, ImportError, RuntimeError, ValueError: see `export_saved_model`; ImportError names what to install.
     """
+    tensorflow_backend()
     path = new_file(path, ".onnx")
     with extra("onnx"):
         import onnx
@@ -70,6 +71,7 @@ def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: b
     Raises:
         FileExistsError, ImportError, RuntimeError, ValueError: see `export_saved_model`; ImportError names what to install.
     """
+    tensorflow_backend()
     path = new_file(path, ".xml")
     new_path(path.with_suffix(".bin"), "choose another name or remove it")
     with extra("openvino"):
@@ -99,8 +101,8 @@ def export_litert(model: keras.Model, path: str | os.PathLike[str], *, int8: boo
     Raises:
         FileExistsError, RuntimeError, ValueError: see `export_saved_model`.
     """
-    path = new_file(path, ".tflite")
     tf = tensorflow_backend()
+    path = new_file(path, ".tflite")
     with saved_for_converters(model) as saved:
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         if int8:

@@ -18,7 +18,6 @@ from rw_keras.export.paths import new_path, whole_or_not_at_all
 from rw_keras.files import checked_path
 from rw_keras.model.recipe import smallest_side
 from rw_keras.model.region_outputs import with_regions
-from rw_keras.photos import in_graph
 from rw_keras.runtimes.graphs import module_of, pixels_function, save_module, tensorflow_backend
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -83,6 +82,9 @@ def export_saved_model(
             photo size.
         RuntimeError: when Keras does not run on TensorFlow.
     """
+    tensorflow_backend()
+    from rw_keras.photos import in_graph  # loads TensorFlow
+
     if dtype not in DTYPES:
         raise ValueError(f"Weights are kept as one of {', '.join(DTYPES)}, but got dtype={dtype!r}.")
     smallest = smallest_side(model)
@@ -115,6 +117,8 @@ def export_saved_model(
 def _served(model: keras.Model, beside: keras.Model | None, dtype: str, max_side: int) -> tuple[Any, dict[str, Any]]:
     """A `tf.Module` with the weights in `dtype`, and the signature functions by name; `beside` gives regions as well, or is not
     there."""
+    from rw_keras.photos import in_graph
+
     tf = tensorflow_backend()
     module, call = _computing(model, dtype)
     smallest, dimensions = smallest_side(model), model.output_shape[-1]
@@ -127,8 +131,7 @@ def _served(model: keras.Model, beside: keras.Model | None, dtype: str, max_side
             return function(tf.cast(photo, tf.float32)[None])
 
         # One after the other: sizes differ, and a network at work fills the machine.
-        each = tf.range(tf.shape(image_bytes)[0])
-        return tf.map_fn(describe_one, each, fn_output_signature=specs, parallel_iterations=1)
+        return tf.map_fn(describe_one, tf.range(tf.shape(image_bytes)[0]), fn_output_signature=specs, parallel_iterations=1)
 
     vector = tf.TensorSpec((dimensions,), tf.float32)
 

@@ -8,10 +8,13 @@ import numpy as np
 from keras import ops
 
 from rw_keras.layers.base import DescriptorLayer
-
-# Eigenvalues count as at least this share of the largest one. The vectors are float32: below it, an axis
-# holds rounding and nothing else, and dividing by its spread would blow that up.
-EIGENVALUE_FLOOR = float(np.finfo("float32").eps)
+from rw_keras.layers.principal_axes import (
+    EIGENVALUE_FLOOR,
+    RunningDifferences,
+    RunningMoments,
+    discriminative_axes,
+    principal_axes,
+)
 
 
 @keras.saving.register_keras_serializable(package="rw_keras")
@@ -23,6 +26,11 @@ class PCAWhiten(DescriptorLayer):
     feature weighting and regional integration has it, between its two L2 normalisations. Until it has
     been adapted the layer is the identity (the first `components` elements, where fewer are kept), and
     `adapted` is False.
+
+    Where `adapt` is given matching vectors as well, the whitening is learned from them ("discriminative" whitening; Mikolajczyk and
+    Matas, 2007; Radenovic, Tolias and Chum, 2019): matching vectors differ alike along every axis, and the axes come in the
+    order of how much all vectors differ along them. An axis is then divided by the square root of `e`, the variance of
+    matching vectors' differences along it, drawn to the mean of all by `shrinkage` as above. Such axes are not at right angles.
 
     Input: `(..., d)`; d must be known. A mask is passed on.
     Output: `(..., components)`, float32 (also under a mixed-precision policy).
@@ -36,8 +44,9 @@ class PCAWhiten(DescriptorLayer):
 
     Attributes:
         mean: `(d,)`, the mean of the vectors learned from.
-        eigenvectors: `(d, components)`, one axis a column; the largest element of each is positive.
-        eigenvalues: `(d,)`, all of them, as found, largest first.
+        eigenvectors: `(d, components)`, one axis of unit length a column; the largest element of each is positive.
+        eigenvalues: `(d,)`, of all axes, as found: the variance along each, largest first; of a whitening from matching vectors
+            the variance of their differences, in the order of the axes.
         count: how many vectors were learned from.
 
     Raises:
@@ -97,7 +106,7 @@ class PCAWhiten(DescriptorLayer):
     def call(self, inputs):
         vectors = self.to_result_dtype(inputs)
         eigenvalues = self.to_result_dtype(self.eigenvalues)
-        largest = eigenvalues[0]
+        largest = ops.max(eigenvalues)
         spread = (1 - self.shrinkage) * eigenvalues + self.shrinkage * ops.mean(eigenvalues)
         spread = ops.maximum(spread, EIGENVALUE_FLOOR * largest)[: self.eigenvectors.shape[1]]
         # Vectors that were all the same have no spread at all: then they are only centred.
@@ -108,24 +117,57 @@ class PCAWhiten(DescriptorLayer):
             whitened = ops.where(ops.any(vectors != 0, axis=-1, keepdims=True), whitened, 0.0)
         return whitened
 
-    def adapt(self, data: Any) -> None:
-        """Learns mean and principal axes from `data`, forgetting what was learned before.
+    def adapt(self, data: Any, matching: Any = None) -> None:
+        """Learns mean and axes from `data`, forgetting what was learned before.
 
-        One pass, in float64, with memory for one batch and one `(d, d)` matrix.
+        One pass, in float64, with memory for one batch and one `(d, d)` matrix; two, with `matching`.
 
         Args:
             data: an array or tensor `(..., d)`, or a `tf.data.Dataset` or other iterable of such batches.
+            matching: pairs of vectors that show the same: a tuple of two arrays `(n, d)`, of which rows match, or an iterable of
+                such tuples. They need not be in `data`. Default: none, for principal axes.
 
         Raises:
-            ValueError: when there is no vector in it, or one that is not finite, or of another length.
+            ValueError: when there is no vector in it, or one that is not finite, or of another length; when matching vectors are
+                all alike.
+
+        Example:
+
+        >>> vectors = np.random.rand(1000, 64).astype("float32")
+        >>> layer = rw_keras.layers.PCAWhiten()
+        >>> layer.adapt(vectors, matching=(vectors[:500], vectors[500:]))
         """
         self.reset_state()
         for batch in _batches(data):
             self.update_state(batch)
+        if matching is not None:
+            for one, other in [matching] if isinstance(matching, tuple) else matching:
+                self.update_matching(one, other)
+            if self._differences.count == 0:
+                raise ValueError(f"PCAWhiten {self.name!r} was given no matching vectors; pass some, or matching=None.")
         self.finalize_state()
 
     def update_state(self, data: Any) -> None:
         """Adds a batch of vectors `(..., d)` to the running mean and covariance."""
+        vectors = self._checked(data)
+        if self.mask_zero:
+            vectors = vectors[vectors.any(axis=1)]
+        if len(vectors):
+            self._moments.add(vectors)
+
+    def update_matching(self, one: Any, other: Any) -> None:
+        """Adds vectors that match, `(..., d)` each, the first of `one` with the first of `other`, to the running differences."""
+        one, other = self._checked(one), self._checked(other)
+        if one.shape != other.shape:
+            raise ValueError(f"PCAWhiten {self.name!r} takes as many vectors as match, but got {len(one)} and {len(other)}.")
+        if self.mask_zero:
+            there = one.any(axis=1) & other.any(axis=1)
+            one, other = one[there], other[there]
+        if len(one):
+            self._differences.add(one - other)
+
+    def _checked(self, data):
+        """Vectors `(n, d)` float64 of a batch, for which the layer is built."""
         batch = np.asarray(ops.convert_to_numpy(data))
         if batch.ndim < 1:
             raise ValueError(f"PCAWhiten {self.name!r} learns from vectors, but got the single value {batch}.")
@@ -143,61 +185,63 @@ class PCAWhiten(DescriptorLayer):
                 f"PCAWhiten {self.name!r} learns from finite vectors, but {np.sum(~np.isfinite(vectors))} "
                 "elements are NaN or infinite; remove those vectors."
             )
-        if self.mask_zero:
-            vectors = vectors[vectors.any(axis=1)]
-        if len(vectors) == 0:
-            return
-        # Chan, Golub and LeVeque's update: products are taken of differences from each batch's own mean,
-        # so a mean far larger than the spread costs no digits.
-        added, batch_mean = len(vectors), vectors.mean(axis=0)
-        vectors = vectors - batch_mean
-        products = vectors.T @ vectors
-        if self._seen == 0:
-            self._seen, self._running_mean, self._running_products = added, batch_mean, products
-            return
-        total = self._seen + added
-        shift = batch_mean - self._running_mean
-        self._running_products += products + np.outer(shift, shift) * (self._seen * added / total)
-        self._running_mean += shift * (added / total)
-        self._seen = total
+        return vectors
 
     def finalize_state(self) -> None:
-        """Computes the principal axes from what `update_state` has seen.
+        """Computes the axes from what `update_state` and `update_matching` have seen.
 
         Warns where an axis that is kept has next to no variance: it is divided by the square root of
-        `EIGENVALUE_FLOOR` (float32's epsilon, 1.2e-7) times the largest eigenvalue instead.
+        `EIGENVALUE_FLOOR` (float32's epsilon, 1.2e-7) times the largest eigenvalue instead. So it does where there is a direction
+        in which matching vectors hardly differ, as with fewer pairs than dimensions.
         """
-        if self._seen == 0:
+        if self._moments.count == 0:
             raise ValueError(
                 f"PCAWhiten {self.name!r} has seen no vector to learn from"
                 f"{' that is not zero' if self.mask_zero else ''}; call `adapt` with some."
             )
-        covariance = self._running_products / max(self._seen - 1, 1)
-        eigenvalues, eigenvectors = np.linalg.eigh(covariance)
-        eigenvalues, eigenvectors = np.maximum(eigenvalues[::-1], 0), eigenvectors[:, ::-1]
+        if self._differences.count:
+            self._finalize_matching()
+            return
+        seen = self._moments.count
+        axes, eigenvalues = principal_axes(self._moments.covariance)
         # Vectors that are all the same leave no variance but what rounding has made of their mean.
-        rounding = 64 * np.finfo("float64").eps * np.linalg.norm(self._running_mean)
+        rounding = 64 * np.finfo("float64").eps * np.linalg.norm(self._moments.mean)
         if eigenvalues[0] <= rounding**2:
             eigenvalues = np.zeros_like(eigenvalues)
-        # An axis has no sign of its own; the same data shall give the same digits everywhere.
-        peaks = np.take_along_axis(eigenvectors, np.abs(eigenvectors).argmax(axis=0)[None], axis=0)
-        self.assign(self._running_mean, eigenvectors * np.where(peaks < 0, -1, 1), eigenvalues, self._seen)
+        self.assign(self._moments.mean, axes, eigenvalues, seen)
 
         kept = self.eigenvectors.shape[1]
         spread = (1 - self.shrinkage) * eigenvalues + self.shrinkage * eigenvalues.mean()
         flat = int(np.sum(spread[:kept] <= EIGENVALUE_FLOOR * eigenvalues[0]))
-        if self._seen <= len(eigenvalues) or flat:
+        if seen <= len(eigenvalues) or flat:
             warnings.warn(
-                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {self._seen} vectors: "
+                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {seen} vectors: "
                 f"{flat} of the {kept} axes it keeps have next to no variance, and are scaled as if they "
                 f"had {EIGENVALUE_FLOOR:.1e} of the largest; give it more vectors, fewer `components`, or "
                 "a `shrinkage` above 0.",
                 stacklevel=2,
             )
 
+    def _finalize_matching(self):
+        within = self._differences.covariance
+        if not within.any():
+            raise ValueError(
+                f"PCAWhiten {self.name!r} learns from how matching vectors differ, but the {self._differences.count} pairs are "
+                "each one vector twice; pair different photos of the same."
+            )
+        axes, variances, flat = discriminative_axes(self._moments.covariance, within)
+        self.assign(self._moments.mean, axes, variances, self._moments.count)
+        if flat:
+            warnings.warn(
+                f"PCAWhiten {self.name!r} has learned {len(variances)} dimensions from {self._differences.count} pairs of matching "
+                f"vectors, which hardly differ in {flat} directions: they count as {EIGENVALUE_FLOOR:.1e} of the largest "
+                "variance; give it more pairs, or a `shrinkage` above 0.",
+                stacklevel=3,
+            )
+
     def reset_state(self) -> None:
-        """Forgets the running mean and covariance, not what was learned from earlier ones."""
-        self._seen, self._running_mean, self._running_products = 0, None, None
+        """Forgets the running mean, covariance and differences, not what was learned from earlier ones."""
+        self._moments, self._differences = RunningMoments(), RunningDifferences()
 
     def assign(self, mean: np.ndarray, eigenvectors: np.ndarray, eigenvalues: np.ndarray, count: int) -> None:
         """Takes over a whitening learned elsewhere.
@@ -205,7 +249,7 @@ class PCAWhiten(DescriptorLayer):
         Args:
             mean: `(d,)`.
             eigenvectors: `(d, k)`, one axis a column, strongest first; k at least the axes kept.
-            eigenvalues: `(d,)`, largest first.
+            eigenvalues: `(d,)`, what each axis is divided by the square root of.
             count: how many vectors it was learned from.
         """
         if not self.built:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from rw_keras.backbones.keras_alone import keras_alone
 from rw_keras.layers.photo_model import PhotoModel, check_min_side
 from rw_keras.model import region_outputs
 from rw_keras.model.presets import PRESETS, Preset
@@ -155,6 +156,51 @@ class DescriptorModel(PhotoModel):
 
         preset_folder.save(self, folder)
 
+    @keras_alone()
+    def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
+        """`keras.Model.save`: a `.keras` file, which every backend loads."""
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the model for other processes, by Keras' names of the formats: the files are those of `rw_keras.export_*`.
+
+        Needs Keras on TensorFlow.
+
+        Args:
+            filepath: what is written; its ending is the format's own, see there.
+            format: "tf_saved_model" (`rw_keras.export_saved_model`), "onnx" (`export_onnx`), "openvino" (`export_openvino`) or
+                "litert" (`export_litert`).
+            verbose: whether to print a line when it is written. Default: no.
+            input_signature: not taken, since the signatures are settled.
+            kwargs: what the function of the format takes, such as `max_side`.
+
+        Raises:
+            ValueError: for another format, or an argument that the format does not take.
+            FileExistsError, ImportError, RuntimeError: see `rw_keras.export_saved_model`.
+        """
+        from rw_keras.export.formats import export_model
+
+        export_model(self, filepath, format, verbose, input_signature, **kwargs)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Not done: Keras quantises Dense layers, not convolutions, and the recipe of the model would be another one's.
+
+        Raises:
+            ValueError: always; it names what there is in 8 bits.
+        """
+        raise ValueError(
+            f"The model {self.name!r} stays as its recipe says; compute it in 8 bits with rw_keras.runtimes.load(model, "
+            'precision="int8"), export it with int8=True, or quantize a network before it is the backbone of a model.'
+        )
+
+    @keras_alone()
     def get_config(self):
         config = super().get_config()
         del config["min_side"]  # it is the recipe's

@@ -32,7 +32,7 @@ def digest_of_variables(model: keras.Model, part: str, variables: Sequence[Any])
         variables: Keras variables.
     """
     if keras.backend.backend() not in ("tensorflow", "jax"):
-        return digest(keras.ops.convert_to_numpy(variable) for variable in variables)
+        return digest(keras.ops.convert_to_numpy(variable.value) for variable in variables)
     now = [_held(variable) for variable in variables]
     known = _known.setdefault(model, {}).get(part)
     if known is not None and len(known[0]) == len(now) and all(map(_is_the_same, known[0], now)):

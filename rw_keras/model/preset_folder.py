@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from rw_keras.backbones import keras_files, licence_of
+from rw_keras.backbones.keras_alone import keras_alone
 from rw_keras.files import checked_path
 from rw_keras.model.presets import default_max_side
 from rw_keras.model.recipe import Recipe, provenance_in_words
@@ -22,6 +23,7 @@ CONFIG, ARCHITECTURE, WEIGHTS, CARD = "config.json", "architecture.json", "model
 _FORMAT = "rw_keras preset 1"
 
 
+@keras_alone()
 def save(model: Any, folder: str | os.PathLike[str]) -> None:
     """`DescriptorModel.save_to_preset`."""
     folder = _checked_target(folder)
@@ -45,6 +47,7 @@ def save(model: Any, folder: str | os.PathLike[str]) -> None:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+@keras_alone()
 def load(folder: str | os.PathLike[str]) -> Any:
     """The model of a folder that `save` wrote, checked against its digests. Nothing in it runs.
 

@@ -267,11 +267,13 @@ def with_runtime(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance_in_words(provenance: Mapping[str, Any]) -> str:
-    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"; and at how many scales, if several."""
+    """What a whitening was learned on: "paris6k (322 photos, 6780 regions, max_side 512)"; with the number of scales, if
+    several, and of the pairs of photos that show the same, if it was learned from such."""
     side = f", max_side {provenance['max_side']}" if provenance.get("max_side") else ""
     side += f", {len(provenance['scales'])} scales" if provenance.get("scales") else ""
     count, what = learned_from(provenance)
-    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {count} {what}{side})"
+    pairs = f", {provenance['pairs']} matching pairs" if provenance.get("pairs") else ""
+    return f"{provenance.get('name')} ({provenance.get('photos')} photos, {count} {what}{pairs}{side})"
 
 
 def learned_from(provenance: Mapping[str, Any]) -> tuple[int | None, str]:

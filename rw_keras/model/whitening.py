@@ -32,13 +32,14 @@ class Whitening:
 
     Attributes:
         mean: `(d,)` float32, the mean of the vectors learned from.
-        eigenvectors: `(d, k)` float32, one principal axis a column, strongest first.
-        eigenvalues: `(d,)` float32, the whole spectrum as found, largest first.
+        eigenvectors: `(d, k)` float32, one axis a column, strongest first.
+        eigenvalues: `(d,)` float32, the whole spectrum as found, largest first; of a whitening from pairs see
+            `rw_keras.layers.PCAWhiten`.
         recipe: the model it was learned with: backbone, layer, method, levels, SHA-256 of the weights; `whiten` where it is
             "global".
         provenance: `name` of the set, `photos` learned from and their `regions` (of a model that whitens global vectors:
             `vectors`), `max_side`, `photo_ids` (hashes of the photos' names) and, where known, `scales`,
-            `recommended_shrinkage` and a `note`.
+            `pairs` (how many pairs of photos it was learned from, where it was from pairs), `recommended_shrinkage` and a `note`.
         failures: (photo, reason) for each photo that could not be read and was left out; not kept in the file.
     """
 

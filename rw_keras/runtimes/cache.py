@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rw_keras.files import written_whole
+from rw_keras.runtimes.keras_backend import backend
 
 # Part of every key: what an older or newer version of this package has written is another file.
 FORMAT = 1
@@ -87,7 +88,7 @@ def build(stem: str, suffixes: tuple[str, ...], make: Callable[[], tuple[bytes, 
 @functools.cache
 def machine() -> dict[str, Any]:
     """What times and digits depend on: the processor, how many of its cores this process may use, and versions of packages."""
-    packages = ("rw_keras", "tensorflow", "openvino", "nncf", "ncnn", "numpy")
+    packages = ("rw_keras", backend(), "openvino", "nncf", "ncnn", "numpy")
     return {
         "processor": _processor(),
         "cores": cores(),

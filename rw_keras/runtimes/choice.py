@@ -12,7 +12,8 @@ from PIL import Image
 
 from rw_keras._moved import RenamedAttribute, renamed
 from rw_keras.runtimes import cache
-from rw_keras.runtimes.describer import RUNTIMES, KnownModel, ModelRuntimes, check_installed, least_seconds, record
+from rw_keras.runtimes.describer import RUNTIMES, KnownModel, ModelRuntimes, check_installed, least_seconds, record, usable
+from rw_keras.runtimes.keras_backend import BACKENDS, KERAS, settled_runtime_name
 from rw_keras.runtimes.promises import PRECISIONS, keeps
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Choice:
         mean = "mean " if self.precision == "int8" else ""
         lines = [
             f"{cache.machine()['processor']}, {cache.cores()} cores; one photo of {width} x {height}; {self.precision}: "
-            f"{mean}cosine to TensorFlow in float32 at least {PRECISIONS[self.precision]}",
+            f"{mean}cosine to Keras in float32 at least {PRECISIONS[self.precision]}",
             "",
             f"{'runtime':12s}{'computes in':14s}{'lowest cosine':>15s}{'mean cosine':>13s}{'seconds':>10s}",
         ]
@@ -74,7 +75,7 @@ def choose(
     precision: str = "exact",
     size: tuple[int, int] = (384, 512),
     *,
-    runtimes: Sequence[str] = tuple(RUNTIMES),
+    runtimes: Sequence[str] | None = None,
     few_sizes: bool = False,
     anew: bool = False,
 ) -> Choice:
@@ -84,7 +85,7 @@ def choose(
         model: a model of `build_descriptor`.
         precision: "exact", "fast" or "int8".
         size: (height, width) of the photos.
-        runtimes: which may be taken.
+        runtimes: which may be taken. Default: `usable()`, all that this process can use.
         few_sizes: whether TensorFlow's XLA is measured as well. It compiles for seconds at every new size of a photo.
         anew: whether to measure again what an earlier run has measured.
 
@@ -93,6 +94,7 @@ def choose(
         ImportError: when the only runtime that may be taken is not installed.
     """
     check_arguments("auto", precision)
+    runtimes = usable() if runtimes is None else tuple(map(settled_runtime_name, runtimes))
     own = ModelRuntimes.of(model)
     name, field = own.known.measured_name(), _field(precision, size, runtimes, few_sizes)
     kept = None if anew else _kept(own.known, field)
@@ -125,17 +127,15 @@ def choose(
     return choice
 
 
-def kept_choice(
-    model: KnownModel, precision: str, size: tuple[int, int], runtimes: Sequence[str] = tuple(RUNTIMES)
-) -> Choice | None:
+def kept_choice(model: KnownModel, precision: str, size: tuple[int, int], runtimes: Sequence[str] | None = None) -> Choice | None:
     """What `choose` has taken earlier on this machine, without Keras."""
-    return _kept(model, _field(precision, size, runtimes, False))
+    return _kept(model, _field(precision, size, usable() if runtimes is None else runtimes, False))
 
 
 def check_arguments(runtime: str, precision: str) -> None:
     """Raises a ValueError for a runtime or a precision that there is not."""
-    if runtime not in (*RUNTIMES, "auto"):
-        raise ValueError(f"runtime is one of auto, {', '.join(RUNTIMES)}, but got {runtime!r}.")
+    if runtime not in (*RUNTIMES, KERAS, "auto"):
+        raise ValueError(f"runtime is one of auto, {KERAS}, {', '.join(RUNTIMES)}, but got {runtime!r}.")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, but got {precision!r}.")
 
@@ -184,7 +184,7 @@ def _applies(runtime, variant, few_sizes):
     if "xla" in variant:
         return few_sizes
     # On a processor, float16 is slower than float32.
-    return not (runtime == "tensorflow" and variant == "float16") or RUNTIMES[runtime].has_gpu()
+    return not (runtime in BACKENDS and variant == "float16") or bool(RUNTIMES[runtime].accelerators())
 
 
 def _measure(own, rows, size):

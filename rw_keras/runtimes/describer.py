@@ -1,4 +1,4 @@
-"""A descriptor model on one runtime: built once, kept on disk, checked against TensorFlow, run on pixels."""
+"""A descriptor model on one runtime: built once, kept on disk, checked against the Keras model, run on pixels."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from rw_keras.files import written_whole
 from rw_keras.model.photo_regions import without_regions
 from rw_keras.model.presets import Preset
 from rw_keras.model.recipe import Recipe, digests_of, find_whitening
-from rw_keras.runtimes import cache, numpy_head, promises, sample_photos
+from rw_keras.runtimes import cache, keras_model, numpy_head, promises, sample_photos
 from rw_keras.runtimes import ncnn as ncnn_runtime
 from rw_keras.runtimes import openvino as openvino_runtime
-from rw_keras.runtimes import tensorflow as tensorflow_runtime
+from rw_keras.runtimes.keras_backend import BACKENDS, backend
 
 if TYPE_CHECKING:
     import keras
 
 # A module each: PACKAGE and EXTRA that it needs, VARIANTS (precision -> the ways to compute that may keep it), BATCH_PIXELS. All
-# but TensorFlow, which takes the Keras model itself, make files of a network (`make`, SUFFIXES) and give its maps (`load`). One
-# that has the variant "int8" makes files of their own for it, from photos to calibrate on (`make_int8`, QUANTISER).
-RUNTIMES = {"tensorflow": tensorflow_runtime, "openvino": openvino_runtime, "ncnn": ncnn_runtime}
+# but Keras' backends, of which the one that Keras runs on takes the Keras model itself (`keras_model`), make files of a network
+# (`make`, SUFFIXES) and give its maps (`load`). One that has the variant "int8" makes files of their own for it, from photos to
+# calibrate on (`make_int8`, QUANTISER).
+RUNTIMES = {**keras_model.BACKEND_RUNTIMES, "openvino": openvino_runtime, "ncnn": ncnn_runtime}
 
 # The longer side of the photos of a check, in pixels.
 _CHECK_SIDE = 320
@@ -50,18 +51,19 @@ class Describer:
     gives the region vectors as well.
 
     It stands for the model wherever photos are described: `rw_keras.describe`, `Index.search_photo`. It keeps the weights that the
-    model had when it was made; TensorFlow in float32, which is the model itself, computes with those that it has now.
+    model had when it was made; where it is the Keras model itself, not a copy in another precision, it computes with those that
+    the model has now.
 
     Attributes:
         runtime: its name.
         variant: how it computes, such as "bfloat16".
-        precision: what it promises, "exact", "fast" or "int8".
+        precision: what it promises, "exact", "fast" or "int8"; of a model built under a mixed-precision policy that policy's name.
         made: the recipe of the model when this was made; `recipe` is that of the weights that it computes with.
         dimensions: of a descriptor.
-        cosine: the lowest to TensorFlow's descriptors that was found when it was checked.
+        cosine: the lowest to the Keras model's descriptors that was found when it was checked.
         batch_pixels: how many pixels go through the network at once; `None`: one photo.
         function: the runtime's: `function(pixels)` gives descriptors, `function(pixels, regions=True)` what `with_regions` gives.
-        model: the Keras model, where TensorFlow computes.
+        model: the Keras model, where Keras computes.
         preset: that of the model, see `DescriptorModel.preset`.
     """
 
@@ -107,7 +109,8 @@ class Describer:
     @property
     def recipe(self) -> Recipe:
         """How it makes descriptors."""
-        is_the_model = self.model is not None and self.variant.startswith("float32")
+        # Another precision than it was built with takes a copy; of a model built under a policy both are that policy's name.
+        is_the_model = self.model is not None and (self.variant.startswith("float32") or self.variant == self.precision)
         return Recipe.of(self.model) if is_the_model else self.made
 
     @property
@@ -187,12 +190,14 @@ class ModelRuntimes:
 
     def __init__(self, model):
         from rw_keras import backbones
+        from rw_keras.backbones.keras_alone import keras_alone
 
         self._model = weakref.ref(model)
         self._functions: dict[tuple[str, str], Callable] = {}
         self._maps: dict[tuple[str, str], Callable] = {}
         made = Recipe.of(model).of_any_size()
-        self.network, head = numpy_head.split(model)
+        with keras_alone():
+            self.network, head = numpy_head.split(model)
         stages = backbones.digest_of_stages(self.network.inputs, self.network.outputs)
         self.known = KnownModel(made, model.output_shape[-1], cache.key(made.weights, stages), head)
 
@@ -202,12 +207,20 @@ class ModelRuntimes:
 
     @classmethod
     def of(cls, model: keras.Model) -> ModelRuntimes:
-        """That of a model as it is now: its weights, and the settings of its whitening that may be changed."""
-        import keras
+        """That of a model as it is now: its weights, and the settings of its whitening that may be changed.
 
+        Raises:
+            ValueError: for a model whose head, or whose precision, other runtimes do not know.
+        """
+        policy = keras_model.computes_in(model)
+        if policy != "float32":
+            raise ValueError(
+                f"The model {model.name!r} computes in {policy}, as it was built, and other runtimes, and precisions, are those of "
+                'models in float32; use runtime="keras" and precision="exact", or build it with the policy "float32".'
+            )
         layer = find_whitening(model)
         settings = (layer.shrinkage, layer.mask_zero) if layer else None
-        state = digests_of(model), settings, keras.backend.backend()
+        state = digests_of(model), settings
         if model not in _of_models or _of_models[model][0] != state:
             _of_models[model] = state, cls(model)
         return _of_models[model][1]
@@ -222,8 +235,8 @@ class ModelRuntimes:
         """
         if (runtime, variant) not in self._functions:
             check_installed(runtime)
-            if runtime == "tensorflow":
-                function = tensorflow_runtime.load(self.model, variant)
+            if runtime in BACKENDS:
+                function = keras_model.load(self.model, variant)
             else:
                 function = self.known.head.function(self._feature_maps(runtime, variant))
             self._functions[runtime, variant] = function
@@ -248,11 +261,11 @@ class ModelRuntimes:
 
     @functools.cached_property
     def _reference(self):
-        """What a check's photos are, see `sample_photos.for_check`; these photos; and what TensorFlow in float32 makes of them."""
+        """What a check's photos are, see `sample_photos.for_check`; these photos; and what the Keras model makes of them."""
         kind, photos = sample_photos.for_check(self._side())
         # Of odd and of even sides: padding may be right for the one and wrong for the other.
         photos = [photos[0], photos[1][:-1, :-1], photos[1]]
-        function = tensorflow_runtime.load(self.model, "float32")
+        function = keras_model.load(self.model, "float32")
         return kind, photos, promises.outputs(function, photos, self.known.head.has_regions)
 
     def _side(self):
@@ -260,7 +273,7 @@ class ModelRuntimes:
         return max(_CHECK_SIDE, 2 * self.known.recipe.get("min_side", 1))
 
     def check(self, runtime: str, variant: str) -> dict[str, Any]:
-        """How a runtime's descriptors compare with TensorFlow's in float32, on this machine; found out once.
+        """How a runtime's descriptors compare with the Keras model's, on this machine; found out once.
 
         Returns:
             What `promises.compared` gives; `seconds` of the last photo; `photos`, "embedded" or "generated".
@@ -270,7 +283,7 @@ class ModelRuntimes:
         if found is None:
             function, with_regions = self.function(runtime, variant), self.known.head.has_regions
             kind, photos, reference = self._reference
-            is_reference = (runtime, variant) == ("tensorflow", "float32")
+            is_reference = (runtime, variant) == (backend(), "float32")
             outputs = reference if is_reference else promises.outputs(function, photos, with_regions)
             found = promises.compared(outputs, reference, with_regions)
             found |= {"seconds": least_seconds(function, photos[-1][None], 2), "photos": kind}
@@ -282,12 +295,12 @@ class ModelRuntimes:
         """The runtime, checked.
 
         Raises:
-            ValueError: when its descriptors are not as close to TensorFlow's as the precision promises; also as for `function`.
+            ValueError: when its descriptors are not as close to the Keras model's as the precision promises; and as for `function`.
         """
         function, check = self.function(runtime, variant), self.check(runtime, variant)
         if not promises.keeps(check, precision):
-            raise ValueError(f'{runtime} in {variant} gives {promises.broken(check, precision)}; use runtime="tensorflow".')
-        model = self.model if runtime == "tensorflow" else None
+            raise ValueError(f'{runtime} in {variant} gives {promises.broken(check, precision)}; use runtime="keras".')
+        model = self.model if runtime in BACKENDS else None
         return self.known.describer(runtime, variant, precision, Recipe.of(self.model), check["cosine"], function, model)
 
 
@@ -296,6 +309,11 @@ def record(name: str, part: str, field: str, value: Any) -> None:
     measured = cache.read_json(name)
     measured.setdefault(part, {})[field] = value
     cache.write_json(name, {"machine": cache.machine(), **measured})
+
+
+def usable() -> tuple[str, ...]:
+    """The names of the runtimes that this process can use where they are installed: of Keras' backends the one that it runs on."""
+    return tuple(name for name in RUNTIMES if name not in BACKENDS or name == backend())
 
 
 def least_seconds(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, runs: int) -> float:
@@ -323,9 +341,11 @@ def check_installed(runtime: str, variant: str = "float32") -> None:
 
 
 def described_with(model: keras.Model | Describer) -> dict[str, str]:
-    """What computes a model's descriptors, as an index's manifest notes it: runtime, precision, and what it computes in."""
+    """What computes a model's descriptors, as an index's manifest notes it: runtime, precision, and what it computes in.
+
+    Of a model built under a mixed-precision policy the last two are that policy's name.
+    """
     if isinstance(model, Describer):
         return {"runtime": model.runtime, "precision": model.precision, "computes_in": model.variant}
-    import keras
-
-    return {"runtime": keras.backend.backend(), "precision": "exact", "computes_in": "float32"}
+    policy = keras_model.computes_in(model)
+    return {"runtime": backend(), "precision": "exact" if policy == "float32" else policy, "computes_in": policy}

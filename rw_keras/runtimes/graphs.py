@@ -15,8 +15,8 @@ import keras
 def tensorflow_backend() -> Any:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            f"Models are exported by Keras on TensorFlow, but it runs on {keras.backend.backend()}; save the model, and export "
-            "it with KERAS_BACKEND=tensorflow."
+            f"Models are exported by Keras on TensorFlow, but it runs on {keras.backend.backend()}; save the model, load it in a "
+            "process with KERAS_BACKEND=tensorflow, and export it there."
         )
     import tensorflow as tf
 

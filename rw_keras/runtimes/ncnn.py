@@ -220,7 +220,7 @@ def _largest_inputs(network, photos):
     tensors = list(read.values())[1:]
     if not tensors:
         return {}
-    maps = keras.Model(network.inputs, tensors)
+    maps = keras.Model(network.inputs[0], tensors)
     largest = np.zeros(len(tensors))
     for photo in photos:
         found = maps.predict_on_batch(photo[None])
@@ -242,7 +242,7 @@ def _in_int8(kind, settings, weights, largest):
 def _refused(layer, reason):
     return ValueError(
         f'ncnn cannot compute this network: its layer {layer.name!r} ({type(layer).__name__}) {reason}; use runtime="openvino" '
-        'or runtime="tensorflow".'
+        'or runtime="keras".'
     )
 
 

@@ -1,6 +1,6 @@
 """What stands between the feature map and the descriptor, stated once more in NumPy.
 
-A process that computes the map without TensorFlow ends it here. Each function is a layer of `rw_keras.layers` (or the one of Keras
+A process that computes the map without Keras ends it here. Each function is a layer of `rw_keras.layers` (or the one of Keras
 that a method uses) in float32, with the same guards, to 1e-6; why they are there is said in the layer. The head is read from the
 Keras model's own layers and kept as plain values and arrays.
 """
@@ -113,8 +113,8 @@ def split(model: keras.Model) -> tuple[keras.Model, Head]:
         tensor = inputs[0]
     if not steps or len(tensor.shape) != 4 or tensor.shape[-1] is None:
         raise ValueError(
-            f"Only TensorFlow computes {model.name!r}: its layer {layer.name!r} ({type(layer).__name__}), after the feature map, "
-            'is none that the other runtimes know; use runtime="tensorflow" and precision="exact".'
+            f"Only Keras computes {model.name!r}: its layer {layer.name!r} ({type(layer).__name__}), after the feature map, "
+            'is none that the other runtimes know; use runtime="keras" and precision="exact".'
         )
     return keras.Model(model.inputs[0], tensor, name=f"{model.name}_network"), Head(steps[::-1])
 
@@ -252,7 +252,7 @@ def _l2_norm(values, axis):
 
 
 def _pca_whiten(vectors, shrinkage, mask_zero, mean, eigenvectors, eigenvalues):
-    largest = eigenvalues[0]
+    largest = eigenvalues.max()
     spread = np.float32(1 - shrinkage) * eigenvalues + np.float32(shrinkage) * eigenvalues.mean()
     # `rw_keras.layers.pca_whiten.EIGENVALUE_FLOOR`
     spread = np.maximum(spread, np.finfo("float32").eps * largest)[: eigenvectors.shape[1]]

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rw_keras.runtimes.keras_backend import backend
+
 if TYPE_CHECKING:
     import keras
 
@@ -97,10 +99,15 @@ def make_int8(network: keras.Model, photos: Sequence[np.ndarray]) -> tuple[bytes
 
 
 def _converted(network):
+    if backend() != "tensorflow":
+        raise ValueError(
+            f"OpenVINO's files are made from TensorFlow's graph of a network, and Keras runs on {backend()}; load this runtime "
+            'once with KERAS_BACKEND=tensorflow, which keeps the files, or use runtime="keras".'
+        )
     try:
         return converted_to_openvino(network, "uint8")
     except ValueError as error:
-        raise ValueError(f'{str(error).removesuffix(".")}; use runtime="tensorflow".') from error
+        raise ValueError(f'{str(error).removesuffix(".")}; use runtime="keras".') from error
 
 
 def _files(converted):

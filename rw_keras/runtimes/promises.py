@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# The cosine to TensorFlow's float32 descriptor of the same pixels: the lowest, and of "int8" the mean.
+# The cosine to the Keras model's float32 descriptor of the same pixels: the lowest, and of "int8" the mean.
 PRECISIONS = {"exact": 0.999999, "fast": 0.9999, "int8": 0.995}
 # And the lowest of a region vector, in whose sum much of its rounding cancels: of VGG16 in bfloat16 the worst of 700 was 0.9996.
 # "int8" promises nothing of a single one.
@@ -62,9 +62,9 @@ def keeps(check: Mapping[str, Any], precision: str) -> bool:
 def broken(check: Mapping[str, Any], precision: str) -> str:
     """What a check found and what was promised, for the one who asked for it."""
     if precision == "int8":
-        found, promised = f"descriptors whose mean cosine to TensorFlow's is {check['mean']:.7f}", f"{PRECISIONS[precision]}"
+        found, promised = f"descriptors whose mean cosine to Keras' is {check['mean']:.7f}", f"{PRECISIONS[precision]}"
     else:
-        found, promised = f"descriptors whose cosine to TensorFlow's is {check['cosine']:.7f}", f"{PRECISIONS[precision]}"
+        found, promised = f"descriptors whose cosine to Keras' is {check['cosine']:.7f}", f"{PRECISIONS[precision]}"
         promised += f", of region vectors {REGION_PRECISIONS[precision]},"
         if check.get("regions") is not None:
             found += f", and region vectors of {check['regions']:.7f},"

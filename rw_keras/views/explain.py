@@ -16,7 +16,7 @@ from rw_keras.model.recipe import smallest_side
 from rw_keras.model.region_outputs import scales_of, with_regions
 from rw_keras.photos.reading import Box, Photo, read_image
 from rw_keras.runtimes.describer import Describer
-from rw_keras.runtimes.tensorflow import regions_function
+from rw_keras.runtimes.keras_model import regions_function
 
 _LENGTH = "length of a place's feature"
 

@@ -80,6 +80,7 @@ class TestCommandLine:
             ),
             ("pull", ["json", "quiet", "help"]),
             ("presets", ["json", "help"]),
+            ("networks", ["json", "help"]),
             ("serve", [*SERVING, "model", "weights", "whitening", "runtime", "precision", "help"]),
             ("demo", ["output", "preset", "json", "help"]),
         ],

@@ -256,3 +256,19 @@ class TestPresets:
         assert command("presets", "--json") == 0
         found = json.loads(capsys.readouterr().out)
         assert [Preset.from_dict(one) for one in found] == list(PRESETS.values())
+
+
+class TestNetworks:
+    def test_lists_them(self, command, capsys):
+        assert command("networks", "vgg*") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["name", "vgg16", "vgg19"]
+        assert command("networks", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found == [network.to_dict() for network in backbones.list()]
+
+    def test_none_is_like_it(self, command, capsys):
+        assert command("networks", "vgg20") == 1
+        only_line(capsys, "no network like 'vgg20'")
+        assert command("networks", "vgg16", "vgg19") == 2
+        only_line(capsys, "one PATTERN, but got 2")

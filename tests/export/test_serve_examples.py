@@ -127,3 +127,62 @@ def test_batching_config_is_the_one_that_is_exported():
     from rw_keras.export import saved_model as export
 
     assert (_EXAMPLES / "batching.config").read_text() == export._BATCHING
+
+
+class TestTriton:
+    """The files config.pbtxt are Triton's messages, and tell of the models that are exported."""
+
+    KINDS = {"TYPE_STRING": "string", "TYPE_FP32": "float32"}  # noqa: RUF012
+
+    def config(self, name):
+        messages = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient is not installed")
+        from google.protobuf import text_format
+
+        found = text_format.Parse((_EXAMPLES / "triton" / name / "config.pbtxt").read_text("utf8"), messages.ModelConfig())
+        assert found.name == name  # as its folder has to be called
+        assert found.max_batch_size == 0  # the shapes below are whole
+        return found, messages
+
+    def specs(self, tensors, messages):
+        return {one.name: (self.KINDS[messages.DataType.Name(one.data_type)], list(one.dims)) for one in tensors}
+
+    def test_dimensions_are_vgg16s(self):
+        for name in ("rw_vgg16", "rw_vgg16_onnx"):
+            found, messages = self.config(name)
+            assert self.specs(found.output, messages) == {"descriptor": ("float32", [-1, 512])}
+
+    @pytest.mark.slow
+    def test_saved_model(self, model, tmp_path):
+        import tensorflow as tf
+
+        found, messages = self.config("rw_vgg16")
+        assert found.platform == "tensorflow_savedmodel"
+        rw_keras.export_saved_model(model, tmp_path / "1")
+        signature = tf.saved_model.load(tmp_path / "1").signatures[found.parameters["TF_SIGNATURE_DEF"].string_value]
+        given = {name: (spec.dtype.name, self.sizes(spec.shape)) for name, spec in signature.structured_input_signature[1].items()}
+        assert self.specs(found.input, messages) == given
+        made = {name: (spec.dtype.name, self.sizes(spec.shape)) for name, spec in signature.structured_outputs.items()}
+        (expected,) = self.specs(found.output, messages).items()
+        assert made == {expected[0]: (expected[1][0], [-1, model.output_shape[-1]])}
+
+    @pytest.mark.slow
+    def test_onnx(self, model, tmp_path):
+        pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+        onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
+        found, messages = self.config("rw_vgg16_onnx")
+        assert found.backend == "onnxruntime"
+        rw_keras.export_onnx(model, tmp_path / found.default_model_filename)
+        session = onnxruntime.InferenceSession(tmp_path / found.default_model_filename)
+        (given,), (made,) = session.get_inputs(), session.get_outputs()
+        assert (given.type, made.type) == ("tensor(float)", "tensor(float)")
+        assert self.specs(found.input, messages) == {given.name: ("float32", self.sizes(given.shape))}
+        assert [one.name for one in found.output] == [made.name]
+        assert self.sizes(made.shape) == [-1, model.output_shape[-1]]
+        warm_up = found.model_warmup[0].inputs
+        assert warm_up.keys() == {given.name}
+        shape = list(warm_up[given.name].dims)
+        pixels = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+        assert session.run([made.name], {given.name: pixels})[0].shape == (1, model.output_shape[-1])
+
+    def sizes(self, shape):
+        return [size if isinstance(size, int) else -1 for size in shape]

@@ -3,6 +3,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from layers import reference
 from layers.habits import LayerHabits, RefusesArguments, not_counting, run
 
@@ -29,9 +31,9 @@ def assert_same_state(layer, other, rtol=1e-6):
         np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=rtol, err_msg=name)
 
 
-def adapted(data, **arguments):
+def adapted(data, matching=None, **arguments):
     layer = PCAWhiten(**arguments)
-    layer.adapt(data)
+    layer.adapt(data, matching)
     return layer
 
 
@@ -405,3 +407,117 @@ class TestKeeping:
             layer.assign(*(found[name] for name in STATE), count=200)
             assert layer.adapted
             assert_same_state(layer, adapted(correlated(), components=components), rtol=0)
+
+
+def matching(count=300, dimensions=6, seed=0, noise=0.2):
+    """Two views `(count, dimensions)` float64 of the same, which differ more along some axes than along others."""
+    random = np.random.default_rng(seed)
+    one = correlated(count, dimensions, seed)
+    turned, _ = np.linalg.qr(random.normal(size=(dimensions, dimensions)))
+    return one, one + noise * (random.normal(size=(count, dimensions)) * np.geomspace(1, 0.2, dimensions)) @ turned
+
+
+class TestMatching:
+    """Whitening that is learned from matching vectors."""
+
+    def white_differences(self, layer, one, other):
+        found = [run(layer, each.astype("float32")).astype("float64") for each in (one, other)]
+        return found[0] - found[1]
+
+    @given(
+        dimensions=st.integers(1, 8),
+        more=st.integers(1, 60),
+        seed=st.integers(0, 99),
+        size=st.sampled_from([1e-3, 1.0, 1e3]),
+        components=st.none() | st.integers(1, 8),
+    )
+    @settings(max_examples=30)
+    def test_matching_vectors_differ_alike_and_all_are_uncorrelated(self, dimensions, more, seed, size, components):
+        one, other = (size * view for view in matching(2 * dimensions + more, dimensions, seed))
+        kept = min(components or dimensions, dimensions)
+        data = np.concatenate([one, other])
+        layer = adapted(data, components=kept, matching=(one, other))
+        differences = self.white_differences(layer, one, other)
+        np.testing.assert_allclose(differences.T @ differences / len(one), np.eye(kept), atol=2e-3)
+        white = run(layer, data.astype("float32")).astype("float64")
+        covariance = np.atleast_2d(np.cov(white, rowvar=False))
+        spreads = np.diag(covariance)
+        np.testing.assert_allclose(covariance / np.sqrt(np.outer(spreads, spreads)), np.eye(kept), atol=2e-2)
+        assert (np.diff(spreads) <= 1e-3 * spreads[:-1]).all()
+        np.testing.assert_allclose(white.mean(axis=0) / np.sqrt(spreads), 0, atol=1e-3)
+
+    def test_is_the_statement_of_the_toolbox(self):
+        """Any root of the inverse will do before the rotation: here that of Cholesky, as the PyTorch toolbox has it."""
+        one, other = matching()
+        data = np.concatenate([one, other, correlated(100, seed=8)])
+        layer = adapted(data, matching=(one, other))
+        differences = one - other
+        root = np.linalg.inv(np.linalg.cholesky(differences.T @ differences / len(one)))
+        _, turned = np.linalg.eigh(root @ np.cov(data, rowvar=False) @ root.T)
+        projection = turned[:, ::-1].T @ root
+        others = correlated(seed=5).astype("float32")
+        expected = (others - data.mean(axis=0)) @ projection.T
+        found = run(layer, others)
+        signs = np.sign((found * expected).sum(axis=0))
+        np.testing.assert_allclose(found, expected * signs, atol=reference.RELATIVE_ERROR * np.abs(expected).max())
+
+    def test_solves_the_generalised_eigenproblem(self):
+        linalg = pytest.importorskip("scipy.linalg")
+        one, other = matching(seed=4)
+        layer = adapted(one, matching=[(one[:100], other[:100]), (one[100:], other[100:])])
+        differences = one - other
+        _, axes = linalg.eigh(np.cov(one, rowvar=False), differences.T @ differences / len(one))
+        axes = axes[:, ::-1]
+        np.testing.assert_allclose(layer.eigenvalues, 1 / (axes**2).sum(axis=0), rtol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(layer.eigenvectors, axis=0), 1, rtol=1e-6)
+
+    def test_shrinkage_draws_the_variances_towards_their_mean(self):
+        one, other = matching()
+        plain, shrunk = adapted(one, matching=(one, other)), adapted(one, matching=(one, other), shrinkage=0.25)
+        assert_same_state(plain, shrunk, rtol=0)
+        variances = np.asarray(plain.eigenvalues)
+        ratio = np.sqrt(variances / (0.75 * variances + 0.25 * variances.mean()))
+        vectors = correlated(seed=5).astype("float32")
+        np.testing.assert_allclose(run(shrunk, vectors), run(plain, vectors) * ratio, rtol=1e-4, atol=1e-5)
+
+    def test_order_of_a_pair_and_batches_change_nothing(self):
+        one, other = matching()
+        expected = adapted(one, matching=(one, other))
+        swap = np.arange(len(one)) % 2 == 0
+        swapped = [np.where(swap[:, None], *views) for views in ((other, one), (one, other))]
+        assert_same_state(adapted(one, matching=tuple(swapped)), expected)
+        batches = zip(np.split(one, [1, 50]), np.split(other, [1, 50]))
+        assert_same_state(adapted(np.split(one, 3), matching=batches), expected)
+
+    def test_adapting_again_forgets_the_pairs(self):
+        one, other = matching()
+        layer = adapted(one, matching=(one, other))
+        layer.adapt(one)
+        assert_same_state(layer, adapted(one), rtol=0)
+
+    def test_zero_vectors_match_nothing(self):
+        one, other = matching()
+        expected = adapted(one, matching=(one, other))
+        one_more = np.concatenate([one, np.zeros((1, 6)), other[:1]])
+        other_more = np.concatenate([other, other[:1], np.zeros((1, 6))])
+        assert_same_state(adapted(one, matching=(one_more, other_more)), expected, rtol=1e-5)
+
+    def test_fewer_pairs_than_dimensions_warn_and_stay_finite(self):
+        one, other = matching()
+        with pytest.warns(UserWarning, match=r"from 4 pairs of matching vectors, which hardly differ in 2 directions"):
+            layer = adapted(one, matching=(one[:4], other[:4]))
+        assert np.isfinite(run(layer, one.astype("float32"))).all()
+
+    def test_copies_are_refused_and_leave_what_was_learned(self):
+        one, _ = matching()
+        layer = adapted(one)
+        before = state(layer)
+        with pytest.raises(ValueError, match="the 300 pairs are each one vector twice"):
+            layer.adapt(one, matching=(one, one))
+        for none in ([], [(np.zeros((3, 6)), np.zeros((3, 6)))]):
+            with pytest.raises(ValueError, match="was given no matching vectors"):
+                layer.adapt(one, matching=none)
+        with pytest.raises(ValueError, match="as many vectors as match, but got 300 and 299"):
+            layer.adapt(one, matching=(one, one[:-1]))
+        for name, values in state(layer).items():
+            np.testing.assert_array_equal(values, before[name])

@@ -124,7 +124,15 @@ def unit():
     return Unit(EXAMPLES / "rw-keras.service")
 
 
-WHERE = ("compose", "kubernetes", "systemd")
+@pytest.fixture(scope="module")
+def kserve():
+    """Name -> the predictor of an InferenceService."""
+    found = yaml_of(EXAMPLES / "kserve.yml")
+    assert {(one["apiVersion"], one["kind"]) for one in found} == {("serving.kserve.io/v1beta1", "InferenceService")}
+    return {one["metadata"]["name"]: one["spec"]["predictor"] for one in found}
+
+
+WHERE = ("compose", "kubernetes", "kserve", "systemd")
 
 
 @pytest.fixture(params=WHERE)
@@ -132,8 +140,9 @@ def words(request):
     """The command line of each way to run the service, as it is once variables have their values."""
     if request.param == "compose":
         return request.getfixturevalue("compose")["search"]["command"]
-    if request.param == "kubernetes":
-        (container,) = request.getfixturevalue("pod")["containers"]
+    if request.param in ("kubernetes", "kserve"):
+        pod = request.getfixturevalue("pod") if request.param == "kubernetes" else request.getfixturevalue("kserve")["rw-keras"]
+        (container,) = pod["containers"]
         given = {entry["name"]: f"value-of-{entry['name']}" for entry in container["env"]}
         return [re.sub(r"\$\((\w+)\)", lambda found: given[found[1]], word) for word in container["args"]]
     return shlex.split(request.getfixturevalue("unit")["ExecStart"])[1:]
@@ -387,6 +396,40 @@ class TestKubernetes:
         _, before = container["lifecycle"]["preStop"]["exec"]["command"]
         needed = float(before) + parsed(container["args"]).stop_seconds + LEAVE
         assert pod["terminationGracePeriodSeconds"] >= needed
+
+
+class TestKServe:
+    """The fields of kserve.yml were compared with KServe's Python SDK and Kubernetes' client; here is what has to agree."""
+
+    def test_the_service_is_that_of_kubernetes(self, kserve, kubernetes, pod):
+        own, (container,), (other,) = kserve["rw-keras"], kserve["rw-keras"]["containers"], pod["containers"]
+        assert container["name"] == "kserve-container"  # by which KServe knows it
+        assert own["minReplicas"] == own["maxReplicas"] == kubernetes["Deployment"]["spec"]["replicas"] == 1
+        for field in ("securityContext", "volumes", "automountServiceAccountToken", "terminationGracePeriodSeconds"):
+            assert own[field] == pod[field], field
+        for field in ("image", "securityContext", "volumeMounts", "resources", "lifecycle"):
+            assert container[field] == other[field], field
+        hosts = "--allowed_hosts="
+        words, others = ([word for word in one["args"] if not word.startswith(hosts)] for one in (container, other))
+        assert words == others
+        assert f"{hosts}rw-keras-predictor" in container["args"]
+
+    def test_probes(self, kserve, ask):
+        (container,) = kserve["rw-keras"]["containers"]
+        assert container["ports"] == [{"containerPort": PORT, "protocol": "TCP"}]
+        for name, path in (("startupProbe", "live"), ("readinessProbe", "ready")):
+            assert container[name]["httpGet"] == {"path": f"/v2/health/{path}", "port": PORT}
+            settings = {"allowed_hosts": ("rw-keras-predictor",), "read_tokens": (READ,), "open_reading": False}
+            answer = ask("GET", container[name]["httpGet"]["path"], settings, headers={"Host": f"10.1.2.3:{PORT}"})
+            assert answer.status_code == 200
+
+    def test_models_of_other_servers(self, kserve):
+        found = {name: one["model"] for name, one in kserve.items() if "model" in one}
+        assert {name: (model["runtime"], model["protocolVersion"]) for name, model in found.items()} == {
+            "rw-vgg16": ("kserve-tensorflow-serving", "v1"),
+            "rw-vgg16-triton": ("kserve-tritonserver", "v2"),
+        }
+        assert (EXAMPLES / pathlib.PurePath(found["rw-vgg16-triton"]["storageUri"]).name / "rw_vgg16").is_dir()
 
 
 class TestSystemd:
