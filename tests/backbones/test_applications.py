@@ -13,7 +13,7 @@ import rw_keras
 from rw_keras import backbones
 from rw_keras.model.recipe import UNSET
 from rw_keras.photos.reading import ImageError
-from rw_keras.runtimes.tensorflow import batch_function
+from rw_keras.runtimes.keras_model import batch_function
 
 # One of each preprocessing, and one more whose last map has values below 0. Channels, the fewest pixels a side, and whether the
 # last map is signed.
