@@ -80,9 +80,9 @@ def table(names):
 def on_tensorflow(name, folder):
     """The columns of one network but for the other backends; leaves `NAME.keras` and `NAME.npy` for those."""
     import keras
-    from rw_keras.runtimes.keras_model import batch_function
 
     import rw_keras
+    from rw_keras.runtimes.keras_model import batch_function
 
     keras.utils.set_random_seed(0)
     columns, photos = {}, [made_up(*shape) for shape in _SHAPES]
