@@ -12,6 +12,8 @@ import rw_keras
 from rw_keras.runtimes.keras_backend import BACKENDS
 
 LAYERS = pathlib.Path(__file__).parent / "layers"
+# What JAX compiles runs for a moment here, so it need not be fast; and it takes the processor for two devices.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2"
 PROGRAM = pathlib.Path(__file__).with_name("backend_program.py")
 
 
@@ -53,8 +55,7 @@ def made_by_tensorflow(tmp_path_factory, tiny_model, draw, pytestconfig):
 
 def numbers(folder, backend):
     """What `backend_program.py` makes of the folder on a backend."""
-    # What JAX compiles runs for a moment here, so it need not be fast.
-    variables = {"XDG_CACHE_HOME": str(folder / f"cache_{backend}"), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    variables = {"XDG_CACHE_HOME": str(folder / f"cache_{backend}"), "XLA_FLAGS": XLA_FLAGS}
     on(backend, PROGRAM, folder, folder / f"{backend}.npz", **variables)
     return dict(np.load(folder / f"{backend}.npz"))
 

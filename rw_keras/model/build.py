@@ -113,6 +113,8 @@ def build_descriptor(
     )
     made = built.recipe  # it hashes the weights
     settled = _settled_shrinkage(shrinkage, made.method)
+    if shrinkage is None and learned is not None and learned.provenance.get("pairs"):
+        settled = None  # the publication's 0 is that of principal axes; this one was learned with its shrinkage
     learned = _apply_whitening(built, made, whitening, learned, recommended=settled is None)
     parts = {
         "backbone": backbone_name,

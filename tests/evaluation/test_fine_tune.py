@@ -90,7 +90,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_model(program, tune, dra
 def test_without_a_step_the_learned_whitening_is_that_of_pca(tune, program, draw, tmp_path):
     tuned = tune("tuned.keras", learning_rate=0, epochs=1)
     keras.utils.set_random_seed(0)
-    plain = rw_keras.build_descriptor("tiny_to_tune", weights=None, method="gem", whiten_on="global", whitening=None)
+    plain = rw_keras.build_descriptor("tiny_to_tune", weights=None, method="gem", whiten_on="global", shrinkage=0.2, whitening=None)
     rw_keras.fit_whitening(plain, tmp_path / "photos", 64, progress=False)
     np.testing.assert_allclose(vectors(tuned, draw), vectors(plain, draw), atol=1e-3)
     assert "fine-tuned" in tuned.recipe["whitening"]["name"]
