@@ -20,7 +20,7 @@ import rw_keras
 from rw_keras.datasets.oxford import photos_by_name, read_ground_truth
 from rw_keras.photos.reading import read_image
 from rw_keras.retrieval import Index, mean_average_precision
-from rw_keras.runtimes.tensorflow import batch_function
+from rw_keras.runtimes.keras_model import batch_function
 
 _PHOTOS = flags.DEFINE_string("photos", None, "Folder of the photos.", required=True)
 _GROUND_TRUTH = flags.DEFINE_string("ground_truth", None, "Folder of the ground truth.", required=True)

@@ -21,7 +21,7 @@ def _run(side):
     import keras
 
     import rw_keras
-    from rw_keras.runtimes.tensorflow import batch_function
+    from rw_keras.runtimes.keras_model import batch_function
 
     photo = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), "uint8")
     model = rw_keras.build_descriptor("vgg16", weights=None, whitening=None)

@@ -248,9 +248,10 @@ def _candidates():
 
     from rw_keras.runtimes import RUNTIMES
 
-    gpu = RUNTIMES["tensorflow"].has_gpu()
+    gpu = bool(RUNTIMES["tensorflow"].accelerators())
     found, absent = [], {}
-    for runtime, module in RUNTIMES.items():
+    for runtime in ("tensorflow", "openvino", "ncnn"):
+        module = RUNTIMES[runtime]
         variants = list(module.VARIANTS["int8"])
         if runtime == "tensorflow":
             variants = [variant for variant in variants if gpu or variant != "float16"]

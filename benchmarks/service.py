@@ -137,7 +137,7 @@ def _over_http(address, photos, clients):
 
 
 def _installed():
-    return [name for name, module in runtimes.RUNTIMES.items() if importlib.util.find_spec(module.PACKAGE)]
+    return [name for name in runtimes.usable() if importlib.util.find_spec(runtimes.RUNTIMES[name].PACKAGE)]
 
 
 @contextlib.contextmanager

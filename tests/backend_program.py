@@ -126,6 +126,25 @@ def commanded():
     return {"command hits": np.array([list(hit.values())[2] for hit in hits])}
 
 
+def in_batches(model):
+    """Batches that are not full, more sizes than JAX keeps programs for, and devices that take batches in turn."""
+    from rw_keras.runtimes import jax as jax_runtime
+    from rw_keras.runtimes.keras_model import batch_function, regions_function
+
+    jax_runtime._MOST_PROGRAMS = 1
+    for width, height in ((40, 32), (48, 33), (40, 32)):
+        photos = np.stack([drawn(seed, width, height) for seed in range(3)])
+        alone = np.concatenate([batch_function(model)(photo[None]) for photo in photos])
+        np.testing.assert_allclose(batch_function(model)(photos), alone, atol=1e-6)
+        descriptors, vectors, boxes = regions_function(model)(photos)
+        np.testing.assert_allclose(descriptors, alone, atol=1e-6)
+        assert len(vectors) == 3 and vectors.shape[1] == len(boxes)
+    devices = {"tensorflow": ["CPU:0"], "jax": ["cpu:0", "cpu:1"], "torch": ["cpu"]}[BACKEND]
+    rw_keras.extract(model, FOLDER / "photos", OWN / "by_devices", devices=devices, progress=False)
+    found = Index.load(OWN / "by_devices")
+    np.testing.assert_allclose(found.descriptors, Index.load(OWN / "index").descriptors, atol=1e-5)
+
+
 def refused(model):
     """What a backend cannot do is said before any work."""
     other = "tensorflow" if BACKEND != "tensorflow" else "jax"
@@ -183,6 +202,7 @@ def main():
     saved_and_loaded(tiny)
     found |= {**learned(), **searched(tiny), **explained(tiny), **commanded()}
     on_other_runtimes(tiny)
+    in_batches(tiny)
     in_mixed_precision(model)
     refused(tiny)
     if BACKEND != "tensorflow":

@@ -215,11 +215,15 @@ class PCAWhiten(DescriptorLayer):
         spread = (1 - self.shrinkage) * eigenvalues + self.shrinkage * eigenvalues.mean()
         flat = int(np.sum(spread[:kept] <= EIGENVALUE_FLOOR * eigenvalues[0]))
         if seen <= len(eigenvalues) or flat:
+            found = "so few do not determine the variance along every axis"
+            if flat:
+                found = (
+                    f"{flat} of the {kept} axes it keeps have next to no variance, and are scaled as if they had "
+                    f"{EIGENVALUE_FLOOR:.1e} of the largest"
+                )
             warnings.warn(
-                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {seen} vectors: "
-                f"{flat} of the {kept} axes it keeps have next to no variance, and are scaled as if they "
-                f"had {EIGENVALUE_FLOOR:.1e} of the largest; give it more vectors, fewer `components`, or "
-                "a `shrinkage` above 0.",
+                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {seen} vectors: {found}; give it more "
+                "vectors, fewer `components`, or a `shrinkage` above 0.",
                 stacklevel=2,
             )
 

@@ -320,6 +320,8 @@ def _is_the_publications(method):
 def _reason(error):
     """What Keras says is wrong with a file, without the configuration that it shows before."""
     text = str(error).strip()
+    if "module keras_hub." in text and "cannot be imported" in text:
+        return 'it holds layers of KerasHub, which is not installed; install it with: pip install "rw_keras[hub]"'
     return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
 
 

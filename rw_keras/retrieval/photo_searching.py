@@ -145,6 +145,7 @@ class PhotoSearchable(Searchable):
         described at a precision that promises nothing known here.
         """
         from rw_keras.runtimes import PRECISIONS
+        from rw_keras.runtimes.describer import described_with
 
         if self.recipe is None:
             raise ValueError("The index does not say what made it; describe the photo yourself and call `search`.")
@@ -152,8 +153,9 @@ class PhotoSearchable(Searchable):
         differing = own.differences(Recipe.of(model).of_any_size(), "the model's")
         if differing:
             raise ValueError(f"The index was made by another model: {'; '.join(differing)}. Use the model that made it.")
-        unknown = [own for own in self.described_with if own.get("precision") not in PRECISIONS]
-        if unknown:
+        unknown = [made for made in self.described_with if made.get("precision") not in PRECISIONS]
+        # The policy of a model in mixed precision promises nothing, but that model's own queries are of the same precision.
+        if unknown and any(dict(made) != described_with(model) for made in unknown):
             warnings.warn(
                 f"The index was described by {unknown[0].get('runtime')!r} at the precision {unknown[0].get('precision')!r}, and "
                 f"only {', '.join(PRECISIONS)} are known here: cosines may be off; describe the photos again.",

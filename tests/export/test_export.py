@@ -70,7 +70,7 @@ def test_pixels_without_the_package(exported, photos, tmp_path):
     with np.load(tmp_path / "served.npz") as served:
         assert set(served) == set(photos)
         for name, pixels in photos.items():
-            expected = rw_keras.runtimes.tensorflow.batch_function(model)(pixels.astype("uint8"))
+            expected = rw_keras.runtimes.keras_model.batch_function(model)(pixels.astype("uint8"))
             assert served[name].dtype == np.float32
             assert served[name].shape == (len(pixels), 12)
             np.testing.assert_allclose(served[name], expected, atol=1e-6, err_msg=name)

@@ -179,9 +179,9 @@ class TestOfModel:
         model, photo = tiny_model(), draw(1)
         describer = rw_keras.runtimes.load(model, "tensorflow")
         if variant == "bfloat16":
-            from rw_keras.runtimes import tensorflow
+            from rw_keras.runtimes import keras_model
 
-            describer = dataclasses.replace(describer, variant=variant, function=tensorflow.load(model, variant))
+            describer = dataclasses.replace(describer, variant=variant, function=keras_model.load(model, variant))
         before = rw_keras.describe(describer, photo)
         model.get_layer("convolution").kernel.assign_add(np.random.default_rng(0).normal(size=(8, 8, 3, 12)))
         after = rw_keras.describe(describer, photo)

@@ -13,10 +13,9 @@ from runtimes.rounding import assert_same, tolerance
 
 import rw_keras
 from rw_keras import runtimes as engines
-from rw_keras.runtimes import cache, describer, promises
+from rw_keras.runtimes import cache, describer, keras_model, promises
 from rw_keras.runtimes import openvino as openvino_engine
-from rw_keras.runtimes import tensorflow as tensorflow_engine
-from rw_keras.runtimes.tensorflow import batch_function
+from rw_keras.runtimes.keras_model import batch_function
 
 SIZES = [(17, 33), (64, 48), (16, 16)]
 
@@ -69,7 +68,7 @@ class TestDescriptors:
 
     def test_bfloat16_begins_after_the_first_convolution(self, known):
         """Pixels less their mean take more than bfloat16's 8 bits."""
-        copy = tensorflow_engine._in_precision(known, "mixed_bfloat16")
+        copy = keras_model.in_precision(known, "mixed_bfloat16")
         computes_in = {layer.name: layer.compute_dtype for layer in copy.layers}
         assert (computes_in["preprocessing"], computes_in["conv0"], computes_in["conv1"]) == ("float32", "float32", "bfloat16")
         assert computes_in["whitening"] == "float32"
@@ -89,7 +88,7 @@ class TestDescriptors:
         assert (describe.runtime, describe.variant) == ("tensorflow", "float32")
         pixels = photos(64, 48)
         np.testing.assert_array_equal(describe(pixels), batch_function(model)(pixels))
-        with pytest.raises(ValueError, match="Only TensorFlow computes"):
+        with pytest.raises(ValueError, match="Only Keras computes"):
             engines.load(model, "tensorflow", "fast")
 
     def test_auto_measures_nothing_where_there_is_no_choice(self, vgg_like, monkeypatch):
@@ -103,7 +102,7 @@ class TestRegions:
 
     def assert_like_tensorflow(self, described, model, pixels):
         descriptors, vectors, boxes = described.with_regions(pixels)
-        expected = tensorflow_engine.regions_function(model)(pixels)
+        expected = keras_model.regions_function(model)(pixels)
         np.testing.assert_array_equal(descriptors, described(pixels))
         assert descriptors.dtype == vectors.dtype == boxes.dtype == np.float32
         for found, wanted in zip((descriptors, vectors, boxes), expected):
@@ -160,7 +159,7 @@ class TestRegions:
         function = describer.ModelRuntimes.of(several).function("tensorflow", variant)
         pixels = photos(64, 48)
         descriptors, vectors, boxes = function(pixels, regions=True)
-        expected = tensorflow_engine.regions_function(several)(pixels)
+        expected = keras_model.regions_function(several)(pixels)
         np.testing.assert_allclose(descriptors, function(pixels), atol=1e-6)
         assert (vectors * expected[1]).sum(axis=-1).min() > 0.999
         np.testing.assert_array_equal(boxes, expected[2])
@@ -249,7 +248,7 @@ class TestRefusals:
             engines.load(model, "ncnn")
 
     def test_unknown_names(self, vgg_like):
-        with pytest.raises(ValueError, match="runtime is one of auto, tensorflow, openvino, ncnn, but got 'caffe'"):
+        with pytest.raises(ValueError, match=r"runtime is one of auto, keras, tensorflow, .*, ncnn, but got 'caffe'"):
             engines.load(vgg_like, "caffe")
         with pytest.raises(ValueError, match="precision is one of exact, fast, int8, but got 'int4'"):
             rw_keras.describe(vgg_like, photos(32, 32)[0], precision="int4")
@@ -265,7 +264,7 @@ class TestRefusals:
 
     def test_descriptors_that_break_the_promise(self, engine, vgg_like, monkeypatch):
         monkeypatch.setattr(describer.ModelRuntimes, "check", lambda *_: {"cosine": 0.99, "mean": 0.99, "seconds": 1.0})
-        with pytest.raises(ValueError, match=r'cosine to TensorFlow\'s is 0.9900000.*0.999999, .* that precision="exact" promises'):
+        with pytest.raises(ValueError, match=r'cosine to Keras\' is 0.9900000.*0.999999, .* that precision="exact" promises'):
             engines.load(vgg_like, engine)
 
     def test_a_cache_that_cannot_be_written(self, engine, vgg_like, tmp_path, monkeypatch):

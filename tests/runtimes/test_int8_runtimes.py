@@ -10,7 +10,7 @@ from rw_keras import runtimes
 from rw_keras.runtimes import describer, promises, sample_photos
 from rw_keras.runtimes import ncnn as ncnn_runtime
 from rw_keras.runtimes import openvino as openvino_runtime
-from rw_keras.runtimes.tensorflow import batch_function
+from rw_keras.runtimes.keras_model import batch_function
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ class TestPromise:
         monkeypatch.setattr("rw_keras.runtimes.choice._measure", measure)
         chosen = runtimes.choose(known, "int8")
         assert (chosen.runtime, chosen.variant) == ("ncnn", "int8")
-        assert "int8: mean cosine to TensorFlow in float32 at least 0.995" in str(chosen)
+        assert "int8: mean cosine to Keras in float32 at least 0.995" in str(chosen)
         kinds = [(row["runtime"], row["variant"]) for row in chosen.rows]
         assert ("openvino", "float32") in kinds and ("openvino", "int8") in kinds
 
