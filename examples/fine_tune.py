@@ -22,6 +22,7 @@ from rw_keras.commands.parser import Parser, number, text, whole_number
 from rw_keras.commands.programs import refuse_arguments, run_program
 from rw_keras.evaluation import evaluate_index
 from rw_keras.files import checked_path
+from rw_keras.layers.principal_axes import undrawn
 from rw_keras.model.build import head_stages, through
 from rw_keras.photos.reading import read_image
 from rw_keras.photos.sources import list_photos
@@ -38,6 +39,7 @@ def flags():
     parser.flag("backbone", "The network.", text("NAME"), "alexnet")
     parser.flag("weights", "The network's weights: `imagenet` or a file.", text("FILE"), "imagenet")
     parser.flag("method", "The method, such as gem or rw.", text("NAME"), "gem")
+    parser.flag("shrinkage", "Of the PCA-whitening that training begins with.", number(0, 1), 0.2)
     model_flags.add_whiten_on(parser, "global")
     parser.section("Training")
     parser.flag("epochs", "Epochs.", whole_number(1), 5)
@@ -62,7 +64,12 @@ def fine_tune(values):
         keras.config.set_dtype_policy("mixed_bfloat16")
     things = read_things(values.photos)
     model = rw_keras.build_descriptor(
-        values.backbone, weights=values.weights, method=values.method, whiten_on=values.whiten_on, whitening=None
+        values.backbone,
+        weights=values.weights,
+        method=values.method,
+        whiten_on=values.whiten_on,
+        shrinkage=values.shrinkage,
+        whitening=None,
     )
     rw_keras.fit_whitening(model, [path for photos in things.values() for path in photos], values.max_side, values.photos)
     before = None if values.test is None else measure(model, values)
@@ -106,7 +113,8 @@ def trainable(model):
     mean, axes, eigenvalues = (
         keras.ops.convert_to_numpy(one) for one in (whitening.mean, whitening.eigenvectors, whitening.eigenvalues)
     )
-    kernel = axes / np.sqrt(np.maximum(eigenvalues, 1e-4 * eigenvalues.max()))
+    spread = (1 - whitening.shrinkage) * eigenvalues + whitening.shrinkage * eigenvalues.mean()
+    kernel = axes / np.sqrt(np.maximum(spread, 1e-6 * spread.max()))
     dense = keras.layers.Dense(kernel.shape[1], dtype="float32", name="learned_whitening")
     stages = head_stages(dense, model.recipe.whiten_on)
     trained = keras.Model(model.input, through(stages, model.get_layer("region_norm").input))
@@ -120,8 +128,8 @@ def take_back(trained, model, values):
     mean = -np.linalg.lstsq(kernel.T, bias, rcond=None)[0]
     lengths = np.linalg.norm(kernel, axis=0)
     whitening = model.get_layer("whitening")
-    # An axis of unit length over the root of its eigenvalue is the kernel's column.
-    whitening.assign(mean, kernel / lengths, 1 / lengths**2, whitening.count)
+    # An axis of unit length over the root of its variance is the kernel's column.
+    whitening.assign(mean, kernel / lengths, undrawn(1 / lengths**2, whitening.shrinkage), whitening.count)
     model.note_whitening({**model.whitening_provenance, "name": f"{values.photos}, fine-tuned, seed {values.seed}"})
 
 

@@ -1,4 +1,7 @@
-"""rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO, a file or a URL, shows, best first."""
+"""rw-keras search NAME PHOTO: find the photos of the index NAME that show what PHOTO, a file or a URL, shows, best first.
+
+In an index of CLIP or SigLIP, also words: rw-keras search NAME --text WORDS.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from rw_keras.model.recipe import max_side_of
 
 def define(parser: Parser) -> None:
     """Adds the command's flags."""
+    words = 'Search with words in place of PHOTO, such as "a red telephone box": in an index of CLIP or SigLIP, method joint.'
+    parser.flag("text", words, text("WORDS"))
     parser.flag("box", "The part of PHOTO that is asked for, in its pixels.", text("x1,y1,x2,y2"))
     parser.flag("k", "How many hits.", whole_number(1), 10)
     words = "Put so many of the best photos in order by their regions. Default: as the index was made for, see `rw-keras info`."
@@ -49,6 +54,8 @@ def define(parser: Parser) -> None:
 def run(values: Namespace) -> int:
     """Runs the command and returns its exit status."""
     check_model_flags(values)
+    if values.text is not None:
+        return _search_text(values)
     if len(values.arguments) != 2:
         raise UsageError(f"search takes an index and a photo, NAME PHOTO, but got {len(values.arguments)} arguments")
     if "alpha" in values.given and (values.expand or 1) == 1:
@@ -88,13 +95,37 @@ def run(values: Namespace) -> int:
     measure = "cosine" if asked is None or (values.expand or 1) > 1 else "score"
     if values.html or values.sheet:
         _show(name, photo, box, hits, measure, asked, values)
+    _print(hits, measure, values)
+    return DONE
+
+
+def _search_text(values):
+    """Searches with words; the model is not needed, only its text part."""
+    if len(values.arguments) != 1:
+        raise UsageError(f"search --text takes an index alone, NAME, but got {len(values.arguments)} arguments")
+    others = sorted(values.given & {"box", "rerank", "smooth", "orientations", "expand", "alpha", "html", "sheet", "photos"})
+    if others:
+        raise UsageError(f"--{others[0]} goes with a photo, not with --text; leave it out")
+    from rw_keras.retrieval import Index, columns, places
+    from rw_keras.retrieval.photo_searching import text_vector
+
+    (name,) = values.arguments
+    index = Index.open(name, searcher=values.searcher)
+    if index.recipe is None:
+        raise ValueError(f"{places.shown(name)} does not say what model made it; search it from Python with Index.search")
+    vector = text_vector(recipe_of_index(places.shown(name), index.recipe), values.text)
+    within = columns.condition(values.within, index.metadata)
+    _print(index.search(vector, values.k, within=within, min_score=values.min_score), "cosine", values)
+    return DONE
+
+
+def _print(hits, measure, values):
     if values.json:
         print(json.dumps([{"rank": rank, "name": hit, measure: score} for rank, (hit, score) in enumerate(hits, 1)]))
-    else:
-        print(f"rank  {measure:>6s}  photo")
-        for rank, (hit, score) in enumerate(hits, 1):
-            print(f"{rank:4d}  {score:6.3f}  {printable(hit)}")
-    return DONE
+        return
+    print(f"rank  {measure:>6s}  photo")
+    for rank, (hit, score) in enumerate(hits, 1):
+        print(f"{rank:4d}  {score:6.3f}  {printable(hit)}")
 
 
 def _box(given):

@@ -52,8 +52,9 @@ def fit_whitening(
         progress: whether to show a progress bar on standard error.
         pairs: pairs of photos that show the same: a list of (position, position) among `images`, or of (path, path), of photos in a
             folder also as their paths below it; or "folders": photos of one folder match, each with the 50 that follow it at most.
-            Take a thousand or more, of many things; with fewer pairs than dimensions a `shrinkage` above 0 is needed, and a warning
-            says so. The vectors of a photo are held until its last pair is done. Default: none.
+            Take a thousand or more, of many things. With fewer photos than dimensions build the model with a `shrinkage` above 0,
+            with which the whitening is then learned, and which its file recommends. The vectors of a photo are held until its last
+            pair is done. Default: none.
 
     Returns:
         A `Whitening`: what was learned, from how many photos and vectors, and the eigenvalue spectrum.
@@ -108,7 +109,7 @@ def fit_whitening(
         warnings.warn(f"{len(failures)} of {photos + len(failures)} photos were left out:\n{listed}", stacklevel=2)
     provenance = {"name": name or "unnamed", "photos": photos, counted(model): seen, "max_side": max_side, "photo_ids": ids}
     if matching is not None:
-        provenance["pairs"] = matching.count
+        provenance |= {"pairs": matching.count, "recommended_shrinkage": layer.shrinkage}
     if whitened is not model:
         provenance["scales"] = list(model.scales)
     learned = Whitening(*arrays, recipe=made_of_model(whitened), provenance=provenance, failures=failures)

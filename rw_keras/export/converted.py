@@ -9,6 +9,7 @@ import logging
 import os
 
 import keras
+import numpy as np
 
 from rw_keras.export.card import model_card
 from rw_keras.export.paths import new_file, new_path, whole_or_not_at_all
@@ -35,7 +36,8 @@ def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
         import onnx
         import tf2onnx
     pixels = pixels_function(model)
-    converted, _ = tf2onnx.convert.from_function(pixels, pixels.input_signature, opset=17)
+    handlers = {"Erfc": (_as_erf, [])}
+    converted, _ = tf2onnx.convert.from_function(pixels, pixels.input_signature, opset=17, custom_op_handlers=handlers)
     try:
         onnx.checker.check_model(converted)  # what it cannot convert the converter only logs
     except onnx.checker.ValidationError as error:
@@ -44,6 +46,18 @@ def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
     onnx.helper.set_model_props(converted, {"rw_keras": json.dumps(model_card(model))})
     with whole_or_not_at_all(path) as folder:
         onnx.save(converted, folder / path.name)
+
+
+def _as_erf(context, node, name, args):
+    """TensorFlow's `Erfc`, of a GELU, which tf2onnx does not know and ONNX has not: 1 - Erf."""
+    import tf2onnx
+
+    dtype, shape = context.get_dtype(node.output[0]), context.get_shape(node.output[0])
+    one = context.make_const(tf2onnx.utils.make_name("one"), np.ones((), tf2onnx.utils.map_onnx_to_numpy_type(dtype)))
+    given, made = list(node.input), list(node.output)
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", given, shapes=[shape], dtypes=[dtype])
+    return context.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=made, shapes=[shape], dtypes=[dtype])
 
 
 def export_openvino(model: keras.Model, path: str | os.PathLike[str], *, int8: bool = False) -> None:

@@ -29,7 +29,7 @@ class ClassToken(DescriptorLayer):
         self.supports_masking = True
 
     def call(self, inputs, mask=None):
-        return self.zero_where_masked(inputs, mask, "(batch, tokens)")[:, :1, None]
+        return self.zero_where_masked(inputs, mask, "(batch, tokens)")[:, 0, None, None]
 
     def compute_mask(self, inputs, mask=None):
         return None

@@ -31,10 +31,10 @@ class OneMoreRegion(DescriptorLayer):
 
     def call(self, inputs, whole):
         self._check(inputs.shape, whole.shape)
-        return ops.concatenate([self.to_result_dtype(whole)[:, 0], self.to_result_dtype(inputs)], axis=1)
+        return ops.concatenate([self.to_result_dtype(whole)[:, 0, :1], self.to_result_dtype(inputs)], axis=1)
 
     def _check(self, shape, whole):
-        if tuple(whole[1:]) != (1, 1, shape[-1]):
+        if len(whole) != 4 or any(side not in (1, None) for side in whole[1:3]) or whole[-1] != shape[-1]:
             raise ValueError(
                 f"{type(self).__name__} {self.name!r} takes a map of one cell (batch, 1, 1, {shape[-1]}) as `whole`, but got the "
                 f"shape {tuple(whole)}."

@@ -29,8 +29,9 @@ class PCAWhiten(DescriptorLayer):
 
     Where `adapt` is given matching vectors as well, the whitening is learned from them ("discriminative" whitening; Mikolajczyk and
     Matas, 2007; Radenovic, Tolias and Chum, 2019): matching vectors differ alike along every axis, and the axes come in the
-    order of how much all vectors differ along them. An axis is then divided by the square root of `e`, the variance of
-    matching vectors' differences along it, drawn to the mean of all by `shrinkage` as above. Such axes are not at right angles.
+    order of how much all vectors differ along them. `shrinkage` then draws the covariance of their differences to a multiple of
+    the identity, and counts while it is learned: one that is changed afterwards gives another whitening than one learned with it.
+    Such axes are not at right angles.
 
     Input: `(..., d)`; d must be known. A mask is passed on.
     Output: `(..., components)`, float32 (also under a mixed-precision policy).
@@ -45,8 +46,8 @@ class PCAWhiten(DescriptorLayer):
     Attributes:
         mean: `(d,)`, the mean of the vectors learned from.
         eigenvectors: `(d, components)`, one axis of unit length a column; the largest element of each is positive.
-        eigenvalues: `(d,)`, of all axes, as found: the variance along each, largest first; of a whitening from matching vectors
-            the variance of their differences, in the order of the axes.
+        eigenvalues: `(d,)`, of all axes, as found: the variance along each, largest first; of a whitening from matching vectors,
+            see `rw_keras.layers.principal_axes.discriminative_axes`.
         count: how many vectors were learned from.
 
     Raises:
@@ -214,11 +215,15 @@ class PCAWhiten(DescriptorLayer):
         spread = (1 - self.shrinkage) * eigenvalues + self.shrinkage * eigenvalues.mean()
         flat = int(np.sum(spread[:kept] <= EIGENVALUE_FLOOR * eigenvalues[0]))
         if seen <= len(eigenvalues) or flat:
+            found = "so few do not determine the variance along every axis"
+            if flat:
+                found = (
+                    f"{flat} of the {kept} axes it keeps have next to no variance, and are scaled as if they had "
+                    f"{EIGENVALUE_FLOOR:.1e} of the largest"
+                )
             warnings.warn(
-                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {seen} vectors: "
-                f"{flat} of the {kept} axes it keeps have next to no variance, and are scaled as if they "
-                f"had {EIGENVALUE_FLOOR:.1e} of the largest; give it more vectors, fewer `components`, or "
-                "a `shrinkage` above 0.",
+                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {seen} vectors: {found}; give it more "
+                "vectors, fewer `components`, or a `shrinkage` above 0.",
                 stacklevel=2,
             )
 
@@ -229,13 +234,13 @@ class PCAWhiten(DescriptorLayer):
                 f"PCAWhiten {self.name!r} learns from how matching vectors differ, but the {self._differences.count} pairs are "
                 "each one vector twice; pair different photos of the same."
             )
-        axes, variances, flat = discriminative_axes(self._moments.covariance, within)
-        self.assign(self._moments.mean, axes, variances, self._moments.count)
+        axes, eigenvalues, flat = discriminative_axes(self._moments.covariance, within, self.shrinkage)
+        self.assign(self._moments.mean, axes, eigenvalues, self._moments.count)
         if flat:
             warnings.warn(
-                f"PCAWhiten {self.name!r} has learned {len(variances)} dimensions from {self._differences.count} pairs of matching "
-                f"vectors, which hardly differ in {flat} directions: they count as {EIGENVALUE_FLOOR:.1e} of the largest "
-                "variance; give it more pairs, or a `shrinkage` above 0.",
+                f"PCAWhiten {self.name!r} has learned {len(eigenvalues)} dimensions from {self._differences.count} pairs of "
+                f"matching vectors, which hardly differ in {flat} directions: they count as {EIGENVALUE_FLOOR:.1e} of the largest "
+                "variance; give it more pairs, or learn with a `shrinkage` above 0.",
                 stacklevel=3,
             )
 

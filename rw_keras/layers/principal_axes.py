@@ -71,31 +71,42 @@ def principal_axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _with_signs(axes[:, ::-1]), np.maximum(variances[::-1], 0)
 
 
-def discriminative_axes(covariance: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def discriminative_axes(covariance: np.ndarray, within: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray, int]:
     """The axes along which vectors differ most, next to how much matching ones do.
 
-    Space is first scaled so that matching vectors differ alike in every direction, by the inverse square root of `within`; the
-    principal axes of all vectors there, seen from the space as it was, are the columns `v` of `V` with `V' within V = I` and
-    `V' covariance V` diagonal (Mikolajczyk and Matas, 2007; Radenovic, Tolias and Chum, 2019).
+    Space is first scaled so that matching vectors differ alike in every direction, by the inverse square root of `W`, which is
+    `within` drawn to a multiple of the identity; the principal axes of all vectors there, seen from the space as it was, are the
+    columns `v` of `V` with `V' W V = I` and `V' covariance V` diagonal (Mikolajczyk and Matas, 2007; Radenovic, Tolias and Chum,
+    2019).
 
     Args:
         covariance: `(d, d)`, of all vectors.
         within: `(d, d)`, the mean outer product of the differences between matching vectors.
+        shrinkage: 0 to 1; `W = (1 - shrinkage) * within + shrinkage * mean(diagonal(within)) * I`.
 
     Returns:
-        The axes `v` at unit length, `(d, d)`, one a column, in general not at right angles; the variance of matching vectors'
-        differences along each, `(d,)`: a column over its root is `v` again; both in the order of `v' covariance v`, largest first.
-        And along how many directions matching vectors hardly differ: there `within` counts as `EIGENVALUE_FLOOR` of its largest
-        eigenvalue.
+        The axes `v` at unit length, `(d, d)`, one a column, in general not at right angles, and the eigenvalues `e`, `(d,)`, that
+        make `v` of them under this shrinkage (see `undrawn`); both in the order of `v' covariance v`, largest first. Without
+        shrinkage `e` is the variance of matching vectors' differences along the axis. And along how many directions matching
+        vectors hardly differ: there `W` counts as `EIGENVALUE_FLOOR` of its largest eigenvalue.
     """
-    spreads, directions = np.linalg.eigh(within)
+    drawn = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+    spreads, directions = np.linalg.eigh(drawn)
     floor = EIGENVALUE_FLOOR * spreads[-1]
     half = directions / np.sqrt(np.maximum(spreads, floor))
     scaled = half.T @ covariance @ half
     _, turned = np.linalg.eigh((scaled + scaled.T) / 2)
     axes = half @ turned[:, ::-1]
     lengths = np.linalg.norm(axes, axis=0)
-    return _with_signs(axes / lengths), 1 / lengths**2, int(np.sum(spreads <= floor))
+    return _with_signs(axes / lengths), undrawn(1 / lengths**2, shrinkage), int(np.sum(spreads <= floor))
+
+
+def undrawn(variances: np.ndarray, shrinkage: float) -> np.ndarray:
+    """The eigenvalues `e` of which `PCAWhiten`'s shrinkage makes these variances: `(1 - shrinkage) * e + shrinkage * mean(e)`.
+
+    The mean of both sides says that `e` has the same mean. Some may be below 0, since only what is made of them is used.
+    """
+    return variances if shrinkage == 1 else (variances - shrinkage * variances.mean()) / (1 - shrinkage)
 
 
 def _with_signs(axes):

@@ -113,6 +113,8 @@ def build_descriptor(
     )
     made = built.recipe  # it hashes the weights
     settled = _settled_shrinkage(shrinkage, made.method)
+    if shrinkage is None and learned is not None and learned.provenance.get("pairs"):
+        settled = None  # the publication's 0 is that of principal axes; this one was learned with its shrinkage
     learned = _apply_whitening(built, made, whitening, learned, recommended=settled is None)
     parts = {
         "backbone": backbone_name,
@@ -318,6 +320,8 @@ def _is_the_publications(method):
 def _reason(error):
     """What Keras says is wrong with a file, without the configuration that it shows before."""
     text = str(error).strip()
+    if "module keras_hub." in text and "cannot be imported" in text:
+        return 'it holds layers of KerasHub, which is not installed; install it with: pip install "rw_keras[hub]"'
     return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
 
 

@@ -1,6 +1,7 @@
 """KerasHub's networks under the layers, against KerasHub's own outputs."""
 
 import functools
+import sys
 
 import keras
 import numpy as np
@@ -110,6 +111,15 @@ def test_a_table_that_was_trained_at_another_size_is_taken():
     found = run(backbones.hub(network, hub_networks.converter()), photos)
     expected = own_tokens(network, "images", photos)[:, 1:]
     np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_saved_model_without_kerashub_names_what_to_install(tmp_path, monkeypatch):
+    network = backbones.hub(hub_networks.dinov2(), hub_networks.converter())
+    rw_keras.build_descriptor(network, method="class_token", whitening=None).save(tmp_path / "model.keras")
+    monkeypatch.setitem(sys.modules, "keras_hub.src.models.dinov2.dinov2_layers", None)
+    with pytest.raises(ValueError, match=r'holds layers of KerasHub, .*pip install "rw_keras\[hub\]"'):
+        rw_keras.load_model(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("make", [hub_networks.clip, hub_networks.siglip])

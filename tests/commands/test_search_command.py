@@ -178,3 +178,37 @@ class TestSearch:
         capsys.readouterr()
         assert command(*arguments) == 0
         assert len(capsys.readouterr().out.splitlines()) == 1 + 6
+
+
+class TestText:
+    @pytest.fixture
+    def of_words(self, tmp_path, monkeypatch):
+        """An index of three vectors that share a space with texts, whose encoder takes the length of a text for its direction."""
+        from rw_keras import backbones
+
+        made = {"backbone": "hub:tiny", "layer": "joint", "method": "joint", "whitening": None}
+        Index(["x.jpg", "y.jpg", "between.jpg"], np.array([[1, 0], [0, 1], [1, 1]]) + 0.0, recipe=made).save(tmp_path / "words")
+
+        def of_preset(name):
+            assert name == "tiny"
+            return lambda text: np.array([1.0, 0.0] if len(text) == 7 else [0.0, 1.0])
+
+        monkeypatch.setattr(backbones.TextPart, "of_preset", of_preset)
+        return tmp_path / "words"
+
+    def test_words_find_photos(self, command, capsys, of_words):
+        assert command("search", of_words, "--text", "red box", "--k", 2, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [(hit["name"], round(hit["cosine"], 3)) for hit in found] == [("x.jpg", 1.0), ("between.jpg", 0.707)]
+        assert command("search", of_words, "--text", "a blue box", "--k", 1) == 0
+        assert capsys.readouterr().out == "rank  cosine  photo\n   1   1.000  y.jpg\n"
+
+    def test_flags_of_a_photo_are_refused(self, command, capsys, of_words):
+        assert command("search", of_words, "--text", "red box", "--box", "0,0,9,9") == 2
+        only_line(capsys, "--box goes with a photo, not with --text")
+        assert command("search", of_words, "photo.jpg", "--text", "red box") == 2
+        only_line(capsys, "--text takes an index alone, NAME, but got 2 arguments")
+
+    def test_an_index_that_shares_no_space_with_texts(self, command, capsys, index):
+        assert command("search", index[0], "--text", "red box") == 1
+        only_line(capsys, "share no space with texts", "CLIP or SigLIP")

@@ -119,6 +119,16 @@ class TestFitWhitening:
         differing = Recipe.of(unlike).differences(Recipe.of(model), "the other's")
         assert any("whitening pairs" in line for line in differing)
 
+    def test_a_file_brings_the_shrinkage_that_it_was_learned_with(self, tiny_model, views, tmp_path):
+        """Few pairs of many dimensions: without it, what hardly differs in them would be all that counts."""
+        model = tiny_model(shrinkage=0.3)
+        rw_keras.fit_whitening(model, views, pairs=PAIRS[:2], progress=False)
+        rw_keras.save_whitening(model, tmp_path / "learned.npz")
+        again = tiny_model(whitening=tmp_path / "learned.npz")
+        assert again.recipe["whitening"]["shrinkage"] == 0.3
+        np.testing.assert_allclose(rw_keras.describe(again, views), rw_keras.describe(model, views), atol=1e-5)
+        assert tiny_model(whitening=tmp_path / "learned.npz", shrinkage=0.5).recipe["whitening"]["shrinkage"] == 0.5
+
     def test_a_photo_that_cannot_be_read_leaves_its_pairs_out(self, tiny_model, views, tmp_path):
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(b"no photo")

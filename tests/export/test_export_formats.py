@@ -24,7 +24,7 @@ def test_takes_what_keras_takes():
         ({"format": "torch"}, r"one of tf_saved_model, onnx, openvino, litert, but got format='torch'"),
         (
             {"input_signature": [keras.InputSpec(shape=(None, 8, 8, 3))]},
-            r"see rw_keras.* leave input_signature out",
+            r"see rw_keras\.export_saved_model; leave input_signature out",
         ),
         ({"max_pixels": 8}, r"'tf_saved_model' takes max_side, dtype, batching, but got max_pixels=8"),
         ({"format": "onnx", "max_side": 8}, r"'onnx' takes no options, but got max_side=8"),

@@ -300,32 +300,32 @@ ZEROS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.slow
 class TestIsFinite:
     @pytest.mark.parametrize("kind", ZEROS)
     @pytest.mark.parametrize("make", OF_MAPS.values(), ids=OF_MAPS)
-    def test_of_a_map(self, make, kind, dtype):
-        function, features = make(dtype), ZEROS[kind]().astype(dtype)
+    def test_of_a_map(self, make, kind):
+        function, features = make("float32"), ZEROS[kind]().astype("float32")
         (found,) = gradients(function, weights_of(function, features), features)
         assert np.isfinite(found).all()
 
     @pytest.mark.parametrize("make", OF_VECTORS.values(), ids=OF_VECTORS)
-    def test_of_zero_vectors(self, make, dtype):
-        vectors = np.random.default_rng(1).normal(size=(2, 5, 8)).astype(dtype)
+    def test_of_zero_vectors(self, make):
+        vectors = np.random.default_rng(1).normal(size=(2, 5, 8)).astype("float32")
         vectors[0, 2] = vectors[1] = 0
-        function = make(dtype)
+        function = make("float32")
         (found,) = gradients(function, weights_of(function, vectors), vectors)
         assert np.isfinite(found).all()
 
     @pytest.mark.parametrize("kind", ZEROS)
     @pytest.mark.parametrize("make", [boxed, chain])
-    def test_of_boxes(self, make, kind, dtype):
+    def test_of_boxes(self, make, kind):
         """On and off the edges of cells, inside and outside, without an area, upside down."""
         boxes = np.array(
-            [[0, 0, 3, 4], [1, 1, 2, 2], [0.5, 0.5, 1.5, 2.25], [0, 0, 0, 0], [2, 3, 1, 1], [5, 5, 9, 9], [-4, -4, -1, -1]], dtype
+            [[0, 0, 3, 4], [1, 1, 2, 2], [0.5, 0.5, 1.5, 2.25], [0, 0, 0, 0], [2, 3, 1, 1], [5, 5, 9, 9], [-4, -4, -1, -1]],
+            "float32",
         )[None]
-        function, features = make(dtype), ZEROS[kind]().astype(dtype)
+        function, features = make("float32"), ZEROS[kind]().astype("float32")
         found = gradients(function, weights_of(function, features, boxes), features, boxes)
         for one in found:
             assert np.isfinite(one).all()

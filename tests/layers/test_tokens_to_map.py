@@ -107,6 +107,15 @@ class TestOneMoreRegion:
         np.testing.assert_array_equal(found, np.concatenate([whole[:, 0], regions], axis=1))
         assert OneMoreRegion()(keras.Input((None, 5)), whole=keras.Input((1, 1, 5))).shape == (None, None, 5)
 
+    @only_on_tensorflow("tf.function is TensorFlow's")
+    def test_one_trace_serves_every_number_of_tokens(self):
+        import tensorflow as tf
+
+        specs = [tf.TensorSpec((None, None, 5)), tf.TensorSpec((None, None, 5))]
+        more = OneMoreRegion()
+        graph = tf.function(lambda regions, tokens: more(regions, whole=ClassToken()(tokens)), input_signature=specs)
+        assert graph(tokens_of(4), tokens_of(7)).shape == (2, 5, 5)
+
     def test_a_map_of_more_cells_is_refused(self):
         with pytest.raises(ValueError, match=r"a map of one cell .*, but got the shape \(2, 8, 16, 3\)"):
             OneMoreRegion()(tokens_of(4), whole=pixels_of(8, 16))

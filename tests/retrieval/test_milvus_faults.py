@@ -1,5 +1,9 @@
-"""A Milvus server that is killed, frozen and away while it is written and searched."""
+"""A Milvus server that is killed, frozen and away while it is written and searched.
 
+With the variable RW_KERAS_TEST_MILVUS set to `all` the server is stopped and started again more often.
+"""
+
+import os
 import secrets
 import subprocess
 import sys
@@ -13,6 +17,9 @@ from rw_keras.retrieval import Index, places
 from rw_keras.retrieval.milvus import MilvusError, MilvusIndex, MilvusWriter
 
 pytestmark = pytest.mark.milvus
+restarts = pytest.mark.skipif(
+    os.environ.get("RW_KERAS_TEST_MILVUS") != "all", reason="waits a minute for the server's restarts: set RW_KERAS_TEST_MILVUS=all"
+)
 
 RECIPE = {"backbone": "none", "max_side": 64}
 DIMENSIONS, WINDOW = 16, 128
@@ -98,6 +105,7 @@ def test_a_writer_that_is_killed_leaves_what_was_acknowledged(place):
     assert places.check(place) == []
 
 
+@restarts
 def test_a_server_that_goes_away_in_a_search(milvus_server, place):
     write(place, 0, 2 * WINDOW, lambda *_, **__: None)
     with MilvusIndex(place, timeout=4) as index:
@@ -124,6 +132,7 @@ def again(search):
             time.sleep(1)
 
 
+@restarts
 def test_the_recall_after_a_restart(milvus_server, place):
     rows = np.random.default_rng(0).standard_normal((5000, DIMENSIONS)).astype("float32")
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -243,7 +243,7 @@ class TestOldFormats:
                 use(folder)
         assert (folder / "index.json").read_bytes() == content.encode("latin-1")
 
-    @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("count", [100, pytest.param(300, marks=pytest.mark.slow)])
     @pytest.mark.parametrize("version", [1, 2])
     def test_damage(self, tmp_path, version, count):
         """It is refused with words, found by `check`, or seen by nobody; descriptors and names of format 1 have no checksums."""

@@ -65,7 +65,7 @@ class TestChanges:
         self.check(changes, dtype, regions)
 
     @pytest.mark.slow
-    @settings(max_examples=2000)
+    @settings(max_examples=500)
     @given(changes=CHANGES, dtype=st.sampled_from(DTYPES), regions=st.sampled_from(REGIONS))
     def test_many_rows_of_changes(self, changes, dtype, regions):
         self.check(changes, dtype, regions)
