@@ -1,7 +1,7 @@
 """What works with which network, with random weights: the table of docs/networks.md.
 
-    python benchmarks/networks.py --write                    # the smallest of each family, into docs/networks.md
-    python benchmarks/networks.py --networks vgg16,resnet50  # these, printed
+    python benchmarks/networks.py --write                            # the smallest of each family, into docs/networks.md
+    python benchmarks/networks.py --networks vgg16,resnet50 --write  # the rows of these alone
 
 Each network is built, describes photos of three shapes by one graph, is saved and loaded, exported as SavedModel and as ONNX, and
 run on JAX and on PyTorch, in processes of their own; every value is compared with the model's own on TensorFlow. Needs the extra
@@ -39,8 +39,8 @@ def flags():
     """The program's flags."""
     parser = Parser(description=__doc__)
     words = "Networks, with commas between. Default: the smallest of each family."
-    parser.flag("networks", words, Kind(lambda given: given.split(","), "NAME,..."), list(SMALLEST))
-    parser.switch("write", "Write the table into docs/networks.md.")
+    parser.flag("networks", words, Kind(lambda given: given.split(","), "NAME,..."), [*SMALLEST, *FAMILIES])
+    parser.switch("write", "Write the rows into the table of docs/networks.md.")
     parser.flag("describe", "For its own use: a folder of models to describe a photo with.", text("FOLDER"))
     return parser
 
@@ -64,8 +64,8 @@ def table(names):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for name in names:
-            print(name, file=sys.stderr, flush=True)
             found[name] = on_tensorflow(name, folder)
+            print(name, found[name], file=sys.stderr, flush=True)
         for column, backend in BACKENDS.items():
             environment = {**os.environ, "KERAS_BACKEND": backend}
             run = subprocess.run(
@@ -175,16 +175,41 @@ def rows(found):
 
 
 def replaced(page, lines):
-    """The page with the lines in place of the table that has the same head."""
-    head = re.escape(lines[0])
-    page, count = re.subn(rf"^{head}\n(\|.*\n)*", lambda _: "\n".join(lines) + "\n", page, flags=re.MULTILINE)
-    if count != 1:
-        raise ValueError(f"docs/networks.md has {count} tables with the head {lines[0]!r}; give it one.")
-    return page
+    """The page with these rows in its table of the same head, in place of those of the same networks; other rows stay."""
+    head = re.escape("\n".join(lines[:2]))
+    tables = list(re.finditer(rf"^{head}\n((?:\|.*\n)*)", page, flags=re.MULTILINE))
+    if len(tables) != 1:
+        raise ValueError(f"docs/networks.md has {len(tables)} tables with the head {lines[0]!r}; give it one.")
+    known = {row.split("`")[1]: row for row in [*tables[0][1].splitlines(), *lines[2:]]}
+    order = [*SMALLEST, *(name for name in known if name not in [*SMALLEST, *FAMILIES]), *FAMILIES]
+    kept = "".join(f"{known[name]}\n" for name in order if name in known)
+    return page[: tables[0].start(1)] + kept + page[tables[0].end(1) :]
 
 
-# KerasHub's families -> a tiny network of each.
-FAMILIES = {}
+def _hub(class_name, **arguments):
+    """A tiny network of a family of KerasHub's, and its vision part where it has two."""
+
+    def build():
+        import keras_hub
+
+        import rw_keras
+
+        return rw_keras.backbones.hub(getattr(keras_hub.models, class_name)(**arguments), None)
+
+    return build
+
+
+_TINY = {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "intermediate_dim": 24, "patch_size": 4}
+_BLOCKS = {"stackwise_num_filters": [8, 16], "stackwise_num_blocks": [1, 1], "stackwise_num_strides": [1, 2]}
+# KerasHub's families by the classes of their backbones -> a tiny network of each.
+FAMILIES = {
+    "DINOV2Backbone": _hub("DINOV2Backbone", **_TINY, image_shape=(20, 20, 3), position_embedding_shape=(20, 20)),
+    "DINOV3Backbone": _hub("DINOV3Backbone", **_TINY, image_shape=(20, 20, 3)),
+    "ViTBackbone": _hub("ViTBackbone", image_shape=(20, 20, 3), patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=24),
+    "ResNetBackbone": _hub(
+        "ResNetBackbone", input_conv_filters=[8], input_conv_kernel_sizes=[7], block_type="basic_block", **_BLOCKS
+    ),
+}
 
 
 def network_of(name):

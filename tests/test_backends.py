@@ -43,7 +43,7 @@ def made_by_tensorflow(tmp_path_factory, tiny_model, draw, pytestconfig):
     """A folder with models, photos, and an index that TensorFlow described; and the arrays that it makes of them."""
     folder = tmp_path_factory.mktemp("backends")
     (folder / "photos").mkdir()
-    for seed, (width, height) in enumerate([(80, 64), (64, 80), (81, 47)] * 4):
+    for seed, (width, height) in enumerate([(80, 64), (49, 80)] * 6):
         Image.fromarray(draw(seed, width, height)).save(folder / "photos" / f"{seed}.png")
     weights = pytestconfig.getoption("--alexnet_weights") or os.environ.get("RW_KERAS_ALEXNET_WEIGHTS")
     rw_keras.build_descriptor("alexnet", weights=weights).save(folder / "alexnet.keras")
@@ -66,6 +66,8 @@ def test_all_that_is_done_with_a_model_on(backend, made_by_tensorflow):
     folder, expected = made_by_tensorflow
     found = numbers(folder, backend)
     assert found.keys() == expected.keys()
-    assert found.pop("recipe") == expected.pop("recipe")
     for name, values in found.items():
-        np.testing.assert_allclose(values, expected[name], atol=1e-5, rtol=0, err_msg=name)
+        if name == "recipe":
+            assert values == expected[name]
+        else:
+            np.testing.assert_allclose(values, expected[name], atol=1e-5, rtol=0, err_msg=name)

@@ -79,8 +79,9 @@ def program(name, *arguments):
     [
         ("examples/eval_oxford5k.py", ["photos", "ground_truth", "qe", "missing", "whiten_on", "scales", "max_side"]),
         ("examples/eval_paris6k.py", ["photos", "ground_truth", "qe", "missing", "whiten_on", "scales", "max_side"]),
-        ("examples/learn_whitening.py", ["photos", "output", "recommended_shrinkage", "levels", "whiten_on"]),
+        ("examples/learn_whitening.py", ["photos", "output", "pairs", "recommended_shrinkage", "levels", "whiten_on"]),
         pytest.param("examples/reproduce_tables.py", ["data", "out", "alexnet_weights", "missing"], marks=_SLOW),
+        pytest.param("examples/fine_tune.py", ["photos", "output", "test", "labels", "mixed_precision"], marks=_SLOW),
         pytest.param("examples/reuse_layers.py", ["photos", "seed", "learning_rate"], marks=_SLOW),
         pytest.param("benchmarks/methods.py", ["method", "rounds", "data", "missing"], marks=_SLOW),
     ],
