@@ -54,8 +54,10 @@ class RegionVectors:
         for key, (method, levels) in wanted.items():
             own = keras.Input(signed.shape[1:])  # a model for each: their layers have the same names
             function = methods.resolve(method, levels)[0]
-            features, regions = signed if methods.is_for_signed_maps(function) else rectified, function(own)
-            self._tags[key] = backbones.digest_of_stages(own, regions)
+            takes_signed, regions = methods.is_for_signed_maps(function), function(own)
+            features = signed if takes_signed else rectified
+            # The same layers make other vectors of another map.
+            self._tags[key] = backbones.digest_of_stages(own, regions) + ("-signed" if takes_signed else "")
             self._regions[key] = keras.Model(own, layers.L2Norm()(regions), name=f"head_{len(self._regions)}")(features)
         weights = digest(keras.ops.convert_to_numpy(variable) for variable in network.weights)
         self._about = [weights, network.name, network.output_names[0], max_side, cache.version("rw_keras")]

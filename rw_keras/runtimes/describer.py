@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import importlib.util
 import io
 import json
@@ -333,7 +332,7 @@ def check_installed(runtime: str, variant: str = "float32") -> None:
     if importlib.util.find_spec(module.PACKAGE) is None:
         raise ImportError(f"The runtime {runtime} is not installed; {install}")
     try:
-        importlib.import_module(module.PACKAGE)
+        openvino_runtime.imported(module.PACKAGE)  # of which OpenVINO would else report its use
     except ImportError as error:
         raise ImportError(f"The runtime {runtime} cannot be loaded ({error}); {install.replace('it', 'it again', 1)}") from error
     if variant == "int8" and module.QUANTISER and importlib.util.find_spec(module.QUANTISER) is None:

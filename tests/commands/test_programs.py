@@ -65,7 +65,7 @@ def test_a_program_that_is_done(monkeypatch, capsys):
 
 def test_choices_are_those_of_the_package():
     """They stand in the flags because importing them loads Keras."""
-    assert set(runtime_flags.RUNTIMES) == {*runtimes.ENGINES, "auto"}
+    assert set(runtime_flags.RUNTIMES) == {"keras", *runtimes.RUNTIMES, "auto"}
     assert set(runtime_flags.PRECISIONS) == set(runtimes.PRECISIONS)
     assert set(evaluation_flags.MISSING) == set(protocol.MISSING)
 

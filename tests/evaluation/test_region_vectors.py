@@ -137,3 +137,18 @@ def test_unreadable_photos_are_all_named_and_the_rest_is_kept(network, photos, t
     done = len(runs)
     vectors.compute(photos[:4])
     assert len(runs) == done
+
+
+def test_the_same_layers_over_the_signed_and_the_rectified_map_are_kept_apart(photos, tmp_path):
+    import keras
+
+    inputs = keras.Input((None, None, 3), name="photos")
+    signed = keras.Model(inputs, keras.layers.Conv2D(6, 8, strides=8, name="signed")(inputs), name="signed")
+    vectors = make(signed, tmp_path / "kept", {"sum": ("sum", 3), "mean": ("mean", 3)})
+    vectors.compute(photos)
+    (rectified,), (as_it_is,) = vectors.blocks("sum", photos), vectors.blocks("mean", photos)
+    for (path, box), one, other in zip(photos, rectified, as_it_is):
+        features = np.asarray(signed(read_image(path, box, 1024)[None].astype("float32")))
+        for found, of in ((one, np.maximum(features, 0)), (other, features)):
+            mean = of.mean(axis=(1, 2))
+            np.testing.assert_allclose(found, mean / np.linalg.norm(mean), atol=1e-5)

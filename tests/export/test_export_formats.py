@@ -107,7 +107,7 @@ def test_onnx(model, tmp_path, draw):
 
 
 class TestQuantize:
-    @pytest.mark.parametrize("mode", ["int8", "int4", "float8", "gptq"])
+    @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
     def test_is_refused(self, model, mode):
         before = model.recipe
         with pytest.raises(ValueError, match=r'stays as its recipe says; .*precision="int8".*int8=True'):

@@ -388,6 +388,16 @@ def test_openvino_is_imported_without_what_reports_its_use(tmp_path, monkeypatch
     monkeypatch.delitem(sys.modules, "like_openvino", raising=False)
     assert not openvino_engine.imported("like_openvino").reports
     assert sys.modules.get("openvino_telemetry") is (reporter if before else None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_look_whether_openvino_is_there_reports_nothing():
+    program = (
+        "import sys; from rw_keras.runtimes.describer import check_installed; check_installed('openvino'); "
+        "print('openvino' in sys.modules, 'openvino_telemetry' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True False\n", done.stderr
     del sys.modules["like_openvino"]
 
 
