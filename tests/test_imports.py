@@ -109,6 +109,7 @@ print(type(keras.saving.load_model(sys.argv[1], safe_mode=True)).__name__)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script", [_LOADED_BY_KERAS, pytest.param(_LOADED_LATER, marks=pytest.mark.slow)], ids=["keras first", "rw_keras first"]
 )

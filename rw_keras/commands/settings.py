@@ -7,7 +7,6 @@ from typing import Any
 
 from rw_keras.commands import runtime_flags
 from rw_keras.model import presets
-from rw_keras.runtimes.keras_backend import BACKENDS, KERAS
 
 
 def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,6 +33,8 @@ def known_settings(about: Mapping[str, Any]) -> dict[str, Any]:
     if last.get("precision") in runtime_flags.PRECISIONS:  # that of a model under a mixed-precision policy is no flag's
         known["precision"] = last["precision"]
     if last.get("runtime") in runtime_flags.RUNTIMES:
+        from rw_keras.runtimes.keras_backend import BACKENDS, KERAS  # loads what reads photos
+
         known["runtime"] = KERAS if last["runtime"] in BACKENDS else last["runtime"]
     return {**known, "dtype": about["dtype"]}
 

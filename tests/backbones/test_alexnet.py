@@ -199,6 +199,7 @@ class TestSizes:
             expected = [[maps[0, top : top + 3, left : left + 3].max(axis=(0, 1)) for left in columns] for top in rows]
             np.testing.assert_array_equal(run(pool, maps)[0], expected)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("pooling", SMALLEST)
     def test_smallest_photo(self, networks, draw, pooling):
         smallest = SMALLEST[pooling]

@@ -76,6 +76,7 @@ def each_of(*names):
 
 
 class TestNetwork:
+    @pytest.mark.slow
     @each_of("MobileNetV2", "EfficientNetV2B0", "ConvNeXtTiny")
     def test_describes_photos_of_any_size(self, describing, photo, class_name):
         channels, _, signed = NETWORKS[class_name]
@@ -94,6 +95,7 @@ class TestNetwork:
             np.testing.assert_array_equal(features, np.maximum(last, 0))
             np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, rtol=1e-5)
 
+    @pytest.mark.slow
     @each_of("MobileNetV2", "ConvNeXtTiny")
     def test_one_graph_serves_every_size(self, describing, photo, class_name):
         model = describing(class_name)
@@ -113,6 +115,7 @@ class TestNetwork:
             with pytest.raises(ImageError, match=f"{least} or more"):
                 rw_keras.describe(model, photo(least - 1, least))
 
+    @pytest.mark.slow
     @each_of("MobileNetV2", "ResNet50")
     def test_saved_model_loads_in_safe_mode_and_gives_the_same_digits(self, describing, photo, class_name, tmp_path):
         model = describing(class_name)
@@ -122,6 +125,7 @@ class TestNetwork:
         pixels = photo(64, 80)[None]
         np.testing.assert_array_equal(run(loaded, pixels), run(model, pixels))
 
+    @pytest.mark.slow
     @each_of(*NETWORKS)
     def test_is_keras_own_network_on_pixels_preprocessed_by_keras(self, photo, class_name, tmp_path):
         """The weights go by a file, and the pixels straight in."""
@@ -134,6 +138,7 @@ class TestNetwork:
         close(run(network, pixels), np.maximum(run(own, preprocess_input(class_name)(pixels.copy())), 0))
 
 
+@pytest.mark.slow
 def test_name_in_any_case_is_the_same_network(describing):
     made = dataclasses.replace(describing("MobileNetV2").recipe, weights=UNSET)  # those are random
     assert made["backbone"] == "mobilenetv2"

@@ -222,6 +222,7 @@ class TestPresets:
         np.testing.assert_array_equal(run(again, photos_of(9, 14)), run(model, photos_of(9, 14)))
         assert rw_keras.build_descriptor(f"HUB:{folder}", method="gem", whitening=None).recipe["layer"] == "map"
 
+    @pytest.mark.slow
     def test_words_find_photos(self, folder, tmp_path):
         model = rw_keras.build_descriptor(f"hub:{folder}", method="joint", whitening=None)
         photos = [photos_of(25, 31, 1)[0].astype("uint8") + seed for seed in range(3)]
@@ -241,6 +242,7 @@ class TestPresets:
         with pytest.raises(ValueError, match=r"vector has the shape \(3,\), and the index 10 dimensions"):
             index.search_text(model, "red box", encoder=lambda text: np.ones(3))
 
+    @pytest.mark.slow
     def test_words_need_a_space_that_is_shared(self, tiny_model):
         model = tiny_model()
         described = rw_keras.describe(model, [photos_of(25, 31, 1)[0].astype("uint8")])

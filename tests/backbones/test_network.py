@@ -294,6 +294,7 @@ def channels_first():
 
 
 class TestChannelsFirst:
+    @pytest.mark.slow
     @pytest.mark.parametrize("activation", ["relu", "swish"])
     @pytest.mark.parametrize("pooling", [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D])
     def test_describes_as_its_twin_of_channels_last(self, pooling, activation, photos, tmp_path):

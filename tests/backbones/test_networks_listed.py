@@ -51,6 +51,7 @@ class TestList:
                 assert None not in (network.channels, network.stride, network.smallest_side), network.name
                 assert "not known" not in network.licence, network.name
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "name",
         [
@@ -98,6 +99,7 @@ class TestList:
         assert isinstance(backbones.list()[:2], tuple) and not isinstance(backbones.list()[0], Networks)
 
 
+@pytest.mark.slow
 def test_no_network_is_built_for_it():
     program = (
         "import keras, rw_keras\n"

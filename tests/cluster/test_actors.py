@@ -79,6 +79,7 @@ def passing(plan):
     return sum(plan.fragment(0).passing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone, kept", [(0, 0), (8, AWAY)])
 def test_the_better_of_two_tries_is_kept(plan, photos, draw, moments, gone, kept):
     moments.append(lambda: (comes_back(photos, draw, AWAY), goes(photos, gone)))
@@ -86,6 +87,7 @@ def test_the_better_of_two_tries_is_kept(plan, photos, draw, moments, gone, kept
     assert (row["fault"], row["failed"], row["doubtful"], passing(plan)) == ("", kept, kept, kept)
 
 
+@pytest.mark.slow
 def test_the_last_pass_describes_what_has_come_back_and_nothing_else(plan, photos, draw):
     described(Actor(plan, 2))
     (path,) = (photos.parent / "fragments").glob("*.parquet")
@@ -103,6 +105,7 @@ def test_the_last_pass_describes_what_has_come_back_and_nothing_else(plan, photo
     assert described(actor)["failed"] == passing(plan) == AWAY - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back", [0, 1])
 def test_what_stays_away_is_not_described_a_second_time(plan, photos, draw, monkeypatch, back):
     """The driver's passes, with actors in this process."""

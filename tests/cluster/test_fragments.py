@@ -88,6 +88,7 @@ def described(model, photos, out, place, stop=None, **arguments):
         return job.finished(writer, update, 0.0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"dtype": "float16"}, {"regions": "int8", "region_components": 5}, {"regions": "float16"}, {"checksum": True}],
@@ -105,6 +106,7 @@ def test_gathered_fragments_are_the_index_of_one_machine(model, photos, tmp_path
     assert len(Index.load(out)) == 47
 
 
+@pytest.mark.slow
 def test_an_update_is_that_of_one_machine(model, photos, tmp_path, draw):
     outs = tmp_path / "gathered", tmp_path / "plain"
     for out in outs:
@@ -123,6 +125,7 @@ def test_an_update_is_that_of_one_machine(model, photos, tmp_path, draw):
     assert contents(outs[0]) == contents(outs[1])
 
 
+@pytest.mark.slow
 def test_a_plan_is_gone_on_with(model, photos, tmp_path):
     place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
     assert described(model, photos, out, place, stop=2) is None
@@ -137,6 +140,7 @@ def test_a_plan_is_gone_on_with(model, photos, tmp_path):
     assert contents(out) == contents(tmp_path / "plain")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checksum", [False, True])
 @pytest.mark.parametrize("windows", [1, 3, 5])
 def test_gathering_goes_on_where_it_was_killed(model, photos, tmp_path, monkeypatch, windows, checksum):
@@ -161,6 +165,7 @@ def test_gathering_goes_on_where_it_was_killed(model, photos, tmp_path, monkeypa
     assert contents(out) == contents(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_what_was_deleted_meanwhile_stays_so(model, photos, tmp_path):
     from rw_keras.retrieval.writer import Writer
 
@@ -187,6 +192,7 @@ def spoiled(path):
     return repair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("described_meanwhile", [False, True])
 def test_a_photo_that_was_repaired_meanwhile_keeps_its_row(model, photos, tmp_path, described_meanwhile):
     place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
@@ -215,6 +221,7 @@ def test_a_photo_that_was_repaired_meanwhile_keeps_its_row(model, photos, tmp_pa
     np.testing.assert_allclose(*rows, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_older_row_does_not_take_the_place_of_a_newer_one(model, photos, tmp_path, draw):
     place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
     assert described(model, photos, out, place, stop=3) is None
@@ -271,6 +278,7 @@ def test_an_array_beside_urls_is_refused_before_the_plan():
     running._check_files(photo_items(["memory://bucket/a.jpg", "memory://bucket/b.jpg"]))
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text(model, tmp_path, draw):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -359,6 +367,7 @@ class TestPlaces:
             with pytest.raises(ValueError, match=r"plan\.json cannot be read: .*; remove the folder"):
                 Plan.found(place)
 
+    @pytest.mark.slow
     def test_a_fragment_that_is_damaged(self, model, photos, tmp_path):
         place, out = Place.of(tmp_path / "fragments"), tmp_path / "gathered"
         described(model, photos, out, place, stop=3)

@@ -67,6 +67,7 @@ def test_what_is_wrong_is_said_before_photos_are_listed(model, tmp_path, monkeyp
         running.extract(model, "photos", **{"out": tmp_path / "index", "address": "local", **arguments})
 
 
+@pytest.mark.slow
 def test_a_run_with_actors_in_this_process(model, folders, tmp_path, monkeypatch):
     def rows(plan, numbers, fleet, workers, again=False):
         actor = Actor(plan, fleet.processors, workers, again)

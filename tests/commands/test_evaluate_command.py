@@ -142,6 +142,7 @@ def test_missing_photos(command, capsys, labelled, tmp_path, monkeypatch):
     assert lines[2] == "1 photos that the labels name are not there, and 1 queries are left out"
 
 
+@pytest.mark.slow
 def test_queries_with_a_box_are_described(command, capsys, index, model, model_file, photo_folder):
     (photo_folder / "labels.csv").write_text("query,positives,box\na.png,c.jpg,4 4 60 44\nb.png,d.png,\n")
     arguments = ["evaluate", index[0], "--labels", photo_folder / "labels.csv", "--json"]

@@ -40,6 +40,7 @@ Writer.commit = interrupted
 
 
 class TestIndex:
+    @pytest.mark.slow
     def test_writes_the_index(self, command, capsys, model, model_file, photo_folder, tmp_path):
         assert command("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "--quiet") == 0
         captured = capsys.readouterr()
@@ -294,6 +295,7 @@ class TestIndexAgain:
         assert command(*arguments, "--model", model_file, "--max_side", 40, "--dtype", "float16", "--runtime", "tensorflow") == 0
         return arguments
 
+    @pytest.mark.slow
     def test_without_a_flag(self, command, capsys, made, photo_folder, draw, tmp_path):
         Image.fromarray(draw(78)).save(photo_folder / "new.png")
         capsys.readouterr()
@@ -323,11 +325,13 @@ class TestIndexAgain:
         assert command(*made, *flags_) == 1
         only_line(capsys, words, "--force")
 
+    @pytest.mark.slow
     def test_force_makes_it_again(self, command, made, tmp_path):
         assert command(*made, "--force", "--max_side", 41) == 0
         index = Index.load(tmp_path / "out")
         assert (index.recipe["max_side"], str(index.descriptors.dtype), len(index)) == (41, "float16", 6)
 
+    @pytest.mark.slow
     def test_most_photos_gone(self, command, capsys, made, photo_folder, monkeypatch, tmp_path):
         for name in NAMES[:4]:
             (photo_folder / name).unlink()
@@ -339,6 +343,7 @@ class TestIndexAgain:
         assert command(*made, "--prune") == 0
         assert len(Index.load(tmp_path / "out")) == 2
 
+    @pytest.mark.slow
     def test_unread_photos(self, command, capsys, model_file, photo_folder, tmp_path):
         listed = tmp_path / "list.txt"
         listed.write_text("".join(f"{photo_folder / name}\n" for name in NAMES))
@@ -351,6 +356,7 @@ class TestIndexAgain:
         assert "6 kept, 0 left out; 6 photos in the index; 1 could not be read now, what the index holds of them was kept" in out
         assert re.search(r"\n1 could not be read now; .*:\n  .*a\.png: There is no file", out)
 
+    @pytest.mark.slow
     def test_metadata(self, command, capsys, made, photo_folder, tmp_path):
         (tmp_path / "photos.csv").write_text("name,city,year\na.png,Oxford,1900\nb.png,Paris,2005\n")
         assert command(*made, "--metadata", tmp_path / "photos.csv") == 0
@@ -361,6 +367,7 @@ class TestIndexAgain:
             assert sorted(hit["name"] for hit in json.loads(capsys.readouterr().out)) == names
         assert command(*made, "--metadata", tmp_path / "none.csv") == 1
 
+    @pytest.mark.slow
     def test_second_run_is_an_update(self, command, capsys, model_file, photo_folder, tmp_path, draw):
         arguments = ("index", photo_folder, "-o", tmp_path / "out", "--model", model_file, "-q")
         assert command(*arguments) == 0
@@ -371,6 +378,7 @@ class TestIndexAgain:
         assert command(*arguments) == 0
         assert "2 described (1 of them had changed), 4 kept, 1 removed, 0 left out; 6 photos" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_photos_that_were_deleted_are_taken_back(self, command, capsys, index, model_file, photo_folder):
         folder = index[0]
         about = store.about(folder)

@@ -52,6 +52,7 @@ class TestCommandLine:
             (
                 "search",
                 [
+                    "text",
                     "box",
                     "k",
                     "rerank",

@@ -39,6 +39,7 @@ _VALUES = {
 _WORDS = st.lists(st.text().filter(lambda word: not word.startswith("-") or word == "-"), max_size=4)
 
 
+@pytest.mark.slow
 @given(data=st.data(), words=_WORDS, after=st.lists(st.text(), max_size=3))
 def test_every_spelling_says_the_same(data, words, after):
     """Underscore or hyphen, `=` or a place of its own, before, between or after all else; and what stands after `--` is no flag."""

@@ -65,6 +65,7 @@ def no_keras(monkeypatch):
 
 
 class TestIndex:
+    @pytest.mark.slow
     def test_a_new_one_is_recommended_and_says_so(self, made, capsys, tmp_path):
         index = made()
         assert "rw-keras: the preset is recommended; --preset paper is the publication's own.\n" in capsys.readouterr().err
@@ -132,6 +133,7 @@ class TestIndex:
         assert command("index", photo_folder, "-o", tmp_path / "out", *flags) == 1
         only_line(capsys, words, "--force")
 
+    @pytest.mark.slow
     def test_force_with_another_part_keeps_the_others(self, made):
         made("--preset=paper", "--levels=2")
         index = made("--force", "--method=rmac")

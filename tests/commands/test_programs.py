@@ -95,6 +95,7 @@ def test_help_shows_the_flags(name, flags):
     assert "allow_missing" not in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eval_oxford5k.py", "eval_paris6k.py", "learn_whitening.py"])
 def test_a_wrong_command_line(name):
     for arguments, words in (

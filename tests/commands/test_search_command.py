@@ -15,6 +15,7 @@ class TestSearch:
     def table(self, hits):
         return "rank  cosine  photo\n" + "".join(f"{rank:4d}  {score:6.3f}  {name}\n" for rank, (name, score) in enumerate(hits, 1))
 
+    @pytest.mark.slow
     def test_table(self, command, capsys, index, model, model_file, photo_folder):
         assert command("search", index[0], photo_folder / "d.png", "--model", model_file) == 0
         captured = capsys.readouterr()
@@ -22,6 +23,7 @@ class TestSearch:
         assert captured.out.splitlines()[1] == "   1   1.000  d.png"
         assert captured.err == ""
 
+    @pytest.mark.slow
     def test_names_stay_on_one_line(self, command, capsys, model_file, photo_folder, tmp_path):
         photos = tmp_path / "odd"
         photos.mkdir()
@@ -71,6 +73,7 @@ class TestSearch:
         assert command("search", tmp_path / "small", photo_folder / "d.png", "--model", model_file) == 0
         assert capsys.readouterr().out.splitlines()[1] == "   1   1.000  d.png"
 
+    @pytest.mark.slow
     def test_another_model_is_refused(self, command, capsys, index, other_model_file, photo_folder):
         assert command("search", index[0], photo_folder / "a.png", "--model", other_model_file) == 1
         only_line(capsys, "weights", "Use the model that made it")
@@ -172,6 +175,7 @@ class TestSearch:
         assert page.count("leads out of the photos’ folder") == 2
         assert "secret.png" not in "".join(re.findall('href="([^"]*)"', page))
 
+    @pytest.mark.slow
     def test_flags_of_one_run_are_gone_in_the_next(self, command, capsys, index, model_file, photo_folder):
         arguments = ["search", index[0], photo_folder / "a.png", "--model", model_file]
         assert command(*arguments, "--k", 2, "--json") == 0

@@ -183,6 +183,7 @@ def made():
     return {"backbone": "tiny abc", "max_side": 64}
 
 
+@pytest.mark.slow
 def test_many_writers(tmp_path):
     """Threads stand for processes: each has a connection of its own, as processes have."""
     every = {f"photo {number}": np.full(3, number, "float32") for number in range(200)}

@@ -105,6 +105,7 @@ class TestFirstRun:
         np.testing.assert_allclose([score for _, score in found[:6]], [scores[name] for name in expected[:6]], atol=1e-5)
         assert index.search_photo(model, folder / "001.png", (2, 3, 40, 50), k=21, rerank=6) == found
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("devices", [["CPU:0", "CPU:0"]], ids=len)
     def test_of_several_devices(self, model, folder, out, tmp_path, devices):
         quiet(model, folder, out, regions="int8")
@@ -302,6 +303,7 @@ class TestPreset:
         assert found == index.search_photo(model, folder / "001.png", k=21, rerank=5)
         assert found != index.search_photo(model, folder / "001.png", k=21, rerank=None)
 
+    @pytest.mark.slow
     def test_so_is_one_of_a_describer(self, model, folder, out):
         quiet(rw_keras.runtimes.load(model, "tensorflow"), folder, out)
         assert store.about(out)["search"]["rerank"] == 5
@@ -312,6 +314,7 @@ class TestPreset:
         assert store.about(out)["search"] == {"rerank": None, "smooth": None, "expand": 3, "alpha": 0.0}
         assert len(Index.load(out).search_photo(model, folder / "001.png", k=3)) == 3
 
+    @pytest.mark.slow
     def test_an_index_that_is_there_keeps_its_own_defaults(self, model, tiny_model, folder, out):
         quiet(tiny_model(), folder, out, max_side=60)
         quiet(model, folder, out)

@@ -183,6 +183,7 @@ class TestFirstRun:
 
 
 class TestBatches:
+    @pytest.mark.slow
     def test_depend_on_the_list_alone(self, model, folder, out, tmp_path, computed, monkeypatch):
         """However the threads take turns, however slow one photo is."""
         quiet(model, folder, out, workers=1)
@@ -318,6 +319,7 @@ class TestBatches:
         thread.join(20)
         assert [future.result(20).descriptors.shape for future in found] == [(1, 12)] * 5
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("devices", [["CPU:0"], ["CPU:0", "CPU:0"]], ids=len)
     def test_named_devices_get_the_batches(self, model, folder, out, tmp_path, devices, monkeypatch):
         asked, real = [], runner._replica
@@ -466,6 +468,7 @@ class TestUpdate:
         assert counts(quiet(model, folder, out)) == (0, 0, 60, 0, 0)
         assert store.read(out).failures == []
 
+    @pytest.mark.slow
     def test_all_changed_again_and_again(self, model, folder, out, tmp_path, draw):
         for run in range(4):
             for path in folder.rglob("*.png"):
@@ -474,6 +477,7 @@ class TestUpdate:
             self.check(model, folder, out, tmp_path)
             assert len(list(out.glob("rows-*"))) == 1, run
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError], ids=lambda error: error.__name__)
     @pytest.mark.parametrize("spoiled", [False, True], ids=["readable", "spoiled"])
     def test_interrupted(self, model, folder, out, tmp_path, draw, computed, error, spoiled):
@@ -733,6 +737,7 @@ class TestDisk:
 
 
 class TestSources:
+    @pytest.mark.slow
     def test_all_kinds_give_the_same_descriptors(self, model, folder, tmp_path, computed):
         import tensorflow as tf
 

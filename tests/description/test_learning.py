@@ -11,6 +11,7 @@ from rw_keras.model.build import head_stages
 pytestmark = pytest.mark.filterwarnings("ignore:PCAWhiten")  # few vectors
 
 
+@pytest.mark.slow
 @given(cuts=st.sets(st.integers(1, 29), max_size=5), seed=st.integers(0, 9))
 @settings(max_examples=20)
 def test_batches_are_learned_from_as_one(cuts, seed):
@@ -52,6 +53,7 @@ def test_a_models_whitening_is_that_of_its_vectors(tiny_model, draw, whiten):
     np.testing.assert_allclose(spread, axes * eigenvalues @ axes.T, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whiten", ["regions", "global"])
 def test_the_stages_of_a_head_are_the_models(tiny_model, draw, whiten):
     import keras

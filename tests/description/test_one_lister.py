@@ -39,6 +39,7 @@ def odd_tree(tmp_path, draw):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:PCAWhiten")
 def test_all_callers_list_the_same(tiny_model, odd_tree, tmp_path, recwarn):
     model = tiny_model()

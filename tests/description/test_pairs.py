@@ -49,6 +49,7 @@ def vectors_of(model, photos):
 
 
 class TestFitWhitening:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "arguments", [{}, {"whiten_on": "global"}, {"scales": (1, 0.5)}, {"scales": (1, 0.5), "whiten_on": "global"}]
     )
@@ -75,6 +76,7 @@ class TestFitWhitening:
         assert learned.provenance["pairs"] == 4
         assert "8 photos" in learned.describe() and "4 matching pairs" in learned.describe()
 
+    @pytest.mark.slow
     def test_paths_and_positions_and_folders_say_the_same(self, tiny_model, views, tmp_path):
         for number, photo in enumerate(views):
             (tmp_path / str(number // 2)).mkdir(exist_ok=True)
@@ -96,6 +98,7 @@ class TestFitWhitening:
             np.testing.assert_array_equal(other.eigenvectors, found[0].eigenvectors)
             np.testing.assert_array_equal(other.eigenvalues, found[0].eigenvalues)
 
+    @pytest.mark.slow
     def test_everything_else_takes_it_as_any_whitening(self, tiny_model, views, tmp_path):
         """Files, saved models, recipes, components, regions, the index, and the head without Keras."""
         model = tiny_model(components=6, shrinkage=0.2)
@@ -119,6 +122,7 @@ class TestFitWhitening:
         differing = Recipe.of(unlike).differences(Recipe.of(model), "the other's")
         assert any("whitening pairs" in line for line in differing)
 
+    @pytest.mark.slow
     def test_a_file_brings_the_shrinkage_that_it_was_learned_with(self, tiny_model, views, tmp_path):
         """Few pairs of many dimensions: without it, what hardly differs in them would be all that counts."""
         model = tiny_model(shrinkage=0.3)
@@ -129,6 +133,7 @@ class TestFitWhitening:
         np.testing.assert_allclose(rw_keras.describe(again, views), rw_keras.describe(model, views), atol=1e-5)
         assert tiny_model(whitening=tmp_path / "learned.npz", shrinkage=0.5).recipe["whitening"]["shrinkage"] == 0.5
 
+    @pytest.mark.slow
     def test_a_photo_that_cannot_be_read_leaves_its_pairs_out(self, tiny_model, views, tmp_path):
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(b"no photo")

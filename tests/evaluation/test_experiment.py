@@ -44,6 +44,7 @@ def test_descriptors_are_the_models(bench, network, name, method, arguments):
     np.testing.assert_allclose(queries, rw_keras.describe(model, list(found.query_photos.values()), boxes), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_without_whitening(bench, network):
     model = rw_keras.build_descriptor(network, whitening=None)
     index, _ = bench.experiment.descriptors(Setting("vgg16", "rw", shrinkage=None), "oxford5k")
@@ -51,6 +52,7 @@ def test_without_whitening(bench, network):
     np.testing.assert_allclose(index.descriptors, expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_evaluation(bench, network, data):
     model = model_of(bench, network, "oxford5k", "rw", shrinkage=0.5)
     folder = data / "oxford5k_part"
@@ -61,6 +63,7 @@ def test_scores_are_those_of_the_evaluation(bench, network, data):
     assert 0 < np.mean(list(own.values())) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rerank", [pytest.param(4, marks=pytest.mark.slow), 99])
 def test_reranked_scores_are_those_of_the_evaluation(bench, network, data, rerank):
     model = model_of(bench, network, "oxford5k", "rw", shrinkage=0.5)

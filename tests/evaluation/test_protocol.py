@@ -214,6 +214,7 @@ def test_folders_of_two_sets(model, collection, photo_folder):
 
 
 class TestWhitening:
+    @pytest.mark.slow
     def test_learned_on_the_same_set_is_refused(self, tiny_model, collection, tmp_path):
         whitened = tiny_model(shrinkage=0.2)
         rw_keras.fit_whitening(whitened, collection.photos, name="oxford5k", progress=False)
@@ -230,6 +231,7 @@ class TestWhitening:
         with pytest.raises(ValueError, match="1 photos in common"):
             measure(whitened, collection)
 
+    @pytest.mark.slow
     def test_learned_on_another_set_is_taken(self, tiny_model, collection, photo_folder):
         whitened = tiny_model(shrinkage=0.2)
         rw_keras.fit_whitening(whitened, photo_folder, progress=False)
@@ -326,6 +328,7 @@ class TestProgram:
         assert program("--whitening=none", "--preset=recommended", "--qe=1", "--scales=1,0.5", "--rerank=none") == 0
         assert capsys.readouterr().out.splitlines()[-1] == f"   1  {self.row(collection.by_hand(model, 1, max_side=side))}"
 
+    @pytest.mark.slow
     def test_flags_count(self, program, tiny_model, collection, capsys):
         assert program("--whitening=none", "--max_side=32", "--qe=3", "--levels=2", "--per_query") == 0
         lines = capsys.readouterr().out.splitlines()
@@ -393,6 +396,7 @@ class TestProgram:
         assert program(*arguments) == 0
         assert capsys.readouterr().out == alone != fewer
 
+    @pytest.mark.slow
     def test_whitening_in_a_file(self, program, tiny_model, collection, photo_folder, capsys, tmp_path):
         whitened = tiny_model(shrinkage=0.2)
         rw_keras.fit_whitening(whitened, photo_folder, name="elsewhere", progress=False)
@@ -457,6 +461,7 @@ class TestProgram:
         assert program("--whitening=none", corrupt=frozenset({"photo_000006"})) == 0
         assert capsys.readouterr().out.startswith("Tiny set: 11 photos, 3 queries")
 
+    @pytest.mark.slow
     def test_cache(self, program, tmp_path):
         assert program("--whitening=none", "--cache=") == 0
         assert not (tmp_path / ".rw_keras_cache").exists()

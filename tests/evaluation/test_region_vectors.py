@@ -49,6 +49,7 @@ def by_hand(network, method, levels, path, box, max_side=1024):
     return np.divide(regions, length, where=length > 0, out=np.zeros_like(regions))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_side", [1024, 40])
 def test_are_those_of_the_method(network, photos, tmp_path, small_chunks, max_side):
     vectors = make(network, tmp_path / "kept", max_side=max_side)
@@ -81,6 +82,7 @@ def test_a_second_run_computes_nothing(network, photos, tmp_path, small_chunks, 
     assert len(runs) == 6
 
 
+@pytest.mark.slow
 def test_a_new_method_runs_alone(network, photos, tmp_path, runs):
     make(network, tmp_path / "kept").compute(photos)
     more = make(network, tmp_path / "kept", {**WANTED, "mine": (lambda features: methods.rw(features, levels=1), 3)})
@@ -96,6 +98,7 @@ def test_methods_asked_for_only(network, photos, tmp_path, runs):
         np.testing.assert_allclose(row, by_hand(network, "mac", 3, path, box), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_computed_again(network, photos, tmp_path, small_chunks, runs, draw):
     vectors = make(network, tmp_path / "kept")
     vectors.compute(photos)
@@ -114,6 +117,7 @@ def test_what_has_changed_is_computed_again(network, photos, tmp_path, small_chu
     assert len(runs) == 6 + 4
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_network(network, photos, tmp_path, runs):
     make(network, tmp_path / "kept").compute(photos)
     import keras

@@ -99,6 +99,7 @@ np.save(sys.argv[5], loaded.signatures["serving_default"](image_bytes=tf.constan
     np.testing.assert_allclose(np.load(files[3])[0], rw_keras.describe(model, files[2]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_is_readable_by_a_server(exported):
     _, folder = exported
     assert folder.stat().st_mode & 0o777 == 0o755
@@ -160,10 +161,12 @@ def files(draw, tmp_path_factory):
 
 
 class TestImageBytes:
+    @pytest.mark.slow
     def test_of_photos_of_all_sizes_in_one_request(self, exported, signatures, files):
         found = signatures["serving_default"](image_bytes=tf.constant([file.read_bytes() for file in files]))["descriptor"]
         np.testing.assert_allclose(found, rw_keras.describe(exported[0], files), atol=1e-6)
 
+    @pytest.mark.slow
     def test_of_boxes(self, exported, signatures, files):
         boxes = [(5, 6, 50, 70.4), (0, 0, 64, 64), (20, 3, 900, 39), (1, 1, 30, 60)]
         content = tf.constant([file.read_bytes() for file in files])
@@ -230,11 +233,13 @@ class TestRegions:
             assert not found["regions"][place, len(vectors) :].numpy().any()
             assert not found["boxes"][place, len(vectors) :].numpy().any()
 
+    @pytest.mark.slow
     def test_of_photos_of_all_sizes_in_one_request(self, exported, signatures, files):
         found = signatures["regions"](image_bytes=tf.constant([file.read_bytes() for file in files]))
         assert len(set(found["counts"].numpy().tolist())) > 1  # some are filled up
         self.assert_like_the_model(found, exported[0], [read_image(file) for file in files])
 
+    @pytest.mark.slow
     def test_of_boxes(self, exported, signatures, files):
         boxes = [(5, 6, 50, 70.4), (0, 0, 64, 64), (20, 3, 900, 39), (1, 1, 30, 60)]
         content = tf.constant([file.read_bytes() for file in files])
@@ -464,6 +469,7 @@ class TestOtherFormats:
 
         self.check(several, run, 1e-2 if int8 else 1e-6)
 
+    @pytest.mark.slow
     def test_what_onnx_has_no_operation_for_is_refused(self, tmp_path):
         pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
         photos = keras.Input((None, None, 3))

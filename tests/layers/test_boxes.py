@@ -121,6 +121,7 @@ class TestValue:
         for boxes in (np.zeros((0, 4), "float32"), np.zeros((2, 0, 4), "float32")):
             assert pooled(reference.dense_map(5, 7), boxes).shape == (2, 0, 8)
 
+    @pytest.mark.slow
     @settings(max_examples=60)
     @given(st.integers(0, 10**6), boxes_of_a_photo, boxes_of_a_photo)
     def test_any_ones(self, seed, first, second):

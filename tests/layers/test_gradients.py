@@ -331,6 +331,7 @@ class TestIsFinite:
             assert np.isfinite(one).all()
 
 
+@pytest.mark.slow
 def test_of_a_map_in_float32_is_that_in_float64():
     """As it is trained with."""
     for make in OF_MAPS.values():

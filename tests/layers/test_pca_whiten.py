@@ -424,6 +424,7 @@ class TestMatching:
         found = [run(layer, each.astype("float32")).astype("float64") for each in (one, other)]
         return found[0] - found[1]
 
+    @pytest.mark.slow
     @given(
         dimensions=st.integers(1, 8),
         more=st.integers(1, 60),

@@ -84,6 +84,7 @@ class TestRegionalMaxPooling(LayerHabits, RefusesShapes, RefusesArguments):
         expected = reference.region_maxima(features, 3, whole)
         np.testing.assert_array_equal(model.predict(features, batch_size=2, verbose=0), expected)
 
+    @pytest.mark.slow
     @only_on_tensorflow("a side that is known only at run time is TensorFlow's")
     def test_value_where_sides_are_known_or_not_when_a_graph_is_traced(self):
         import tensorflow as tf
@@ -104,6 +105,7 @@ class TestRegionalMaxPooling(LayerHabits, RefusesShapes, RefusesArguments):
             np.testing.assert_array_equal(graph(features).numpy(), reference.region_maxima(features, 3, whole))
         assert graph.experimental_get_tracing_count() == 1
 
+    @pytest.mark.slow
     @settings(max_examples=30)
     @given(small_sizes, seeds, st.permutations(range(8)))
     def test_permuted_channels_give_permuted_maxima(self, size, seed, order):
@@ -112,6 +114,7 @@ class TestRegionalMaxPooling(LayerHabits, RefusesShapes, RefusesArguments):
             run(RegionalMaxPooling(), features[..., order]), run(RegionalMaxPooling(), features)[..., order]
         )
 
+    @pytest.mark.slow
     @settings(max_examples=30)
     @given(small_sizes, seeds, st.integers(-60, 60))
     def test_multiplying_the_map_multiplies_the_maxima(self, size, seed, power):
@@ -126,6 +129,7 @@ class TestRegionalMaxPooling(LayerHabits, RefusesShapes, RefusesArguments):
         np.testing.assert_array_equal(found.max(axis=1), found[:, 0])
         np.testing.assert_array_equal(found[:, 0], features.max(axis=(1, 2)))
 
+    @pytest.mark.slow
     @settings(max_examples=30)
     @given(small_sizes, seeds)
     def test_turned_map_has_the_same_maxima_in_another_order(self, size, seed):

@@ -67,6 +67,7 @@ class TestRegionalSumPooling(LayerHabits, RefusesShapes, RefusesArguments):
         found = model.predict(features, batch_size=2, verbose=0)
         np.testing.assert_allclose(found, reference.region_sums(features, 3, whole), rtol=reference.RELATIVE_ERROR)
 
+    @pytest.mark.slow
     @only_on_tensorflow("a side that is known only at run time is TensorFlow's")
     def test_value_where_sides_are_known_or_not_when_a_graph_is_traced(self):
         import tensorflow as tf
@@ -136,12 +137,14 @@ class TestWeightsThenRegions:
         assert number + 1 == 20
         assert graph.experimental_get_tracing_count() == 1
 
+    @pytest.mark.slow
     @settings(max_examples=30)
     @given(st.sampled_from([(1, 1), (2, 5), (3, 4)]), st.integers(0, 10**6), st.floats(1e-6, 1e6))
     def test_multiplying_the_map_leaves_the_descriptor_as_it_is(self, size, seed, factor):
         features = reference.sparse_map(*size, seed=seed)
         np.testing.assert_allclose(run(whole_chain, features * np.float32(factor)), run(whole_chain, features), atol=1e-6)
 
+    @pytest.mark.slow
     @settings(max_examples=30)
     @given(st.sampled_from([(1, 1), (2, 5), (3, 4)]), st.integers(0, 10**6), st.permutations(range(8)))
     def test_permuting_channels_permutes_the_descriptor(self, size, seed, order):

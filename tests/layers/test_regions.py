@@ -94,6 +94,7 @@ class TestRegionWindows:
         found = keras.ops.convert_to_numpy(region_windows(*tensors))
         np.testing.assert_array_equal(found, reference.windows(height, width))
 
+    @pytest.mark.slow
     @only_on_tensorflow("sides that are known only at run time are TensorFlow's")
     def test_sides_known_only_at_run_time_give_the_same_windows_at_every_size_up_to_40(self):
         import tensorflow as tf

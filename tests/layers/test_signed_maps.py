@@ -38,6 +38,7 @@ class TestSignedGeMPooling(LayerHabits, RefusesShapes, RefusesArguments):
         features = reference.sparse_map(7, 9)
         np.testing.assert_allclose(run(SignedGeMPooling(), features), run(GeMPooling(), features), rtol=1e-6)
 
+    @pytest.mark.slow
     @settings(max_examples=30)
     @given(st.integers(0, 10**6), st.floats(0.5, 20))
     def test_turning_signs_turns_the_result(self, seed, p):

@@ -159,6 +159,7 @@ class TestValue:
         model = build(levels=levels)
         assert_same_descriptors(run(model, photos), expected_descriptor(run(at_convolution(model), photos), levels=levels))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", BACKBONES)
     def test_on_a_network_of_ones_own(self, kind, photos):
         network = BACKBONES[kind]()
@@ -225,6 +226,7 @@ class TestMethod:
         for name, value in arguments.items():
             assert f"{name}={value!r}" in model.recipe["method"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "method",
         [
@@ -347,6 +349,7 @@ class TestVGG16:
         assert features.any()
         assert_same_descriptors(run(vgg16, photo), expected_descriptor(features))
 
+    @pytest.mark.slow
     def test_smallest_photo(self, vgg16, draw):
         np.testing.assert_allclose(np.linalg.norm(rw_keras.describe(vgg16, draw(1, 16, 16))), 1, rtol=1e-6)
         with pytest.raises(ImageError, match="each side needs 16 or more"):
@@ -454,6 +457,7 @@ class TestRecipe:
         kernel = keras.ops.convert_to_numpy(build().get_layer("convolution").kernel)
         assert weights == hashlib.sha256(kernel.astype("<f4").tobytes()).hexdigest()
 
+    @pytest.mark.slow
     def test_is_the_same_for_the_same_model_only(self, build, tiny_model, fitted, photos):
         variants = [
             build(),
@@ -597,6 +601,7 @@ class TestMultiScale:
         sizes = [[side(before, scale) for before in photos.shape[1:3]] for scale in scales]
         return reference.unit(sum(run(model, reference.resized(photos, *size)).astype("float64") for size in sizes))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "scales", [SCALES, (0.3, 1.5, 2), *(pytest.param(scales, marks=pytest.mark.slow) for scales in ((1, 0.5), (0.7,), [1]))]
     )
@@ -625,6 +630,7 @@ class TestMultiScale:
         finally:
             keras.config.set_dtype_policy(before)
 
+    @pytest.mark.slow
     def test_describes_what_a_single_scale_describes(self, fitted, photo_folder, draw):
         several = rw_keras.multi_scale(fitted)
         photo = read_image(photo_folder / "a.png")
@@ -647,6 +653,7 @@ class TestMultiScale:
         assert recipe(several) == {**recipe(fitted), "scales": [1.0, 0.5]}
         assert "scales" not in recipe(fitted)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("whiten_on", ["regions", "global"])
     def test_whitening_is_learned_at_all_scales(self, build, photos, tmp_path, whiten_on):
         model = build(whiten_on=whiten_on)
@@ -689,6 +696,7 @@ class TestMultiScale:
         copy.set_weights(several.get_weights())
         np.testing.assert_array_equal(run(copy, photos), run(several, photos))
 
+    @pytest.mark.slow
     def test_of_a_loaded_model_and_of_global_vectors(self, build, photos, draw, tmp_path):
         model = build(whiten_on="global")
         rw_keras.fit_whitening(model, [draw(seed) for seed in range(100, 130)], progress=False)
@@ -697,6 +705,7 @@ class TestMultiScale:
         assert_same_descriptors(run(several, photos), self.expected(model, photos))
         assert (several.recipe["whiten"], several.recipe["scales"]) == ("global", list(self.SCALES))
 
+    @pytest.mark.slow
     def test_index_on_disk(self, fitted, photo_folder, tmp_path):
         several = rw_keras.multi_scale(fitted)
         rw_keras.extract(several, photo_folder, tmp_path / "index", runtime="tensorflow", progress=False)
@@ -738,6 +747,7 @@ class TestSaving:
         assert recipe(loaded) == recipe(fitted)
         assert loaded.name == fitted.name
 
+    @pytest.mark.slow
     def test_loaded_model_can_learn_and_be_saved_again(self, build, photos, tmp_path):
         model = build()
         model.save(tmp_path / "model.keras")
@@ -784,6 +794,7 @@ class Counting(keras.layers.Layer):
 
 
 class TestTraces:
+    @pytest.mark.slow
     @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=f"{keras.backend.backend()} compiles for each size")
     def test_describing_photos_of_20_sizes_traces_the_model_once(self, draw):
         counting = Counting()
@@ -824,6 +835,7 @@ class TestFitWhitening:
             for found, expected in zip(learned_arrays(model), learned_arrays(fitted)):
                 np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.slow
     def test_folder_paths_and_arrays_learn_the_same(self, build, photo_folder):
         paths = list_photos(photo_folder)
         forms = (photo_folder, str(photo_folder), paths, [str(path) for path in paths], [read_image(path) for path in paths])
@@ -864,6 +876,7 @@ class TestFitWhitening:
         for found, expected in zip(*map(learned_arrays, models)):
             np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.slow
     def test_learning_again_forgets_the_first(self, build, photos, draw):
         others = [draw(seed) for seed in range(20, 24)]
         again, fresh = build(), build()
@@ -885,6 +898,7 @@ class TestFitWhitening:
         assert learned.provenance["regions"] < 5 * 21
         assert learned.provenance["photos"] == 6
 
+    @pytest.mark.slow
     def test_photo_that_cannot_be_read_is_left_out_with_a_warning(self, build, photo_folder):
         expected = build()
         rw_keras.fit_whitening(expected, photo_folder, progress=False)
@@ -966,6 +980,7 @@ class TestWhiteningFile:
         with pytest.raises(ValueError, match="has 4 components, fewer than the model's 12"):
             build(whitening=tmp_path / "learned.npz")
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:PCAWhiten")  # so few photos leave an axis flat
     def test_misfit_is_refused_naming_the_field(self, tmp_path, photos):
         def network(name="network", stages=slice(None), seed=0):
@@ -1109,6 +1124,7 @@ class TestImageNetWeights:
         assert sha.hexdigest() == PUBLISHED.digest
         assert recipe(built)["weights"] == PUBLISHED.digest
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("shrinkage", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
     def test_head_on_a_real_map_is_the_formulas(self, built, temple, shrinkage):
         features = run(keras.Model(built.input, built.get_layer("block5_conv3").output), temple)
@@ -1118,6 +1134,7 @@ class TestImageNetWeights:
         expected = expected_descriptor(features, learned_whitening(built, shrinkage))
         assert_same_descriptors(run(model, temple), expected)
 
+    @pytest.mark.slow
     def test_without_whitening(self, temple):
         model = rw_keras.build_descriptor(whitening=None)
         features = run(keras.Model(model.input, model.get_layer("block5_conv3").output), temple)

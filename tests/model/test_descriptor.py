@@ -179,6 +179,7 @@ class TestSearch:
 class TestDefaultSize:
     """A query is described as its index was, where the model comes from the index's recipe."""
 
+    @pytest.mark.slow
     def test_of_a_model(self, model, photo_folder, tmp_path):
         model.save(tmp_path / "model.keras")
         index = Index.from_folder(model, photo_folder, max_side=40, runtime="tensorflow", progress=False)

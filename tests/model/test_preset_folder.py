@@ -43,6 +43,7 @@ def rewrite(folder, name, content):
 
 
 class TestRoundTrip:
+    @pytest.mark.slow
     def test_is_the_same_model(self, model, saved, draw):
         loaded = DescriptorModel.from_preset(saved)
         assert (loaded.recipe, loaded.preset, loaded.name) == (model.recipe, model.preset, model.name)

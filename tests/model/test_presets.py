@@ -41,6 +41,7 @@ class TestTable:
         assert {**same.recipe, "weights": None} == made
         assert "scales" not in made and "whiten" not in made
 
+    @pytest.mark.slow
     def test_each_is_built(self):
         for name, preset in PRESETS.items():
             model = rw_keras.build_descriptor(weights=None, preset=name, whitening=None)
@@ -95,6 +96,7 @@ class TestBuildDescriptor:
         preset = tiny_model(preset=mine, whiten_on="global").preset
         assert (preset.regions, preset.region_components, preset.rerank) == (None, None, None)
 
+    @pytest.mark.slow
     def test_shrinkage_is_what_the_whitening_recommends(self, tiny_model, photo_folder, tmp_path):
         for method in ("rmac", "root_rw", "rw"):
             model = tiny_model(method=method)
@@ -139,6 +141,7 @@ class TestModelRemembers:
         assert several.preset == dataclasses.replace(model.preset, scales=(1.0, 0.5), name=several.preset.name)
         assert several.preset.name == f"{model.preset.name}, scales 1,0.5"
 
+    @pytest.mark.slow
     def test_through_an_indexs_recipe(self):
         model = rw_keras.build_descriptor(weights=None, preset="small", whitening=None, scales=(1, 0.5), components=None)
         again = from_recipe(model.recipe.at(640), weights=None, preset=model.preset.name)
@@ -159,6 +162,7 @@ class TestModelRemembers:
 
 
 class TestDefaults:
+    @pytest.mark.slow
     def test_of_an_index(self, mine, tiny_model, photo_folder, tmp_path):
         model = tiny_model(preset=mine)
         rw_keras.extract(model, photo_folder, tmp_path / "index", runtime="tensorflow", progress=False)

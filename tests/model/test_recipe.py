@@ -188,6 +188,7 @@ class TestOfModel:
         assert np.array_equal(before, after) == (before.recipe == after.recipe) == (variant == "bfloat16")
         assert describer.recipe.at(1024) == after.recipe
 
+    @pytest.mark.slow
     def test_follows_what_is_learned(self, tiny_model, photo_folder):
         model = tiny_model()
         assert model.recipe.whitening is None and model.whitening_provenance is None
@@ -222,6 +223,7 @@ class TestFromRecipe:
         yield
         del backbones.BACKBONES["tiny_of_the_tests"], backbones.LICENCES["tiny_of_the_tests"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("several", [False, True])
     @pytest.mark.parametrize(
         "size", [{"max_side": 48}, *(pytest.param(size, marks=pytest.mark.slow) for size in ({}, {"max_side": None}))]

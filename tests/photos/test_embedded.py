@@ -73,6 +73,7 @@ def test_views_are_harder_ones(loaded):
         assert corners.any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_the_same_ones_in_every_run():
     digests = []
     for seed in ("1", "2"):

@@ -75,6 +75,7 @@ def same(read, tmp_path, content, **arguments):
 
 
 class TestFormats:
+    @pytest.mark.slow
     @pytest.mark.parametrize("quality", [10, 75, 100])
     @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}], ids=repr)
     def test_jpeg(self, read, photo, tmp_path, quality, options):
@@ -137,6 +138,7 @@ class TestFormats:
         content = encoded(photo.convert("P"), "GIF", save_all=True, append_images=others, comment=b"holiday " * 99)
         same(read, tmp_path, content[: -len(content) // 4])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("form, mode", [("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("BMP", "RGBA")])
     def test_a_photo_of_several_bands(self, read, tmp_path, draw, form, mode):
         large = Image.fromarray(draw(1, 1700, 1300))

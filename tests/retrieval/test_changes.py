@@ -78,6 +78,7 @@ def array_reads_alike(rows, plain):
 ACTIONS = st.lists(st.tuples(st.sampled_from(["add", "remove", "update"]), st.integers(0, 6), st.integers(0, 999)), max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(actions=ACTIONS, first=st.integers(0, 12), dtype=st.sampled_from(["float32", "float16"]), block=st.integers(1, 9))
 def test_is_like_one_made_anew(actions, first, dtype, block):

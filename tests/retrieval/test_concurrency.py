@@ -131,6 +131,7 @@ def program(*arguments):
 
 
 class TestReaders:
+    @pytest.mark.slow
     @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
     def test_see_one_state_each(self, folder, tmp_path, seconds):
         """While a writer updates, removes, moves rows and rebuilds, each load is of one committed state, and none fails."""
@@ -152,6 +153,7 @@ class TestReaders:
         assert states >= 4 and all(report["loads"] >= 3 * seconds and report["seen"] > 3 for report in reports)
         check_whole(folder)
 
+    @pytest.mark.slow
     def test_one_that_has_opened_the_database_leaves_the_next_one_alone(self, folder):
         """A reader that opened the index before a rebuild, and reads it after a later commit was killed."""
         photos = some_photos(300)

@@ -68,6 +68,7 @@ class TestModel:
             with pytest.raises(ValueError, match=f"its {field} is .*, the model's "):
                 opened.search_photo(other, photo_folder / "a.png")
 
+    @pytest.mark.slow
     def test_other_scales_are_refused(self, index, model, photo_folder):
         several = rw_keras.multi_scale(model, (1, 0.5))
         with pytest.raises(ValueError, match=r"another model: its scales is None, the model's \[1\.0, 0\.5\]\. Use"):
@@ -78,6 +79,7 @@ class TestModel:
             with pytest.raises(ValueError, match=r"its scales is \[1\.0, 0\.5\], the model's "):
                 made.check_model(other)
 
+    @pytest.mark.slow
     def test_another_whitening_is_refused(self, index, tiny_model, photo_folder, tmp_path):
         whitened = tiny_model(shrinkage=0.2)
         rw_keras.fit_whitening(whitened, photo_folder, progress=False)

@@ -75,6 +75,7 @@ def labelled_rankings(draw):
 
 
 class TestRevisited:
+    @pytest.mark.slow
     @given(labelled_rankings(), st.sampled_from(LEVELS))
     def test_is_the_published_rule(self, case, level):
         compare_with_published(*case, level)

@@ -80,6 +80,7 @@ class TestBatch:
             alone = index.nearest(query, k)
             assert (positions.tolist(), scores.tolist()) == (alone[0].tolist(), alone[1].tolist())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dimensions", [3, 100, pytest.param(512, marks=pytest.mark.slow)])
     @pytest.mark.parametrize("k", [10, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 1999))])
     def test_the_blocks_do_not_count(self, blocks, monkeypatch, dimensions, k):
@@ -216,6 +217,7 @@ class TestMemory:
             assert name == "new"
             list(lazy.near_duplicates(0.9))
 
+    @pytest.mark.slow
     def test_a_mapped_file_is_never_in_memory(self, tmp_path):
         """100 MB of float16; a block of it is 34 MB of float32."""
         rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", "float16", (100_000, 512))

@@ -59,6 +59,7 @@ class Plain:
 
 
 class TestChanges:
+    @pytest.mark.slow
     @settings(max_examples=60)
     @given(changes=CHANGES, dtype=st.sampled_from(DTYPES), regions=st.sampled_from(REGIONS))
     def test_any_row_of_changes(self, changes, dtype, regions):
@@ -211,6 +212,7 @@ class TestChanges:
         assert writer.excluded() == plain.excluded
 
 
+@pytest.mark.slow
 @given(
     photos=st.lists(
         st.tuples(st.sampled_from(["a", "b", "ö", "\udcff", *map(str, range(9))]), STAMPS, st.sampled_from([True, False, None])),

@@ -70,9 +70,11 @@ class TestBroken:
     """After each break a reader sees the state before or after the last step that is whole, the checksums hold, and a run that goes
     on ends as one that nothing broke."""
 
+    @pytest.mark.slow
     def test_killed(self, steps, tmp_path):
         assert [breaks for breaks, _ in broken(steps, tmp_path, "each", "kills", 3)] == [3] * len(SCENARIOS)
 
+    @pytest.mark.slow
     def test_a_full_disk_or_one_with_errors(self, steps, tmp_path):
         found = broken(steps, tmp_path, "each", "failures", 3)
         assert [breaks for breaks, _ in found] == [3] * len(SCENARIOS)
@@ -127,6 +129,7 @@ class TestUpdate:
             name for name, (_, vector) in later.items() if vector is BAD
         }
 
+    @pytest.mark.slow
     @settings(max_examples=12)
     @given(
         runs=st.lists(

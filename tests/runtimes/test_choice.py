@@ -86,6 +86,7 @@ class TestChoose:
         engines.choose(known, anew=True)
         assert len(runs) == 3
 
+    @pytest.mark.slow
     def test_for_real(self, known):
         chosen = engines.choose(known, "exact", (48, 64))
         installed = [name for name in engines.usable() if importlib.util.find_spec(name)]

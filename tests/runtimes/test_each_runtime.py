@@ -25,6 +25,7 @@ def photos(height, width, count=1, seed=0):
 
 
 class TestDescriptors:
+    @pytest.mark.slow
     def test_like_tensorflow(self, engine, described):
         describe = engines.load(described, engine)
         for size in SIZES:
@@ -33,6 +34,7 @@ class TestDescriptors:
             assert found.shape == (3, described.output_shape[-1]) and found.dtype == np.float32
             assert_same(found, batch_function(described)(pixels), described, *size)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["rmac", *(pytest.param(method, marks=pytest.mark.slow) for method in ("root_rw", "gem"))])
     def test_other_methods(self, engine, known, method):
         network = keras.Model(known.inputs[0], known.get_layer("conv2").output)
@@ -46,6 +48,7 @@ class TestDescriptors:
             pixels = photos(*size, count=2)
             assert_same(describe(pixels), batch_function(known)(pixels), known, *size)
 
+    @pytest.mark.slow
     def test_a_zero_map_gives_a_zero_descriptor(self, engine, tiny_model):
         pixels = np.concatenate([np.zeros((1, 16, 24, 3), "uint8"), photos(16, 24)])
         described = engines.load(tiny_model(), engine)(pixels)
@@ -115,6 +118,7 @@ class TestRegions:
     def test_of_one_scale(self, engine, known, size):
         self.assert_like_tensorflow(engines.load(known, engine), known, photos(*size, count=2))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("scales", [(1, 2**-0.5, 0.5), pytest.param((0.61, 2), marks=pytest.mark.slow)], ids=str)
     def test_of_several_scales(self, engine, known, scales):
         several = rw_keras.multi_scale(known, scales)
@@ -178,6 +182,7 @@ class TestRegions:
         with pytest.raises(ValueError, match=r"region vectors of 0.9900000, .*of region vectors 0.99999"):
             engines.load(vgg_like, engine)
 
+    @pytest.mark.slow
     def test_check_compares_regions(self, engine, vgg_like, monkeypatch):
         """One vector of the first photo turned round: the descriptor is TensorFlow's own."""
         own = describer.ModelRuntimes.of(vgg_like)
@@ -211,6 +216,7 @@ def test_bfloat16_of_vgg16_keeps_its_promise(vgg16, name):
 
 
 class TestWeights:
+    @pytest.mark.slow
     def test_new_weights_are_another_network(self, engine, vgg_like):
         pixels = photos(32, 32)
         before = engines.load(vgg_like, engine)(pixels)
@@ -219,6 +225,7 @@ class TestWeights:
         assert np.abs(after - before).max() > 1e-3
         assert_same(after, batch_function(vgg_like)(pixels), vgg_like, 32, 32)
 
+    @pytest.mark.slow
     def test_a_new_whitening_keeps_the_network(self, engine, vgg_like, cache_folder):
         engines.load(vgg_like, engine)
         files = {path: path.stat().st_mtime_ns for path in cache_folder.glob(f"{engine}-*")}
@@ -275,6 +282,7 @@ class TestRefusals:
 
 
 class TestCache:
+    @pytest.mark.slow
     def test_the_second_process_builds_nothing(self, engine, vgg_like, monkeypatch):
         pixels = photos(32, 48)
         expected = engines.load(vgg_like, engine)(pixels)
@@ -282,6 +290,7 @@ class TestCache:
         monkeypatch.setattr(describer.RUNTIMES[engine], "make", lambda network: pytest.fail("it was built again"))
         np.testing.assert_array_equal(engines.load(vgg_like, engine)(pixels), expected)
 
+    @pytest.mark.slow
     def test_a_file_cut_short_is_built_again(self, engine, vgg_like, cache_folder):
         pixels = photos(32, 48)
         expected = engines.load(vgg_like, engine)(pixels)
@@ -292,6 +301,7 @@ class TestCache:
         np.testing.assert_array_equal(engines.load(vgg_like, engine)(pixels), expected)
         assert weights.read_bytes() == content
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "content", [b"{", *(pytest.param(other, marks=pytest.mark.slow) for other in (b"", b"[1]", b"\xff\xfe"))]
     )
@@ -304,6 +314,7 @@ class TestCache:
         pixels = photos(32, 48)
         assert_same(engines.load(vgg_like, engine)(pixels), batch_function(vgg_like)(pixels), vgg_like, 32, 48)
 
+    @pytest.mark.slow
     def test_what_an_earlier_version_knew_of_a_model_counts_as_none(self, engine, vgg_like, cache_folder, monkeypatch):
         recipe = engines.load(vgg_like, engine).recipe
         assert engines.load_cached(recipe, engine) is not None
@@ -342,6 +353,7 @@ assert not loaded, loaded
 
 
 class TestLoadCached:
+    @pytest.mark.slow
     def test_loads_no_tensorflow(self, engine, vgg_like, tmp_path):
         pixels = photos(48, 64, count=2)
         described = engines.load(rw_keras.multi_scale(vgg_like), engine)
@@ -358,6 +370,7 @@ class TestLoadCached:
         assert engines.load_cached(recipe) is None
         assert engines.load_cached(recipe, "tensorflow") is None
 
+    @pytest.mark.slow
     def test_describes_as_the_index_of_the_recipe_was(self, engine, vgg_like):
         described = engines.load(vgg_like, engine)
         found = engines.load_cached({**described.recipe, "max_side": 40}, engine)
@@ -365,6 +378,7 @@ class TestLoadCached:
         photo = photos(64, 80)[0]
         np.testing.assert_array_equal(rw_keras.describe(found, photo), rw_keras.describe(described, photo, max_side=40))
 
+    @pytest.mark.slow
     def test_what_auto_has_taken(self, engine, vgg_like, monkeypatch):
         chosen = engines.choose(vgg_like, "exact", (32, 32))
         found = engines.load_cached(describer.ModelRuntimes.of(vgg_like).known.recipe, "auto", size=(32, 32))

@@ -28,6 +28,7 @@ def cosines(one, other):
 
 
 class TestDescriptors:
+    @pytest.mark.slow
     def test_close_to_tensorflow_but_not_the_same(self, quantising, known):
         """On photos of neither its check nor its calibration."""
         describe = describer.ModelRuntimes.of(known).function(quantising, "int8")

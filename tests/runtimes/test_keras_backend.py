@@ -78,6 +78,7 @@ class TestMixedPrecision:
         built.set_weights(known_model().get_weights())
         return request.param, built, known_model()
 
+    @pytest.mark.slow
     def test_its_values_and_its_recipe(self, mixed, draw):
         _, model, plain = mixed
         found, exact = (rw_keras.describe(one, draw(1, 80, 65)) for one in (model, plain))
@@ -107,6 +108,7 @@ class TestMixedPrecision:
         with pytest.warns(UserWarning, match=f"at the precision '{policy}'"):
             index.search_photo(plain, photo_folder / "a.png")
 
+    @pytest.mark.slow
     def test_saved_and_loaded(self, mixed, draw, tmp_path):
         policy, model, _ = mixed
         model.save(tmp_path / "model.keras")

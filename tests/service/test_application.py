@@ -182,6 +182,7 @@ class TestPages:
 
 
 class TestDescription:
+    @pytest.mark.slow
     def test_every_error_has_a_schema(self, ask):
         found = ask("GET", "/openapi.json").json()
         routes = {

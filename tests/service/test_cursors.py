@@ -105,6 +105,7 @@ class TestPaging:
         first = search(name="04.png", k=4).json()
         assert search(cursor=first["cursor"], index="other").status_code == 422
 
+    @pytest.mark.slow
     def test_stays_while_the_index_changes(self, serve, made, tmp_path):
         Index.load(made[0]).save(tmp_path / "changing")
 

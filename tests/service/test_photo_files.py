@@ -261,6 +261,7 @@ class TestCache:
         PhotoFiles(folder, cache).thumbnail("a.jpg", 64)
         assert (old.exists(), new.exists(), (cache / ".part-mine").exists()) == (False, True, True)
 
+    @pytest.mark.slow
     def test_several_threads_and_processes(self, folder, tmp_path, draw):
         for number in range(30):
             Image.fromarray(draw(number, 90, 60)).save(folder / f"{number}.png")

@@ -373,6 +373,7 @@ class TestRefused:
     def test_compressed_bodies(self, ask):
         assert ask("POST", "/v1/search", content=b"{}", headers={**JSON, "Content-Encoding": "gzip"}).status_code == 415
 
+    @pytest.mark.slow
     def test_forms(self, ask, photo):
         def status(**content):
             return ask("POST", "/v1/search", **content).status_code
@@ -387,6 +388,7 @@ class TestRefused:
         assert status(files=[("file", photo)] * 60) == 413
         assert status(files={"file": photo}, data={"within": "a" * 300_000}) == 413
 
+    @pytest.mark.slow
     def test_a_bomb(self, search, encoded):
         from PIL import Image
 

@@ -63,6 +63,7 @@ def head(service, *lines, token=READ):
 
 
 class TestClient:
+    @pytest.mark.slow
     def test_search(self, client, keras_index, keras_made, shown, draw, encoded, tmp_path):
         pixels = draw(40, 90, 70)
         (tmp_path / "query.png").write_bytes(encoded(pixels))
@@ -107,6 +108,7 @@ class TestClient:
 
 
 class TestConnections:
+    @pytest.mark.slow
     def test_a_body_that_is_too_large_is_refused_while_it_is_sent(self, service):
         """In chunks, so that nobody knows its length; the answer comes though there is no end of it."""
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"

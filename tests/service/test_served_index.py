@@ -83,6 +83,7 @@ def test_a_state_that_cannot_be_loaded_changes_nothing(served, folder, made, cap
     assert "00.png" not in served.index.names
 
 
+@pytest.mark.slow
 def test_a_stale_one_is_told(serve, folder):
     import asyncio
 

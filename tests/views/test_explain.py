@@ -149,6 +149,7 @@ def test_agreement_of_a_whitened_model(whitened, draw):
     np.testing.assert_allclose(itself.parts.sum(axis=1), itself.first.shares, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [(1, 2**-0.5, 0.5), (0.7,)], ids=str)
 def test_a_multi_scale_model(whitened, draw, scales):
     several = rw_keras.multi_scale(whitened, scales)
@@ -164,6 +165,7 @@ def test_a_multi_scale_model(whitened, draw, scales):
 
 
 class TestMatches:
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_multi_scale", [False, True])
     def test_the_score_is_the_mean_of_the_best_cosines(self, whitened, draw, is_multi_scale):
         model = rw_keras.multi_scale(whitened) if is_multi_scale else whitened
@@ -232,6 +234,7 @@ def test_the_size_is_the_one_that_the_model_notes(tiny_model, draw):
     assert explain.region_matches(model, draw(0), draw(1)).query.shape == (30, 40, 3)
 
 
+@pytest.mark.slow
 def test_the_size_is_that_of_the_models_preset(tiny_model, draw):
     """As `describe` has it, or what is explained is another descriptor."""
     model = tiny_model()

@@ -117,6 +117,7 @@ class TestLint:
             check_script(script, tmp_path)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([*HOSTILE, *UNPRINTABLE]) | st.text(max_size=8), min_size=1, max_size=4).map("".join).filter(len))
 def test_text_stays_text(photo, tmp_path_factory, text):
     """Whatever a name, a title or an option holds, a page has the same tags, and can be written as UTF-8."""

@@ -88,6 +88,7 @@ def test_agreement_shows_pairs_in_one_colour(known_model, draw, method):
     assert picture(figure).std() > 10
 
 
+@pytest.mark.slow
 def test_matches_shows_the_best_pairs(known_model, draw):
     model, query, photo = rw_keras.multi_scale(known_model()), draw(1, 96, 64), draw(2, 40, 72)
     figure, found = plot.matches(model, query, photo, top=4), explain.region_matches(model, query, photo)
@@ -112,6 +113,7 @@ def test_odd_photos(model, draw, size):
         picture(plot.agreement(model, photo, draw(1)))
 
 
+@pytest.mark.slow
 def test_nothing_fires(model, draw):
     figure = plot.weights(model, BLACK)
     assert len(axes_of(figure)["regions"].patches) == 0

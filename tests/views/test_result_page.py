@@ -430,6 +430,7 @@ def test_contrast(search, scheme):
         assert (high + 0.05) / (low + 0.05) >= least, (front, back)
 
 
+@pytest.mark.slow
 def test_twenty_hits_stay_below_a_megabyte(tmp_path):
     # As much detail as photos of buildings have: noise on every scale.
     chance = np.random.default_rng(0)
@@ -519,6 +520,7 @@ def rank_in_focus(page):
     )
 
 
+@pytest.mark.slow
 def test_keys_in_a_browser(opened):
     page = opened()
     columns = page.evaluate("getComputedStyle(document.querySelector('ol')).gridTemplateColumns.split(' ').length")
@@ -603,6 +605,7 @@ def test_fits_screens_in_a_browser(opened, width, columns):
     assert overlay == pytest.approx(image, abs=0.1)
 
 
+@pytest.mark.slow
 def test_dark_in_a_browser(opened):
     background = [
         opened(color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor") for scheme in ("light", "dark")
