@@ -38,6 +38,7 @@ def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
     pixels = pixels_function(model)
     handlers = {"Erfc": (_as_erf, [])}
     converted, _ = tf2onnx.convert.from_function(pixels, pixels.input_signature, opset=17, custom_op_handlers=handlers)
+    _give_values(converted.graph, pixels.get_concrete_function())
     try:
         onnx.checker.check_model(converted)  # what it cannot convert the converter only logs
     except onnx.checker.ValidationError as error:
@@ -46,6 +47,17 @@ def export_onnx(model: keras.Model, path: str | os.PathLike[str]) -> None:
     onnx.helper.set_model_props(converted, {"rw_keras": json.dumps(model_card(model))})
     with whole_or_not_at_all(path) as folder:
         onnx.save(converted, folder / path.name)
+
+
+def _give_values(graph, function):
+    """Gives what a TensorFlow function holds beside its weights, such as the mean of a `Normalization`, its values: tf2onnx makes
+    inputs of it."""
+    import onnx
+
+    values = dict(zip([tensor.name for tensor in function.inputs[1:]], function.captured_inputs))
+    for given in [given for given in graph.input if given.name in values]:
+        graph.initializer.append(onnx.numpy_helper.from_array(values[given.name].numpy(), given.name))
+        graph.input.remove(given)
 
 
 def _as_erf(context, node, name, args):

@@ -416,6 +416,19 @@ class TestOtherFormats:
         assert card["model"] == "rw_tiny"
 
     @pytest.mark.slow
+    def test_onnx_of_a_layer_that_holds_values_beside_its_weights(self, tmp_path):
+        pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+        onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
+        photos = keras.Input((None, None, 3))
+        normal = keras.layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[9.0, 16.0, 25.0])(photos)
+        network = keras.Model(photos, keras.layers.Conv2D(4, 3, activation="relu")(normal), name="normal")
+        model = rw_keras.build_descriptor(network, whitening=None)
+        rw_keras.export_onnx(model, tmp_path / "model.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        assert [given.name for given in session.get_inputs()] == ["pixels"]
+        self.check(model, lambda pixels: session.run(["descriptor"], {"pixels": pixels})[0])
+
+    @pytest.mark.slow
     @pytest.mark.parametrize(("int8", "error"), [(False, 1e-6), (True, 1e-2)])
     def test_openvino(self, exported, tmp_path, monkeypatch, int8, error):
         openvino = pytest.importorskip("openvino", reason="OpenVINO needs the extra openvino")
