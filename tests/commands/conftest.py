@@ -40,8 +40,10 @@ def index(model, photo_folder, tmp_path):
 @pytest.fixture
 def command(monkeypatch):
     """A function (arguments) -> the exit code of `rw-keras` with them."""
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
+    for log in map(logging.getLogger, ("rw_keras", "uvicorn")):  # what `serve` logs goes to standard error alone
+        for name in ("handlers", "propagate", "level"):
+            monkeypatch.setattr(log, name, getattr(log, name))
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["rw-keras", *map(str, arguments)])
