@@ -164,7 +164,8 @@ def cosine(one, other):
 
 def reason(error):
     """The first line of an error, without what a table cannot hold."""
-    return str(error).strip().partition("\n")[0].replace("|", "/")[:80] or type(error).__name__
+    words = str(error).strip().partition("\n")[0].replace("|", "/") or type(error).__name__
+    return words if len(words) <= 80 else f"{words[:77]}..."
 
 
 def rows(found):
@@ -199,6 +200,33 @@ def _hub(class_name, **arguments):
     return build
 
 
+def _with_text(family):
+    """A tiny CLIP or SigLIP, cut at the embedding that it shares with texts."""
+
+    def build():
+        import keras_hub
+        from keras_hub.src.models.clip.clip_text_encoder import CLIPTextEncoder
+        from keras_hub.src.models.clip.clip_vision_encoder import CLIPVisionEncoder
+        from keras_hub.src.models.siglip.siglip_text_encoder import SigLIPTextEncoder
+        from keras_hub.src.models.siglip.siglip_vision_encoder import SigLIPVisionEncoder
+
+        import rw_keras
+
+        sizes = {"num_layers": 1, "num_heads": 2, "intermediate_dim": 16, "max_sequence_length": 8}
+        if family == "CLIP":
+            text = CLIPTextEncoder(64, 16, 16, **sizes, name="text")
+            whole = keras_hub.models.CLIPBackbone(CLIPVisionEncoder(**_TINY, image_shape=(20, 20, 3), name="vision"), text, 10)
+        else:
+            text = SigLIPTextEncoder(64, 16, 16, **sizes, projection_dim=16, name="text")
+            whole = keras_hub.models.SigLIPBackbone(SigLIPVisionEncoder(**_TINY, image_shape=(20, 20, 3), name="vision"), text)
+        for variable in whole.weights:
+            if variable.path.endswith("position_ids"):  # which a preset's weights set, and a new network does not
+                variable.assign(np.arange(variable.shape[1])[None])
+        return rw_keras.backbones.hub(whole, None, layer="joint")
+
+    return build
+
+
 _TINY = {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "intermediate_dim": 24, "patch_size": 4}
 _BLOCKS = {"stackwise_num_filters": [8, 16], "stackwise_num_blocks": [1, 1], "stackwise_num_strides": [1, 2]}
 # KerasHub's families by the classes of their backbones -> a tiny network of each.
@@ -206,6 +234,8 @@ FAMILIES = {
     "DINOV2Backbone": _hub("DINOV2Backbone", **_TINY, image_shape=(20, 20, 3), position_embedding_shape=(20, 20)),
     "DINOV3Backbone": _hub("DINOV3Backbone", **_TINY, image_shape=(20, 20, 3)),
     "ViTBackbone": _hub("ViTBackbone", image_shape=(20, 20, 3), patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=24),
+    "CLIPBackbone": _with_text("CLIP"),
+    "SigLIPBackbone": _with_text("SigLIP"),
     "ResNetBackbone": _hub(
         "ResNetBackbone", input_conv_filters=[8], input_conv_kernel_sizes=[7], block_type="basic_block", **_BLOCKS
     ),

@@ -27,8 +27,10 @@ _METHODS = ("rw", "root_rw", "rmac", "gem", "sum", "mean", "signed_gem", "signed
 def flags():
     """The program's flags."""
     parser = Parser(description=__doc__)
-    parser.flag("data", "A folder that holds `jpg`, the photos, and `gt`, the ground truth, of Oxford5k.", text("FOLDER"))
-    parser.flag("whitening", "A folder of other photos to learn each method's whitening on.", text("FOLDER"))
+    parser.flag(
+        "data", "A folder that holds `jpg`, the photos, and `gt`, the ground truth, of Oxford5k.", text("FOLDER"), required=True
+    )
+    parser.flag("whitening", "Other photos, to learn each method's whitening on.", text("FOLDER"), required=True)
     parser.flag("weights", "A file of AlexNet's weights.", text("FILE"))
     parser.flag("cache", "Where region vectors are kept.", text("FOLDER"), "signed_maps")
     add_max_side(parser, 512, 32)

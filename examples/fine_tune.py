@@ -59,6 +59,8 @@ def fine_tune(values):
     """Trains, writes the model, and measures it before and after."""
     refuse_arguments("fine_tune.py", values)
     output = checked_path(values.output)
+    if values.shrinkage == 1:
+        raise ValueError("--shrinkage 1 gives all axes one length, which training could not change; choose a number below 1.")
     keras.utils.set_random_seed(values.seed)
     if values.mixed_precision:
         keras.config.set_dtype_policy("mixed_bfloat16")
@@ -108,7 +110,7 @@ def read_things(folder):
 
 
 def trainable(model):
-    """The model with a dense layer in place of its whitening, which begins with the same values."""
+    """The model with a dense layer in place of its whitening, which begins as the whitening does."""
     whitening = model.get_layer("whitening")
     mean, axes, eigenvalues = (
         keras.ops.convert_to_numpy(one) for one in (whitening.mean, whitening.eigenvectors, whitening.eigenvalues)
@@ -200,7 +202,7 @@ def contrastive_loss(size, margin):
 
 def measure(model, values):
     """mAP on the photos to test on."""
-    index = rw_keras.retrieval.Index.from_folder(model, values.test, max_side=values.max_side, runtime="tensorflow")
+    index = rw_keras.retrieval.Index.from_folder(model, values.test, max_side=values.max_side, runtime="keras")
     return evaluate_index(index, values.labels, model=model, photos=values.test)
 
 

@@ -13,7 +13,7 @@ folder holds photos of one thing, it is learned from how matching photos differ:
 import rw_keras
 from rw_keras.commands import model_flags
 from rw_keras.commands.models import load_keras_quietly
-from rw_keras.commands.parser import Parser, number, text
+from rw_keras.commands.parser import Parser, UsageError, number, text
 from rw_keras.commands.programs import refuse_arguments, run_program
 
 
@@ -26,7 +26,8 @@ def flags():
     words = "Pairs of photos that show the same, two names a row, or the word folders: those of one folder match."
     parser.flag("pairs", words, text("FILE|folders"))
     parser.flag("note", "A sentence for the provenance.", text("TEXT"))
-    parser.flag("recommended_shrinkage", "The shrinkage to recommend to users of the file.", number(0, 1))
+    words = "The shrinkage to recommend to users of the file; one from pairs has that which it was learned with."
+    parser.flag("recommended_shrinkage", words, number(0, 1))
     parser.section("The model")
     parser.flag("backbone", "The network.", text("NAME"), "vgg16")
     parser.flag("weights", "The network's weights: `imagenet` or a file.", text("FILE"), "imagenet")
@@ -34,6 +35,7 @@ def flags():
     model_flags.add_levels(parser)
     model_flags.add_scales(parser)
     model_flags.add_whiten_on(parser)
+    parser.flag("shrinkage", "What --pairs are learned with. Default: the method's, 0 or 0.2.", number(0, 1))
     model_flags.add_max_side(parser)
     return parser
 
@@ -45,6 +47,8 @@ def learn(values):
     from rw_keras.description.pairs import read_pairs
     from rw_keras.model.whitening import Whitening, check_file
 
+    if values.pairs is not None and values.recommended_shrinkage is not None:
+        raise UsageError("--recommended_shrinkage does not go with --pairs, whose shrinkage is that of learning; give --shrinkage")
     check_file(values.output)  # before the photos are read
     pairs = values.pairs if values.pairs in (None, "folders") else read_pairs(values.pairs)
     model = rw_keras.build_descriptor(
@@ -53,6 +57,7 @@ def learn(values):
         method=values.method,
         levels=values.levels,
         scales=values.scales,
+        shrinkage=values.shrinkage,
         whitening=None,
         whiten_on=values.whiten_on,
     )

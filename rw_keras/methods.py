@@ -5,8 +5,8 @@ for all: L2 normalisation, PCA-whitening, L2 normalisation, the sum over regions
 function to `rw_keras.build_descriptor(method=...)`, or give it a name in `METHODS`. One that has an argument
 `levels` is given the number of scales.
 
-The map is nowhere below 0: one that may be has a ReLU after it, because sums of activations and counts of what is above 0 mean
-nothing otherwise. A method for signed maps, which says so by the decorator `takes_signed`, is given the map as it is.
+A method is given a map without negative values: where a network may give some, a ReLU follows it, because sums of activations and
+counts of what is above 0 mean nothing otherwise. A method with the decorator `takes_signed` is given the map as it is.
 """
 
 import functools
@@ -100,7 +100,13 @@ def plain_sum(features: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def takes_signed(method: "Method") -> "Method":
-    """A decorator for a method that is given maps as they are, below 0 in places, without a ReLU."""
+    """A decorator for a method that is given maps as they are, below 0 in places, without a ReLU.
+
+    Raises:
+        ValueError: for a method of the package, which would change for everybody; decorate a function of your own that calls it.
+    """
+    if method in globals().get("METHODS", {}).values():
+        raise ValueError(f"{method.__name__} is a method of the package; decorate a function of your own that calls it.")
     method.takes_signed = True
     return method
 
@@ -192,6 +198,8 @@ def automatic(features: keras.KerasTensor) -> str:
 def is_for_signed_maps(method: "Method") -> bool:
     """Whether a method, perhaps with arguments of one's own, is given a map as it is."""
     while isinstance(method, functools.partial):
+        if getattr(method, "takes_signed", False):
+            return True
         method = method.func
     return getattr(method, "takes_signed", False)
 
@@ -230,6 +238,11 @@ METHODS: dict[str, Method] = {
 OF_RECTIFIED_MAPS = tuple(name for name, function in METHODS.items() if not is_for_signed_maps(function))
 OF_SIGNED_MAPS = tuple(name for name in METHODS if name not in OF_RECTIFIED_MAPS)
 
+# How the name of another such method ends in a recipe.
+SIGNED = "-signed"
+# Those that need the tokens which the map was made of.
+OF_TOKENS = ("class_token", "class_rw")
+
 # The shrinkage that a method's whitening is meant to have; 0 for all others.
 SHRINKAGE: dict[str, float] = {"root_rw": 0.2}
 
@@ -246,7 +259,7 @@ def resolve(method: str | Method, levels: int) -> tuple[Method, str, int | None]
     """
     if isinstance(method, str):
         if method not in METHODS:
-            raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}, or pass a function.")
+            raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}, auto, or pass a function.")
         name, function = method, METHODS[method]
     elif callable(method):
         name, function = _name(method), method

@@ -199,6 +199,14 @@ class TestSignedMaps:
         assert methods.is_for_signed_maps(functools.partial(methods.signed_gem, p=2))
         assert not methods.is_for_signed_maps(functools.partial(methods.gem, p=2))
         assert methods.is_for_signed_maps(methods.takes_signed(lambda features: methods.mean(features)))
+        assert methods.is_for_signed_maps(
+            methods.takes_signed(functools.partial(lambda features, p: methods.gem(features, p), p=2))
+        )
+
+    def test_a_method_of_the_package_is_not_changed(self):
+        with pytest.raises(ValueError, match="gem is a method of the package; decorate a function of your own"):
+            methods.takes_signed(methods.gem)
+        assert not methods.is_for_signed_maps(methods.gem)
 
 
 class TestAgainstPublicCode:

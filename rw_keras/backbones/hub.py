@@ -63,10 +63,14 @@ def hub(backbone: keras.Model, converter: Any, layer: str = "map", name: str | N
     >>> model = rw_keras.build_descriptor(rw_keras.backbones.hub(backbone, converter), method="class_token")
     """
     name = name or f"hub_{type(backbone).__name__}"
-    if layer not in LAYERS:
-        raise ValueError(f"A network of KerasHub is cut at one of {', '.join(LAYERS)}, but got layer={layer!r}.")
-    if keras.config.image_data_format() != "channels_last" or getattr(backbone, "data_format", None) == "channels_first":
+    _check_layer(layer)
+    if getattr(backbone, "data_format", None) == "channels_first":
         raise ValueError(f'The network {name!r} has channels first; build it with data_format="channels_last".')
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            f"The network {name!r} takes channels last, but Keras is set to {keras.config.image_data_format()}; call "
+            'keras.config.set_image_data_format("channels_last") first.'
+        )
     rescale = _rescaling(converter, name)
     photos = keras.Input((None, None, 3), name="photos")
     transformer = transformer_of(backbone)
@@ -103,6 +107,7 @@ def preset(name: str, weights: str | os.PathLike[str] | None = "imagenet", layer
             f"A preset of KerasHub has its own weights, but got weights={os.fspath(weights)!r}; load them into the backbone, and "
             "pass rw_keras.backbones.hub(backbone, converter)."
         )
+    _check_layer(layer or "map")  # before weights are fetched
     backbone, converter = load(name, "Backbone", load_weights=weights is not None), load(name, "ImageConverter")
     return hub(backbone, converter, layer or "map", re.sub(r"[^A-Za-z0-9_.-]", "_", pathlib.PurePath(name).name) or None)
 
@@ -123,12 +128,19 @@ def load(name: str, kind: str, **arguments: Any) -> Any:
     part = getattr(keras_hub.models, kind, None) or getattr(keras_hub.layers, kind)
     try:
         return part.from_preset(name, **arguments)
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:  # of a download, of a folder, of a name: KerasHub has no class for them
         reason = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
             f"KerasHub has no {kind} of the preset {name!r}, or it could not be fetched ({reason}); take a name that "
             "keras_hub.models.Backbone.presets lists, or the folder of a preset that was fetched where that is possible."
         ) from error
+
+
+def _check_layer(layer):
+    if layer not in LAYERS:
+        raise ValueError(f"A network of KerasHub is cut at one of {', '.join(LAYERS)}, but got layer={layer!r}.")
 
 
 def licence_of(backbone: str) -> str:

@@ -41,6 +41,14 @@ def load(path: str | os.PathLike[str], *, compile: bool = True) -> keras.Model:
     return keras.saving.load_model(path, compile=compile, safe_mode=True)
 
 
+def reason(error: Exception) -> str:
+    """What Keras says is wrong with a file, without the configuration that it shows before."""
+    text = str(error).strip()
+    if "module keras_hub." in text and "cannot be imported" in text:
+        return 'it holds layers of KerasHub, which is not installed; install it with: pip install "rw_keras[hub]"'
+    return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
+
+
 def check_hdf5(file: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
     """Refuses an HDF5 file whose values would be read from another file of this machine, or would fill the memory.
 

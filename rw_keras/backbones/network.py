@@ -108,6 +108,8 @@ def digest_of_stages(start: Any, end: Any) -> str:
 def _by_name(name, weights, layer):
     if name.lower().startswith(PREFIX):
         of_hub = name[len(PREFIX) :]
+        if os.path.isdir(of_hub):  # the same network from every working directory
+            of_hub = os.path.abspath(of_hub)
         return preset(of_hub, weights, layer), PREFIX + of_hub
     key = name.lower()
     if key not in BACKBONES:

@@ -35,10 +35,10 @@ class TextPart:
 
     @classmethod
     def of_preset(cls, name: str) -> TextPart:
-        """The text part of a preset, as `rw_keras.backbones.hub.preset` takes it; kept for the next time.
+        """The text part of a preset, which `build_descriptor("hub:NAME")` takes by the same name; kept for the next time.
 
         Raises:
-            ImportError, FileNotFoundError: as `rw_keras.backbones.hub.preset`.
+            ImportError, FileNotFoundError: as `rw_keras.build_descriptor("hub:NAME")`.
             ValueError: for a network without a text part.
         """
         return _of_preset(cls, name)

@@ -29,7 +29,7 @@ from rw_keras.model.recipe import Recipe
 from rw_keras.retrieval import places
 from rw_keras.retrieval.schema import FRAGMENTS
 from rw_keras.runtimes.describer import described_with
-from rw_keras.runtimes.keras_backend import BACKENDS
+from rw_keras.runtimes.keras_backend import BACKENDS, KERAS
 
 if TYPE_CHECKING:
     import keras
@@ -290,7 +290,9 @@ def _asked(job, batch_size):
     if is_plain and job.runtime in BACKENDS:
         plain = described_with(job.model)
     recipe = Recipe.from_dict(job.made).to_dict()
-    return Settings(recipe, job.runtime, job.precision, plain if is_plain else None, job.regions, batch_size, job.checksum)
+    # By the backend that each machine has, which `described_with` compares.
+    runtime = KERAS if job.runtime in BACKENDS else job.runtime
+    return Settings(recipe, runtime, job.precision, plain if is_plain else None, job.regions, batch_size, job.checksum)
 
 
 def _with_runtime(plan, fleet):

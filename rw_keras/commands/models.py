@@ -115,7 +115,7 @@ def build(values: Namespace, preset: str | None, whitening: str, known: Mapping[
     parts = {**(known or {}), **{part: getattr(values, part) for part in (*PARTS, "layer") if part in values.given}}
     preset = preset if preset in PRESETS else None
     method = {**(PRESETS[preset].parts if preset else {"method": "rw"}), **parts}["method"]
-    if "levels" in values.given and methods.resolve(method, values.levels)[2] is None:
+    if "levels" in values.given and method != "auto" and methods.resolve(method, values.levels)[2] is None:
         raise UsageError(f"--levels {values.levels} does not go with the method {method}, which has no regional grid")
     whitening = None if whitening == NO_WHITENING else whitening
     return build_descriptor(preset=preset, weights=values.weights or "imagenet", whitening=whitening, **parts)

@@ -12,7 +12,7 @@ from argparse import Namespace
 from rw_keras import storage
 from rw_keras.commands import model_flags, runtime_flags
 from rw_keras.commands.evaluation_flags import add_smooth, rerank_of
-from rw_keras.commands.models import check_model_flags, describer_of, recipe_of_index, take_files
+from rw_keras.commands.models import check_model_flags, describer_of, load_keras_quietly, recipe_of_index, take_files
 from rw_keras.commands.parser import Parser, UsageError, number, one_of, or_none, text, whole_number
 from rw_keras.commands.programs import DONE
 from rw_keras.files import file_to_write, inside, printable, written_whole
@@ -103,9 +103,11 @@ def _search_text(values):
     """Searches with words; the model is not needed, only its text part."""
     if len(values.arguments) != 1:
         raise UsageError(f"search --text takes an index alone, NAME, but got {len(values.arguments)} arguments")
-    others = sorted(values.given & {"box", "rerank", "smooth", "orientations", "expand", "alpha", "html", "sheet", "photos"})
+    of_photos = {"box", "rerank", "smooth", "orientations", "expand", "alpha", "html", "sheet", "photos"}
+    others = sorted(values.given & (of_photos | {"model", "weights", "whitening", "runtime", "precision"}))
     if others:
         raise UsageError(f"--{others[0]} goes with a photo, not with --text; leave it out")
+    load_keras_quietly()
     from rw_keras.retrieval import Index, columns, places
     from rw_keras.retrieval.photo_searching import text_vector
 
@@ -113,8 +115,8 @@ def _search_text(values):
     index = Index.open(name, searcher=values.searcher)
     if index.recipe is None:
         raise ValueError(f"{places.shown(name)} does not say what model made it; search it from Python with Index.search")
-    vector = text_vector(recipe_of_index(places.shown(name), index.recipe), values.text)
     within = columns.condition(values.within, index.metadata)
+    vector = text_vector(recipe_of_index(places.shown(name), index.recipe), values.text)
     _print(index.search(vector, values.k, within=within, min_score=values.min_score), "cosine", values)
     return DONE
 

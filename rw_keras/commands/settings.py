@@ -51,6 +51,8 @@ def check_flags(folder: str, known: Mapping[str, Any], given: Mapping[str, Any])
         ValueError: naming the flag, with both values. The runtime may be another one, since all keep the same promise.
     """
     for flag, value in given.items():
+        if (flag, value) == ("method", "auto"):  # whether it is the index's shows when the recipes are compared
+            continue
         if flag in known and flag != "runtime" and value != known[flag]:
             raise ValueError(
                 f"the index {folder} has {flag} {_word(known[flag])}, and you asked for --{flag} {_word(value)}; leave the flag "

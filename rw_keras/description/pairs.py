@@ -35,9 +35,12 @@ def pair_positions(pairs: Any, photos: Sequence[Any] | None, folder: str | os.Pa
     Raises:
         ValueError: for what is no pair, an unknown photo, a photo with itself, or no pair at all.
     """
-    if isinstance(pairs, str):
+    if isinstance(pairs, (str, os.PathLike)):
         if pairs != "folders":
-            raise ValueError(f"pairs is a list of pairs of photos, or 'folders', but got {pairs!r}; read a file with read_pairs.")
+            raise ValueError(
+                f"pairs is a list of pairs of photos, or 'folders', but got {os.fspath(pairs)!r}; read a file with "
+                "rw_keras.description.pairs.read_pairs."
+            )
         return _of_folders(photos)
     known = _positions(photos, folder)
     found = set()

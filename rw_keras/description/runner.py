@@ -12,7 +12,7 @@ import numpy as np
 
 from rw_keras import runtimes
 from rw_keras.description.describe import Batch, describing
-from rw_keras.runtimes import keras_model
+from rw_keras.runtimes import keras_backend, keras_model
 from rw_keras.runtimes.keras_backend import BACKENDS
 
 if TYPE_CHECKING:
@@ -62,12 +62,18 @@ class Runner:
             chosen = devices if devices is not None else gpus if len(gpus) > 1 else []
             self._functions = [_replica(model, device, regions) for device in chosen] or [describing(model, regions)]
         self._pixels = pixels * (_GPU_BATCHES if gpus else 1)
+        # JAX fills batches up to a power of two, so that few programs do.
+        computing = model.runtime if isinstance(model, runtimes.Describer) else keras_backend.backend()
+        self._in_powers = computing == "jax"
         self._threads = [concurrent.futures.ThreadPoolExecutor(1) for _ in chosen]
         self._waiting: list[collections.deque[concurrent.futures.Future]] = [collections.deque() for _ in chosen]
 
     def batch_of(self, shape: Sequence[int]) -> int:
         """How many photos of a shape `(H, W, 3)` make a batch."""
-        return max(1, self._pixels // (shape[0] * shape[1])) if self._batch_size == "auto" else self._batch_size
+        if self._batch_size != "auto":
+            return self._batch_size
+        count = max(1, self._pixels // (shape[0] * shape[1]))
+        return 1 << count.bit_length() - 1 if self._in_powers else count
 
     def run(self, pixels: np.ndarray) -> concurrent.futures.Future[Batch]:
         """A future of what is made of a batch `(B, H, W, 3)`; waits while the device has two batches in hand."""

@@ -53,7 +53,12 @@ class RegionVectors:
         self._regions, self._tags = {}, {}
         for key, (method, levels) in wanted.items():
             own = keras.Input(signed.shape[1:])  # a model for each: their layers have the same names
-            function = methods.resolve(method, levels)[0]
+            function, name, _ = methods.resolve(method, levels)
+            if name.partition("(")[0] in methods.OF_TOKENS:
+                raise ValueError(
+                    f"Region vectors of the method {name} are not kept, because it needs the tokens beside the map; describe the "
+                    "photos with it, and compare indices with rw-keras evaluate."
+                )
             takes_signed, regions = methods.is_for_signed_maps(function), function(own)
             features = signed if takes_signed else rectified
             # The same layers make other vectors of another map.

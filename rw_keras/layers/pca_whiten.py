@@ -142,8 +142,13 @@ class PCAWhiten(DescriptorLayer):
         for batch in _batches(data):
             self.update_state(batch)
         if matching is not None:
-            for one, other in [matching] if isinstance(matching, tuple) else matching:
-                self.update_matching(one, other)
+            for pair in [matching] if _is_a_pair(matching) else matching:
+                if not _is_a_pair(pair):
+                    raise ValueError(
+                        f"PCAWhiten {self.name!r} takes as `matching` a tuple of two arrays (n, d), of which rows match, or an "
+                        f"iterable of such tuples, but got {type(pair).__name__} in it."
+                    )
+                self.update_matching(*pair)
             if self._differences.count == 0:
                 raise ValueError(f"PCAWhiten {self.name!r} was given no matching vectors; pass some, or matching=None.")
         self.finalize_state()
@@ -292,3 +297,8 @@ def _batches(data):
 
 def _features(batches):
     return (batch[0] if isinstance(batch, tuple) else batch for batch in batches)
+
+
+def _is_a_pair(value):
+    """Whether it is two arrays of vectors, of which rows match; a tuple of such tuples is not."""
+    return isinstance(value, tuple) and len(value) == 2 and all(hasattr(one, "shape") for one in value)

@@ -11,9 +11,9 @@ from rw_keras.layers.cubic import resized
 class ResizeToMultiple(DescriptorLayer):
     """Resizes photos so that each side is the nearest multiple of a number: what a network of patches takes.
 
-    All of the photo stays in it, and a side changes by at most half a patch. (A crop would lose up to a patch, and padding would
-    show the network a border that the photo has not.) The filter is `ImageScale`'s: antialiased bicubic. A side that is a multiple
-    already keeps its values.
+    All of the photo stays in it, and a side changes by at most half a patch. (A crop would lose up to a patch, and padding
+    would show the network a border that the photo does not have.) The filter is `ImageScale`'s: antialiased bicubic. A side
+    that is a multiple already keeps its values.
 
     Input: photos `(B, H, W, C)`, of any dtype; H and W may be unknown. Output: `(B, h, w, C)`, float32 (also under a
     mixed-precision policy).
@@ -22,7 +22,8 @@ class ResizeToMultiple(DescriptorLayer):
         multiple: a whole number from 1 up, in pixels.
 
     Raises:
-        ValueError: for another `multiple`, an input that is not of rank 4, or, where the size is known, a side below `multiple`.
+        ValueError: for another `multiple`, or an input that is not of rank 4. A side below `multiple` becomes one `multiple`;
+            `compute_output_shape` refuses it, so that a model knows its smallest photo.
 
     Example:
 

@@ -35,7 +35,10 @@ def _filled_from_preset(function):
             return function(*arguments, **keywords)
         preset = presets.named(keywords["preset"])
         given = signature.bind(*arguments, **keywords).arguments
-        return function(**{**preset.parts, **given, "preset": preset})
+        parts = preset.parts
+        if whitenings.is_of_pairs(given.get("whitening")):
+            parts = {**parts, "shrinkage": None}  # the file's, which it was learned with
+        return function(**{**parts, **given, "preset": preset})
 
     return filled
 
@@ -74,7 +77,8 @@ def build_descriptor(
         layer: the layer to cut the network at. Default: the network's own ("block5_conv3" for VGG16; with the method "joint", the
             pooled embedding of a preset of KerasHub).
         method: a name in `rw_keras.methods.METHODS`, or a function from a feature map to region vectors `(B, R, C)`; or "auto":
-            "joint" for CLIP and SigLIP of KerasHub, "class_token" for other vision transformers, "rw" for all other networks.
+            "joint" for presets of CLIP and SigLIP, "class_token" for other vision transformers ("signed_gem" for those that have no
+            class token), "rw" for all other networks.
         levels: the number of scales of the regional grid, 1 to 16. Default 3.
         components: how many dimensions the whitening keeps. Default: all.
         shrinkage: 0 to 1, see `PCAWhiten`. Default: 0, the publication's, for the publication's method "rw"; for other methods what
@@ -102,6 +106,8 @@ def build_descriptor(
     _check_whiten_on(whiten_on)
     # Before a network is built.
     check_levels(levels, "build_descriptor")
+    if method != "auto":
+        methods.resolve(method, levels)
     scales = None if scales is None else checked_scales(scales)
     named = whitening is not None and whitening != "auto"
     learned = whitenings.Whitening.load(whitening) if named else None
@@ -113,9 +119,11 @@ def build_descriptor(
     )
     made = built.recipe  # it hashes the weights
     settled = _settled_shrinkage(shrinkage, made.method)
-    if shrinkage is None and learned is not None and learned.provenance.get("pairs"):
-        settled = None  # the publication's 0 is that of principal axes; this one was learned with its shrinkage
-    learned = _apply_whitening(built, made, whitening, learned, recommended=settled is None)
+    # The publication's 0 is that of principal axes; axes from pairs were learned with their shrinkage.
+    brings_its_own = shrinkage is None and learned is not None and "pairs" in learned.provenance
+    learned = _apply_whitening(built, made, whitening, learned, recommended=settled is None or brings_its_own)
+    if brings_its_own:
+        settled = whitening_layer(built).shrinkage
     parts = {
         "backbone": backbone_name,
         "layer": None if made.layer == _own_layer(backbone_name) else made.layer,
@@ -170,7 +178,9 @@ def _single_scale(network, backbone_name, method, levels, components, shrinkage,
     if method_name not in methods.METHODS:
         tokens = methods.tokens_of(features)
         start = features if tokens is None else [features, tokens]
-        method_name = f"{method_name} {backbones.digest_of_stages(start, regions)}"
+        digest = backbones.digest_of_stages(start, regions)
+        # The same layers make other vectors of a map that is not rectified.
+        method_name = f"{method_name} {digest}{methods.SIGNED if methods.is_for_signed_maps(function) else ''}"
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
     stages = head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten_on)
@@ -297,7 +307,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     except FileNotFoundError:
         raise
     except Exception as error:  # Keras' own advice is about other formats
-        raise ValueError(f"{path} cannot be loaded: {_reason(error)}") from error
+        raise ValueError(f"{path} cannot be loaded: {keras_files.reason(error)}") from error
 
 
 def load_descriptor(path: str | os.PathLike[str]) -> DescriptorModel:
@@ -315,14 +325,6 @@ def load_descriptor(path: str | os.PathLike[str]) -> DescriptorModel:
 def _is_the_publications(method):
     """Whether a method, by its name in a recipe, is the publication's, perhaps with arguments of one's own."""
     return method.partition("(")[0] == "rw"
-
-
-def _reason(error):
-    """What Keras says is wrong with a file, without the configuration that it shows before."""
-    text = str(error).strip()
-    if "module keras_hub." in text and "cannot be imported" in text:
-        return 'it holds layers of KerasHub, which is not installed; install it with: pip install "rw_keras[hub]"'
-    return text.rpartition("Exception encountered: ")[2].strip().partition("\n")[0]
 
 
 def _apply_whitening(model, made, whitening, learned, recommended):
@@ -347,9 +349,14 @@ def _apply_whitening(model, made, whitening, learned, recommended):
         differences = learned.differences(made)
         if differences:
             raise ValueError(f"The whitening {whitening} does not fit this model: {'; '.join(differences)}.")
-    learned.apply(model)
     advised = learned.provenance.get("recommended_shrinkage")
     if recommended and advised is not None:
         layer.shrinkage = float(advised)
+    if "pairs" in learned.provenance and advised is not None and layer.shrinkage != advised:
+        raise ValueError(
+            f"The whitening {whitening} was learned from pairs with shrinkage {advised:g}, and does not go with shrinkage "
+            f"{layer.shrinkage:g}; leave shrinkage out, or learn it again with that one."
+        )
+    learned.apply(model)
     print(f"rw_keras: {model.name} is whitened as learned on {learned.describe()}, shrinkage {layer.shrinkage:g}.", file=sys.stderr)
     return learned

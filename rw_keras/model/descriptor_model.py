@@ -190,7 +190,7 @@ class DescriptorModel(PhotoModel):
         export_model(self, filepath, format, verbose, input_signature, **kwargs)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Not done: Keras quantises Dense layers, not convolutions, and the recipe of the model would be another one's.
+        """Not done: the model would no longer be what its recipe says, and Keras quantises no convolutions.
 
         Raises:
             ValueError: always; it names what there is in 8 bits.

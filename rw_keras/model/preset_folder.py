@@ -72,7 +72,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
         if about["preset"] != (None if model.preset is None else model.preset.to_dict()):
             differing.append("its preset is another one than the model's")
     except Exception as error:  # each library has errors of its own
-        raise ValueError(f"{folder} cannot be loaded: {error}") from error
+        raise ValueError(f"{folder} cannot be loaded: {keras_files.reason(error)}") from error
     if differing:
         raise ValueError(f"{folder / CONFIG} is not of the model beside it: {'; '.join(differing)}; get the whole folder again.")
     return model

@@ -110,6 +110,13 @@ def check_file(path: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
+def is_of_pairs(whitening: str | os.PathLike[str] | None) -> bool:
+    """Whether `build_descriptor(whitening=...)` names the file of a whitening that was learned from pairs."""
+    if whitening is None or whitening == "auto":
+        return False
+    return "pairs" in Whitening.load(whitening).provenance
+
+
 def photos_in_common(provenance: Mapping[str, Any], names: Iterable[str]) -> int:
     """How many of the photos `names` are known to be among those a whitening was learned from."""
     known = set(provenance.get("photo_ids", ()))

@@ -22,7 +22,10 @@ def backend() -> str:
     loaded = getattr(sys.modules.get("keras"), "backend", None)
     found = loaded.backend() if hasattr(loaded, "backend") else os.environ.get("KERAS_BACKEND") or _configured()
     if found not in BACKENDS:
-        raise ValueError(f"Keras runs on {found!r}, where nothing is described; set KERAS_BACKEND to {', '.join(BACKENDS)}.")
+        raise ValueError(
+            f"Keras runs on {found!r}, and descriptors are computed on {', '.join(BACKENDS)} only; set KERAS_BACKEND to one of "
+            "these before Keras is imported."
+        )
     return found
 
 

@@ -125,5 +125,9 @@ def in_precision(model: keras.Model, policy: str) -> keras.Model:
 
 def computes_in(model: keras.Model) -> str:
     """The names of the dtype policies that a model's layers have beside "float32", joined by "+"; "float32" where there is none."""
-    policies = {layer.dtype_policy.name for layer in model._flatten_layers()} - {"float32"}
+    import keras
+
+    # Models and inputs have the policy of the process that loaded them, and compute nothing.
+    computing = (layer for layer in model._flatten_layers() if not isinstance(layer, (keras.Model, keras.layers.InputLayer)))
+    policies = {layer.dtype_policy.name for layer in computing} - {"float32"}
     return "+".join(sorted(policies)) or "float32"

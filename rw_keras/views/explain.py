@@ -158,9 +158,11 @@ def _weighing(model):
     if weighting is not None:
         return weighting.input, weighting.output, "weight that a place is multiplied by"
     # Layers are in the order of the data: the last map is the one that is pooled.
-    pooled = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
-    own = str(model.recipe.get("method")).partition("(")[0]
-    return pooled, pooled, _LENGTH if own in methods.OF_SIGNED_MAPS else "sum over channels"
+    maps = (layer for layer in model.layers if not isinstance(layer, layers.ClassToken))
+    pooled = [layer.output for layer in maps if len(getattr(layer.output, "shape", ())) == 4][-1]
+    method = str(model.recipe.get("method"))
+    is_signed = method.partition("(")[0] in methods.OF_SIGNED_MAPS or method.endswith(methods.SIGNED)
+    return pooled, pooled, _LENGTH if is_signed else "sum over channels"
 
 
 def region_agreement(

@@ -11,9 +11,6 @@ import rw_keras
 from rw_keras import backbones
 from rw_keras.backbones.listing import Network, Networks
 
-# Quick to build, and one of each way that sizes come about.
-SOME = ("vgg16", "alexnet", "mobilenetv2")
-
 
 @pytest.fixture
 def registered(monkeypatch):
@@ -52,13 +49,7 @@ class TestList:
                 assert "not known" not in network.licence, network.name
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "name",
-        [
-            name if name in SOME else pytest.param(name, marks=pytest.mark.slow)
-            for name in (*SOME, "efficientnetb0", "densenet121", "convnexttiny")
-        ],
-    )
+    @pytest.mark.parametrize("name", ["vgg16", "alexnet", "mobilenetv2", "efficientnetb0", "densenet121", "convnexttiny"])
     def test_says_what_the_built_network_is(self, name):
         (row,) = backbones.list(name)
         network, _ = backbones.network(name, None, None)

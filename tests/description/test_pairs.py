@@ -131,7 +131,10 @@ class TestFitWhitening:
         again = tiny_model(whitening=tmp_path / "learned.npz")
         assert again.recipe["whitening"]["shrinkage"] == 0.3
         np.testing.assert_allclose(rw_keras.describe(again, views), rw_keras.describe(model, views), atol=1e-5)
-        assert tiny_model(whitening=tmp_path / "learned.npz", shrinkage=0.5).recipe["whitening"]["shrinkage"] == 0.5
+        by_preset = tiny_model(whitening=tmp_path / "learned.npz", preset="recommended", method="rw", scales=None)
+        assert by_preset.recipe["whitening"]["shrinkage"] == by_preset.preset.shrinkage == 0.3
+        with pytest.raises(ValueError, match=r"from pairs with shrinkage 0\.3, and does not go with shrinkage 0\.5"):
+            tiny_model(whitening=tmp_path / "learned.npz", shrinkage=0.5)
 
     @pytest.mark.slow
     def test_a_photo_that_cannot_be_read_leaves_its_pairs_out(self, tiny_model, views, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 
 import rw_keras
 from rw_keras import backbones
+from rw_keras.backbones import registry
 
 _PROGRAM = pathlib.Path(__file__).parents[2] / "examples" / "fine_tune.py"
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:PCAWhiten")]  # few vectors
@@ -26,7 +27,7 @@ def program():
 @pytest.fixture
 def tiny(monkeypatch):
     """The name of a network of two convolutions."""
-    for known in (backbones.BACKBONES, backbones.LICENCES):
+    for known in (backbones.BACKBONES, backbones.LICENCES, registry.FACTS):
         monkeypatch.setitem(known, "tiny_to_tune", None)
 
     @backbones.register("tiny_to_tune")

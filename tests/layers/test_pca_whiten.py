@@ -469,6 +469,9 @@ class TestMatching:
         linalg = pytest.importorskip("scipy.linalg")
         one, other = matching(seed=4)
         layer = adapted(one, matching=[(one[:100], other[:100]), (one[100:], other[100:])])
+        assert_same_state(adapted(one, matching=((one[:100], other[:100]), (one[100:], other[100:]))), layer)
+        with pytest.raises(ValueError, match=r"a tuple of two arrays \(n, d\), of which rows match, or an iterable of such tuples"):
+            adapted(one, matching=[one[:2], other[:2]])
         differences = one - other
         _, axes = linalg.eigh(np.cov(one, rowvar=False), differences.T @ differences / len(one))
         axes = axes[:, ::-1]

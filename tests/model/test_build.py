@@ -253,6 +253,20 @@ class TestMethod:
             build(method="r-mac")
 
 
+def test_a_function_that_takes_signed_maps_is_another_method():
+    """It has the same layers, on a map without a ReLU."""
+
+    def middle(features):
+        return methods.plain_sum(features)
+
+    photos = keras.Input((None, None, 3))
+    network = keras.Model(photos, keras.layers.Conv2D(8, 3)(photos), name="network")
+    rectified = rw_keras.build_descriptor(network, method=middle, whitening=None)
+    signed = rw_keras.build_descriptor(network, method=methods.takes_signed(middle), whitening=None)
+    assert signed.recipe["method"] == f"{rectified.recipe['method']}-signed"
+    assert [line for line in signed.recipe.differences(rectified.recipe, "the other's") if "method" in line]
+
+
 class TestNamedMethods:
     @pytest.mark.parametrize("name", methods.OF_RECTIFIED_MAPS)
     def test_value(self, build, draw, name):

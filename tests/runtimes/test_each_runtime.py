@@ -402,6 +402,7 @@ def test_openvino_is_imported_without_what_reports_its_use(tmp_path, monkeypatch
     monkeypatch.delitem(sys.modules, "like_openvino", raising=False)
     assert not openvino_engine.imported("like_openvino").reports
     assert sys.modules.get("openvino_telemetry") is (reporter if before else None)
+    del sys.modules["like_openvino"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
@@ -412,7 +413,6 @@ def test_a_look_whether_openvino_is_there_reports_nothing():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "True False\n", done.stderr
-    del sys.modules["like_openvino"]
 
 
 class TestEarlierNames:

@@ -94,7 +94,7 @@ class TestMixedPrecision:
             assert described_with(describer) == described_with(model) == made
             assert describer.recipe == model.recipe
         with pytest.raises(ValueError, match=rf'computes in {policy}, as it was built.*use runtime="keras"'):
-            engines.load(model, "ncnn" if engines.RUNTIMES["ncnn"] else "openvino")
+            engines.load(model, "ncnn")
 
     def test_its_index(self, mixed, photo_folder, tmp_path):
         policy, model, plain = mixed
@@ -115,6 +115,14 @@ class TestMixedPrecision:
         loaded = rw_keras.load_model(tmp_path / "model.keras")
         assert described_with(loaded)["computes_in"] == policy
         np.testing.assert_array_equal(rw_keras.describe(loaded, draw(1)), rw_keras.describe(model, draw(1)))
+
+    def test_a_model_in_float32_is_that_under_every_policy(self, tiny_model, tmp_path):
+        tiny_model().save(tmp_path / "plain.keras")
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            assert described_with(rw_keras.load_model(tmp_path / "plain.keras"))["computes_in"] == "float32"
+        finally:
+            keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
