@@ -46,7 +46,7 @@ class TestNames:
 
     def test_of_a_backend_that_describes_nothing(self, running_on):
         running_on("numpy")
-        with pytest.raises(ValueError, match=r"Keras runs on 'numpy', .* set KERAS_BACKEND to tensorflow, jax, torch"):
+        with pytest.raises(ValueError, match=r"Keras runs on 'numpy', .* on tensorflow, jax, torch only; set KERAS_BACKEND"):
             keras_backend.backend()
 
     @pytest.mark.parametrize(
