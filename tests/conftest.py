@@ -203,7 +203,7 @@ class MilvusServer:
         self._process.communicate(timeout=60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it takes half a processor as long as it is there
 def milvus_server(tmp_path_factory):
     """A `MilvusServer`; skips where pymilvus, or the wheel with the server, is not installed."""
     pytest.importorskip("pymilvus", reason='asks Milvus: pip install "rw_keras[milvus]"')
