@@ -1,6 +1,7 @@
 """Fine-tunes a network and its whitening on labelled photos, and says whether that helped on other landmarks.
 
-    python examples/fine_tune.py --photos landmarks/ --output tuned.keras --test oxford5k/jpg --labels oxford5k/gt
+    python examples/fine_tune.py --photos landmarks/ --output tuned.keras \\
+        --test oxford5k/jpg --labels oxford5k/gt
 
 `landmarks/` holds a folder of photos for each thing. Contrastive loss (Radenovic, Tolias and Chum, 2019): a photo, another one of
 the same thing, and the photos of other things that the network confuses with it most, which the package's index finds anew before

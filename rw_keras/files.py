@@ -8,6 +8,9 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
+# How the name of a file begins that is not whole yet; one whose writer was killed stays.
+PART = ".part-"
+
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -22,7 +25,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = checked_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.parent / f".part-{secrets.token_hex(8)}"
+    name = path.parent / f"{PART}{secrets.token_hex(8)}"
     # Opened by its mode rather than with `tempfile`, whose files are for their owner alone: the system then applies the umask,
     # which a process can read only by changing it for all of its threads.
     descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

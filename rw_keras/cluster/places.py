@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable
 
 from rw_keras import storage
-from rw_keras.files import checked_path, written_whole
+from rw_keras.files import PART, checked_path, written_whole
 
 _FILE = "file://"
 
@@ -83,9 +83,13 @@ class Place:
                     self._ask(name, lambda files, path: files.rm_file(path))
 
     def remove_folder(self, folder: str = "") -> None:
-        """Removes a folder of it, or itself, where nothing is left in it. Object storage has no folders."""
+        """Removes a folder of it, or itself, where nothing is left in it but parts of files whose writers were killed. Object
+        storage has no folders."""
         if self.is_folder:
             with contextlib.suppress(OSError):
+                left = os.listdir(self._path(folder))
+                if all(name.startswith(PART) for name in left):
+                    self.remove(f"{folder}/{name}" if folder else name for name in left)
                 os.rmdir(self._path(folder))
 
     def _path(self, name):

@@ -337,6 +337,18 @@ class TestPlaces:
         assert place.read("a/b") == b"first"
         assert place.names("a") == {"b"}
 
+    def test_what_a_killed_writer_left_goes_with_the_folder(self, tmp_path):
+        place = Place.of(tmp_path / "place")
+        place.write("a/b", b"whole")
+        part = tmp_path / "place" / ".part-0123456789abcdef"
+        part.write_bytes(b"half")
+        place.remove_folder()  # "a" is somebody's, and so may the part be
+        assert part.exists()
+        place.remove(["a/b"])
+        place.remove_folder("a")
+        place.remove_folder()
+        assert not (tmp_path / "place").exists()
+
     def test_a_url_of_a_file_system(self, tmp_path):
         fsspec = pytest.importorskip("fsspec")
         fsspec.filesystem("memory").store.clear()
