@@ -228,7 +228,7 @@ def _with_text(family):
 
 
 _TINY = {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "intermediate_dim": 24, "patch_size": 4}
-_BLOCKS = {"stackwise_num_filters": [8, 16], "stackwise_num_blocks": [1, 1], "stackwise_num_strides": [1, 2]}
+_BLOCKS = {"stackwise_num_filters": [64, 128], "stackwise_num_blocks": [1, 1], "stackwise_num_strides": [1, 2]}
 # KerasHub's families by the classes of their backbones -> a tiny network of each.
 FAMILIES = {
     "DINOV2Backbone": _hub("DINOV2Backbone", **_TINY, image_shape=(20, 20, 3), position_embedding_shape=(20, 20)),
@@ -237,7 +237,7 @@ FAMILIES = {
     "CLIPBackbone": _with_text("CLIP"),
     "SigLIPBackbone": _with_text("SigLIP"),
     "ResNetBackbone": _hub(
-        "ResNetBackbone", input_conv_filters=[8], input_conv_kernel_sizes=[7], block_type="basic_block", **_BLOCKS
+        "ResNetBackbone", input_conv_filters=[64], input_conv_kernel_sizes=[7], block_type="basic_block", **_BLOCKS
     ),
 }
 
