@@ -51,7 +51,10 @@ def contents(out):
 
 @contextlib.contextmanager
 def apart():
-    """A network of their own for this thread and what it starts, since Ray's nodes listen on all addresses of a machine."""
+    """A network of their own for this thread and what it starts, since Ray's nodes listen on all addresses of a machine.
+
+    Threads that gRPC starts meanwhile stay in it: tests that ask another server by gRPC are run in another process.
+    """
     system = ctypes.CDLL(None, use_errno=True)
     with open("/proc/thread-self/ns/net") as before:
         if system.unshare(_NEW_NETWORK):
