@@ -23,7 +23,7 @@ from rw_keras.commands.parser import Parser, number, text, whole_number
 from rw_keras.commands.programs import refuse_arguments, run_program
 from rw_keras.evaluation import evaluate_index
 from rw_keras.files import checked_path
-from rw_keras.layers.principal_axes import undrawn
+from rw_keras.layers.principal_axes import drawn, undrawn
 from rw_keras.model.build import head_stages, through
 from rw_keras.photos.reading import read_image
 from rw_keras.photos.sources import list_photos
@@ -116,7 +116,7 @@ def trainable(model):
     mean, axes, eigenvalues = (
         keras.ops.convert_to_numpy(one) for one in (whitening.mean, whitening.eigenvectors, whitening.eigenvalues)
     )
-    spread = (1 - whitening.shrinkage) * eigenvalues + whitening.shrinkage * eigenvalues.mean()
+    spread = drawn(eigenvalues, whitening.shrinkage)
     kernel = axes / np.sqrt(np.maximum(spread, 1e-6 * spread.max()))
     dense = keras.layers.Dense(kernel.shape[1], dtype="float32", name="learned_whitening")
     stages = head_stages(dense, model.recipe.whiten_on)

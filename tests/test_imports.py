@@ -110,9 +110,7 @@ print(type(keras.saving.load_model(sys.argv[1], safe_mode=True)).__name__)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "script", [_LOADED_BY_KERAS, pytest.param(_LOADED_LATER, marks=pytest.mark.slow)], ids=["keras first", "rw_keras first"]
-)
+@pytest.mark.parametrize("script", [_LOADED_BY_KERAS, _LOADED_LATER], ids=["keras first", "rw_keras first"])
 def test_keras_finds_the_layers(script, tiny_model, tmp_path):
     tiny_model().save(tmp_path / "model.keras")
     run = subprocess.run([sys.executable, "-c", script, tmp_path / "model.keras"], capture_output=True, text=True)

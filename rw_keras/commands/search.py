@@ -81,9 +81,7 @@ def run(values: Namespace) -> int:
         )
     _check_to_write(values)
     index = Index.open(name, searcher=values.searcher)
-    if index.recipe is None:
-        raise ValueError(f"{places.shown(name)} does not say what model made it; search it from Python with Index.search")
-    recipe = recipe_of_index(places.shown(name), index.recipe)
+    recipe = _recipe(places.shown(name), index)
     read_image(opened(photo), box, max_side_of(recipe))  # before seconds are spent on the network
     model = describer_of(recipe, values)
     within = columns.condition(values.within, index.metadata)
@@ -113,12 +111,18 @@ def _search_text(values):
 
     (name,) = values.arguments
     index = Index.open(name, searcher=values.searcher)
-    if index.recipe is None:
-        raise ValueError(f"{places.shown(name)} does not say what model made it; search it from Python with Index.search")
+    recipe = _recipe(places.shown(name), index)
     within = columns.condition(values.within, index.metadata)
-    vector = text_vector(recipe_of_index(places.shown(name), index.recipe), values.text)
+    vector = text_vector(recipe, values.text)
     _print(index.search(vector, values.k, within=within, min_score=values.min_score), "cosine", values)
     return DONE
+
+
+def _recipe(name, index):
+    """The recipe of an index; a ValueError where it has none."""
+    if index.recipe is None:
+        raise ValueError(f"{name} does not say what model made it; search it from Python with Index.search")
+    return recipe_of_index(name, index.recipe)
 
 
 def _print(hits, measure, values):

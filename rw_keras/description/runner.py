@@ -12,8 +12,8 @@ import numpy as np
 
 from rw_keras import runtimes
 from rw_keras.description.describe import Batch, describing
-from rw_keras.runtimes import keras_backend, keras_model
-from rw_keras.runtimes.keras_backend import BACKENDS
+from rw_keras.runtimes import keras_model
+from rw_keras.runtimes.keras_backend import BACKENDS, backend
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +63,7 @@ class Runner:
             self._functions = [_replica(model, device, regions) for device in chosen] or [describing(model, regions)]
         self._pixels = pixels * (_GPU_BATCHES if gpus else 1)
         # JAX fills batches up to a power of two, so that few programs do.
-        computing = model.runtime if isinstance(model, runtimes.Describer) else keras_backend.backend()
+        computing = model.runtime if isinstance(model, runtimes.Describer) else backend()
         self._in_powers = computing == "jax"
         self._threads = [concurrent.futures.ThreadPoolExecutor(1) for _ in chosen]
         self._waiting: list[collections.deque[concurrent.futures.Future]] = [collections.deque() for _ in chosen]

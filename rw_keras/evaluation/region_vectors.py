@@ -62,7 +62,7 @@ class RegionVectors:
             takes_signed, regions = methods.is_for_signed_maps(function), function(own)
             features = signed if takes_signed else rectified
             # The same layers make other vectors of another map.
-            self._tags[key] = backbones.digest_of_stages(own, regions) + ("-signed" if takes_signed else "")
+            self._tags[key] = backbones.digest_of_stages(own, regions) + (methods.SIGNED if takes_signed else "")
             self._regions[key] = keras.Model(own, layers.L2Norm()(regions), name=f"head_{len(self._regions)}")(features)
         weights = digest(keras.ops.convert_to_numpy(variable) for variable in network.weights)
         self._about = [weights, network.name, network.output_names[0], max_side, cache.version("rw_keras")]

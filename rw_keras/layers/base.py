@@ -62,11 +62,9 @@ class DescriptorLayer(keras.layers.Layer):
             raise ValueError(f"{type(self).__name__} takes a finite number above 0 as `{name}`, but got {value!r}.")
         return float(value)
 
-    def whole_number(self, name: str, value: int) -> int:
-        """Returns `value`, or says that the argument `name` must be a whole number from 1 up."""
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"{type(self).__name__} takes a whole number of at least 1 as `{name}`, but got {value!r}.")
-        return int(value)
+    def whole_number(self, name: str, value: int, least: int = 1) -> int:
+        """Returns `value`, or says that the argument `name` must be a whole number from `least` up."""
+        return whole_number(type(self).__name__, name, value, least)
 
 
 class MapLayer(DescriptorLayer):
@@ -85,6 +83,13 @@ class MapLayer(DescriptorLayer):
     def to_map(self, inputs, mask=None):
         """The map in the dtype this layer computes in, zero at places that are padding."""
         return self.zero_where_masked(inputs, mask, "(batch, height, width)")
+
+
+def whole_number(layer: str, name: str, value: int, least: int) -> int:
+    """`DescriptorLayer.whole_number`, for a layer of another base."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{layer} takes a whole number of at least {least} as `{name}`, but got {value!r}.")
+    return int(value)
 
 
 def log_of_ratio(ratio: Any, excess: Any) -> Any:

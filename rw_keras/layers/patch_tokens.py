@@ -1,10 +1,10 @@
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from rw_keras.layers.base import whole_number
 from rw_keras.layers.cubic import resized
 
 
@@ -48,10 +48,9 @@ class PatchTokens(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, least in (("patch_size", patch_size, 1), ("units", units, 1), ("prefix_tokens", prefix_tokens, 0)):
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-                raise ValueError(f"PatchTokens takes a whole number of at least {least} as `{name}`, but got {value!r}.")
-        self.patch_size, self.units, self.prefix_tokens = int(patch_size), int(units), int(prefix_tokens)
+        self.patch_size = whole_number("PatchTokens", "patch_size", patch_size, 1)
+        self.units = whole_number("PatchTokens", "units", units, 1)
+        self.prefix_tokens = whole_number("PatchTokens", "prefix_tokens", prefix_tokens, 0)
         self.grid = None if grid is None else tuple(map(int, grid))
         self.antialias, self.use_bias = bool(antialias), bool(use_bias)
         self.projection = keras.layers.Conv2D(

@@ -13,6 +13,7 @@ from rw_keras.layers.principal_axes import (
     RunningDifferences,
     RunningMoments,
     discriminative_axes,
+    drawn,
     principal_axes,
 )
 
@@ -217,7 +218,7 @@ class PCAWhiten(DescriptorLayer):
         self.assign(self._moments.mean, axes, eigenvalues, seen)
 
         kept = self.eigenvectors.shape[1]
-        spread = (1 - self.shrinkage) * eigenvalues + self.shrinkage * eigenvalues.mean()
+        spread = drawn(eigenvalues, self.shrinkage)
         flat = int(np.sum(spread[:kept] <= EIGENVALUE_FLOOR * eigenvalues[0]))
         if seen <= len(eigenvalues) or flat:
             found = "so few do not determine the variance along every axis"

@@ -90,8 +90,8 @@ def discriminative_axes(covariance: np.ndarray, within: np.ndarray, shrinkage: f
         shrinkage `e` is the variance of matching vectors' differences along the axis. And along how many directions matching
         vectors hardly differ: there `W` counts as `EIGENVALUE_FLOOR` of its largest eigenvalue.
     """
-    drawn = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
-    spreads, directions = np.linalg.eigh(drawn)
+    shrunk = (1 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+    spreads, directions = np.linalg.eigh(shrunk)
     floor = EIGENVALUE_FLOOR * spreads[-1]
     half = directions / np.sqrt(np.maximum(spreads, floor))
     scaled = half.T @ covariance @ half
@@ -101,8 +101,13 @@ def discriminative_axes(covariance: np.ndarray, within: np.ndarray, shrinkage: f
     return _with_signs(axes / lengths), undrawn(1 / lengths**2, shrinkage), int(np.sum(spreads <= floor))
 
 
+def drawn(eigenvalues: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Eigenvalues drawn to their mean by `PCAWhiten`'s shrinkage, 0 to 1."""
+    return (1 - shrinkage) * eigenvalues + shrinkage * eigenvalues.mean()
+
+
 def undrawn(variances: np.ndarray, shrinkage: float) -> np.ndarray:
-    """The eigenvalues `e` of which `PCAWhiten`'s shrinkage makes these variances: `(1 - shrinkage) * e + shrinkage * mean(e)`.
+    """The eigenvalues `e` of which `PCAWhiten`'s shrinkage makes these variances, by `drawn`.
 
     The mean of both sides says that `e` has the same mean. Some may be below 0, since only what is made of them is used.
     """

@@ -1,4 +1,3 @@
-import numbers
 from typing import Any
 
 import keras
@@ -39,9 +38,7 @@ class RegionBoxes(DescriptorLayer):
         super().__init__(**kwargs)
         self.levels = check_levels(levels, type(self).__name__)
         self.include_whole_map = bool(include_whole_map)
-        if isinstance(whole_photos, bool) or not isinstance(whole_photos, numbers.Integral) or whole_photos < 0:
-            raise ValueError(f"RegionBoxes takes a whole number of at least 0 as `whole_photos`, but got {whole_photos!r}.")
-        self.whole_photos = int(whole_photos)
+        self.whole_photos = self.whole_number("whole_photos", whole_photos, least=0)
         self.supports_masking = True
 
     def call(self, inputs, features=None):

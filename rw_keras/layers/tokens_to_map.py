@@ -39,16 +39,8 @@ class TokensToMap(DescriptorLayer):
     def __init__(self, patch_size: int, prefix_tokens: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.patch_size = self.whole_number("patch_size", patch_size)
-        self.prefix_tokens = 0 if prefix_tokens == 0 and prefix_tokens is not False else self._count(prefix_tokens)
+        self.prefix_tokens = self.whole_number("prefix_tokens", prefix_tokens, least=0)
         self.supports_masking = True
-
-    def _count(self, prefix_tokens):
-        try:
-            return self.whole_number("prefix_tokens", prefix_tokens)
-        except ValueError:
-            raise ValueError(
-                f"{type(self).__name__} takes a whole number of at least 0 as `prefix_tokens`, but got {prefix_tokens!r}."
-            ) from None
 
     def build(self, tokens_shape, pixels_shape=None):
         super().build(tokens_shape)

@@ -167,7 +167,8 @@ def _single_scale(network, backbone_name, method, levels, components, shrinkage,
     features = network.outputs[0]
     method = methods.automatic(features) if method == "auto" else method
     function, method_name, used_levels = methods.resolve(method, levels)
-    if not methods.is_for_signed_maps(function):
+    takes_signed = methods.is_for_signed_maps(function)
+    if not takes_signed:
         features = backbones.non_negative(features)
     regions = function(features)
     if len(getattr(regions, "shape", ())) != 3:
@@ -180,7 +181,7 @@ def _single_scale(network, backbone_name, method, levels, components, shrinkage,
         start = features if tokens is None else [features, tokens]
         digest = backbones.digest_of_stages(start, regions)
         # The same layers make other vectors of a map that is not rectified.
-        method_name = f"{method_name} {digest}{methods.SIGNED if methods.is_for_signed_maps(function) else ''}"
+        method_name = f"{method_name} {digest}{methods.SIGNED if takes_signed else ''}"
     if shrinkage is None:
         shrinkage = methods.SHRINKAGE.get(method_name.partition("(")[0], 0.0)
     stages = head_stages(layers.PCAWhiten(components, shrinkage, name="whitening"), whiten_on)

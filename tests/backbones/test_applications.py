@@ -68,16 +68,9 @@ def photo(draw):
     return lambda height, width: draw(1, width, height)
 
 
-def each_of(*names):
-    """A parameter for each network, MobileNetV2 alone by default."""
-    return pytest.mark.parametrize(
-        "class_name", [name if name == "MobileNetV2" else pytest.param(name, marks=pytest.mark.slow) for name in names]
-    )
-
-
 class TestNetwork:
     @pytest.mark.slow
-    @each_of("MobileNetV2", "EfficientNetV2B0", "ConvNeXtTiny")
+    @pytest.mark.parametrize("class_name", ["MobileNetV2", "EfficientNetV2B0", "ConvNeXtTiny"])
     def test_describes_photos_of_any_size(self, describing, photo, class_name):
         channels, _, signed = NETWORKS[class_name]
         model = describing(class_name)
@@ -96,7 +89,7 @@ class TestNetwork:
             np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, rtol=1e-5)
 
     @pytest.mark.slow
-    @each_of("MobileNetV2", "ConvNeXtTiny")
+    @pytest.mark.parametrize("class_name", ["MobileNetV2", "ConvNeXtTiny"])
     def test_one_graph_serves_every_size(self, describing, photo, class_name):
         model = describing(class_name)
         graph = batch_function(model)
@@ -104,7 +97,9 @@ class TestNetwork:
             pixels = photo(*size)[None]
             np.testing.assert_allclose(graph(pixels), run(model, pixels), atol=1e-4)
 
-    @each_of(*NETWORKS)
+    @pytest.mark.parametrize(
+        "class_name", [name if name == "MobileNetV2" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+    )
     def test_fewest_pixels(self, describing, photo, class_name):
         least = NETWORKS[class_name][1]
         model = describing(class_name)
@@ -116,7 +111,7 @@ class TestNetwork:
                 rw_keras.describe(model, photo(least - 1, least))
 
     @pytest.mark.slow
-    @each_of("MobileNetV2", "ResNet50")
+    @pytest.mark.parametrize("class_name", ["MobileNetV2", "ResNet50"])
     def test_saved_model_loads_in_safe_mode_and_gives_the_same_digits(self, describing, photo, class_name, tmp_path):
         model = describing(class_name)
         model.save(tmp_path / "model.keras")
@@ -126,7 +121,7 @@ class TestNetwork:
         np.testing.assert_array_equal(run(loaded, pixels), run(model, pixels))
 
     @pytest.mark.slow
-    @each_of(*NETWORKS)
+    @pytest.mark.parametrize("class_name", NETWORKS)
     def test_is_keras_own_network_on_pixels_preprocessed_by_keras(self, photo, class_name, tmp_path):
         """The weights go by a file, and the pixels straight in."""
         keras.utils.set_random_seed(1)

@@ -19,7 +19,7 @@ def model_of(bench, network, name, method, **arguments):
     return model
 
 
-@pytest.mark.parametrize("name", ["oxford5k", pytest.param("paris6k", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["oxford5k", "paris6k"])
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_evaluation(bench, network, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rerank", [pytest.param(4, marks=pytest.mark.slow), 99])
+@pytest.mark.parametrize("rerank", [4, 99])
 def test_reranked_scores_are_those_of_the_evaluation(bench, network, data, rerank):
     model = model_of(bench, network, "oxford5k", "rw", shrinkage=0.5)
     folder = data / "oxford5k_part"

@@ -616,9 +616,7 @@ class TestMultiScale:
         return reference.unit(sum(run(model, reference.resized(photos, *size)).astype("float64") for size in sizes))
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "scales", [SCALES, (0.3, 1.5, 2), *(pytest.param(scales, marks=pytest.mark.slow) for scales in ((1, 0.5), (0.7,), [1]))]
-    )
+    @pytest.mark.parametrize("scales", [SCALES, (0.3, 1.5, 2), (1, 0.5), (0.7,), [1]])
     def test_value(self, fitted, draw, scales):
         several = rw_keras.multi_scale(fitted, scales)
         assert several.output_shape == (None, 12)
@@ -1139,7 +1137,7 @@ class TestImageNetWeights:
         assert recipe(built)["weights"] == PUBLISHED.digest
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("shrinkage", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("shrinkage", [0.0, 0.2])
     def test_head_on_a_real_map_is_the_formulas(self, built, temple, shrinkage):
         features = run(keras.Model(built.input, built.get_layer("block5_conv3").output), temple)
         assert features.shape == (1, 16, 25, 512)

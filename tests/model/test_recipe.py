@@ -225,9 +225,7 @@ class TestFromRecipe:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("several", [False, True])
-    @pytest.mark.parametrize(
-        "size", [{"max_side": 48}, *(pytest.param(size, marks=pytest.mark.slow) for size in ({}, {"max_side": None}))]
-    )
+    @pytest.mark.parametrize("size", [{"max_side": 48}, {}, {"max_side": None}])
     def test_builds_the_same_again(self, register, photo_folder, tmp_path, several, size):
         arguments = {"levels": 2, "components": 5, "shrinkage": 0.3, "whiten_on": "global"}
         model = rw_keras.build_descriptor("tiny_of_the_tests", whitening=None, **arguments)

@@ -131,7 +131,6 @@ def program(*arguments):
 
 
 class TestReaders:
-    @pytest.mark.slow
     @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
     def test_see_one_state_each(self, folder, tmp_path, seconds):
         """While a writer updates, removes, moves rows and rebuilds, each load is of one committed state, and none fails."""

@@ -76,7 +76,6 @@ class TestDamage:
         same = (seen == expected) if not refused else None
         return path.name.partition("-")[0], kind, new == content, bool(found), refused, same
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.slow)])
     def test_is_found_or_refused(self, whole, tmp_path, count):
         """Damaged rows are never searched. Damage of the database is found by `check`, refused, or seen by nobody."""

@@ -81,8 +81,8 @@ class TestBatch:
             assert (positions.tolist(), scores.tolist()) == (alone[0].tolist(), alone[1].tolist())
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("dimensions", [3, 100, pytest.param(512, marks=pytest.mark.slow)])
-    @pytest.mark.parametrize("k", [10, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 1999))])
+    @pytest.mark.parametrize("dimensions", [3, 100, 512])
+    @pytest.mark.parametrize("k", [10, 1, 2, 1999])
     def test_the_blocks_do_not_count(self, blocks, monkeypatch, dimensions, k):
         rows = unit(500, dimensions)[np.random.default_rng(1).integers(0, 500, 2000)]  # most of them more than once
         index, queries = Index(names(2000), rows), np.concatenate([unit(40, dimensions, seed=2), rows[:10]])

@@ -243,7 +243,6 @@ class TestOldFormats:
                 use(folder)
         assert (folder / "index.json").read_bytes() == content.encode("latin-1")
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("count", [100, pytest.param(300, marks=pytest.mark.slow)])
     @pytest.mark.parametrize("version", [1, 2])
     def test_damage(self, tmp_path, version, count):

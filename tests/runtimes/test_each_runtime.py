@@ -35,7 +35,7 @@ class TestDescriptors:
             assert_same(found, batch_function(described)(pixels), described, *size)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("method", ["rmac", *(pytest.param(method, marks=pytest.mark.slow) for method in ("root_rw", "gem"))])
+    @pytest.mark.parametrize("method", ["rmac", "root_rw", "gem"])
     def test_other_methods(self, engine, known, method):
         network = keras.Model(known.inputs[0], known.get_layer("conv2").output)
         model = rw_keras.build_descriptor(network, method=method, whitening=None)
@@ -119,7 +119,7 @@ class TestRegions:
         self.assert_like_tensorflow(engines.load(known, engine), known, photos(*size, count=2))
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("scales", [(1, 2**-0.5, 0.5), pytest.param((0.61, 2), marks=pytest.mark.slow)], ids=str)
+    @pytest.mark.parametrize("scales", [(1, 2**-0.5, 0.5), (0.61, 2)], ids=str)
     def test_of_several_scales(self, engine, known, scales):
         several = rw_keras.multi_scale(known, scales)
         describe = engines.load(several, engine)
@@ -204,9 +204,7 @@ class TestRegions:
 
 
 @pytest.mark.imagenet
-@pytest.mark.parametrize(
-    "name", ["coffee", pytest.param("temple", marks=pytest.mark.slow), pytest.param("flower", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["coffee", "temple", "flower"])
 @pytest.mark.slow
 def test_bfloat16_of_vgg16_keeps_its_promise(vgg16, name):
     pixels = rw_keras.photos.embedded.photo(name, 384)[None]
@@ -302,9 +300,7 @@ class TestCache:
         assert weights.read_bytes() == content
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "content", [b"{", *(pytest.param(other, marks=pytest.mark.slow) for other in (b"", b"[1]", b"\xff\xfe"))]
-    )
+    @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"\xff\xfe"])
     def test_broken_notes_count_as_none(self, engine, vgg_like, cache_folder, content):
         engines.load(vgg_like, engine)
         for path in [*cache_folder.glob("*.json"), *cache_folder.glob("*.npz")]:
